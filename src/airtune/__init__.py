@@ -1,0 +1,129 @@
+"""airtune: fine-tune in the cloud, choose ranks for the channel, send the adapter in time, apply it at the edge.
+
+Everything a command does is one call here: `run`, `report`, `inspect`, `unpack`. Types load when they are first used,
+so that importing airtune costs next to nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airtune.errors import AirtuneError, ConfigError, PayloadError
+
+if TYPE_CHECKING:
+    from airtune.adapters import RankVector
+    from airtune.codec import Allocation, Payload, PayloadInfo
+    from airtune.ledger import Ledger
+    from airtune.links import ChannelState, Link
+    from airtune.records import Progress, RunFolder
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Allocation": "airtune.codec",
+    "ChannelState": "airtune.links",
+    "Ledger": "airtune.ledger",
+    "Link": "airtune.links",
+    "Payload": "airtune.codec",
+    "RankVector": "airtune.adapters",
+    "RunFolder": "airtune.records",
+}
+
+__all__ = [
+    "AirtuneError",
+    "Allocation",
+    "ChannelState",
+    "Ledger",
+    "Link",
+    "Payload",
+    "RankVector",
+    "RunFolder",
+    "__version__",
+    "inspect",
+    "report",
+    "run",
+    "unpack",
+]
+
+
+def run(
+    method: str,
+    *,
+    preset: str = "demo",
+    overrides: Mapping[str, object] | None = None,
+    out: str | Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run a method into a run folder and return its summary.
+
+    Args:
+        method: `airllm`.
+        preset: `demo` or `tiny`.
+        overrides: Settings over the preset, e.g. ``{"model.name": "minilm", "adapter.max_rank": 16}``.
+        out: New or empty folder, or with `resume` the folder of an interrupted run, whose recorded settings then hold.
+        progress: Whoever watches; nobody by default.
+
+    Raises:
+        AirtuneError: one line that says what was found, what was expected and what to do.
+    """
+    from airtune.services import resume_method, run_method
+
+    if resume:
+        if overrides:
+            raise ConfigError("resume goes on under the recorded settings; leave overrides out")
+        return resume_method(method, out=Path(out), progress=progress)
+    return run_method(method, preset=preset, overrides=overrides or {}, out=Path(out), progress=progress)
+
+
+def report(*runs: str | Path, out: str | Path = "comparison.html") -> Path:
+    """Write a run's report page again, or, given several runs, one page at `out` that compares them."""
+    from airtune.reports import compare, write_report
+
+    folders = [Path(run) for run in runs]
+    return write_report(folders[0]) if len(folders) == 1 else compare(folders, Path(out))
+
+
+def inspect(file: str | Path) -> PayloadInfo:
+    """List what a payload file holds, after checking it. Raises `PayloadError`."""
+    from airtune.codec import inspect as inspect_payload
+
+    return inspect_payload(_read_payload(file))
+
+
+def unpack(file: str | Path, out_dir: str | Path) -> Path:
+    """Verify and decode a payload file into a new folder as a plain PEFT LoRA adapter; return the folder.
+
+    Raises:
+        PayloadError: the file is not a whole payload.
+        RunError: the folder exists and is not empty.
+    """
+    from airtune.adapters.export import export_peft
+    from airtune.codec import decode
+
+    decoded = decode(_read_payload(file), None)
+    meta = decoded.meta
+    return export_peft(
+        Path(out_dir),
+        decoded.factors,
+        decoded.dense,
+        kind=str(meta.get("kind", "")),
+        base_model=str(meta.get("base_model", "")),
+        fan_in_fan_out=bool(meta.get("fan_in_fan_out", 0)),
+    )
+
+
+def _read_payload(file: str | Path) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise PayloadError(f"{file} cannot be read ({error.strerror}); give the path of a payload (.atn)") from error
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'airtune' has no attribute {name!r}")

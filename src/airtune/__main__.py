@@ -1,0 +1,5 @@
+"""``python -m airtune``."""
+
+from airtune.cli import main
+
+main()

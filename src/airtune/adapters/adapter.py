@@ -1,0 +1,149 @@
+"""The adapter of a whole model: attach it to its sites, choose ranks, read and write its factors.
+
+Knows sites, layers and ranks; not how they are trained, decided or sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from airtune.adapters.ranks import RankVector, check_sites, rank_caps
+from airtune.adapters.svd_linear import SvdLinear
+from airtune.codec import Factors
+from airtune.errors import PayloadError
+from airtune.models import BaseModel, Site
+
+
+class Adapter:
+    """Low-rank updates P diag(lam) Q on every site of a base model, plus its trained head.
+
+    Attaching replaces each projection in place by an `SvdLinear` around it; `detach` puts the projections back.
+
+    Args:
+        base: The model to adapt. Its weights stay frozen.
+        max_rank: r_max; a site's cap is the smaller of it and min(fan_in, fan_out).
+        scale: s, the constant in front of every update (LoRA's alpha / r, which here does not depend on the rank).
+        generator: Draws Q's start.
+    """
+
+    def __init__(self, base: BaseModel, max_rank: int, *, scale: float = 2.0, generator: torch.Generator) -> None:
+        self.base = base
+        self.sites: tuple[Site, ...] = base.sites
+        self.caps = rank_caps(self.sites, max_rank)
+        self.layers: tuple[SvdLinear, ...] = tuple(
+            SvdLinear(
+                base.model.get_submodule(site.path), site.fan_in, site.fan_out, cap, scale=scale, generator=generator
+            )
+            for site, cap in zip(self.sites, self.caps.ranks, strict=True)
+        )
+        for site, layer in zip(self.sites, self.layers, strict=True):
+            base.model.set_submodule(site.path, layer)
+        for parameter in self.parameters().values():
+            parameter.requires_grad_(False)
+
+    def detach(self) -> None:
+        """Put the bare projections back; the base model is as it was."""
+        for site, layer in zip(self.sites, self.layers, strict=True):
+            self.base.model.set_submodule(site.path, layer.base)
+
+    @property
+    def ranks(self) -> RankVector:
+        return RankVector(tuple(layer.rank for layer in self.layers))
+
+    def set_ranks(self, ranks: RankVector) -> None:
+        """Use the first r directions of every site from now on; takes effect at once, up or down.
+
+        Raises:
+            ConfigError: another number of sites, or a rank above a site's cap.
+        """
+        check_sites(ranks, self.sites)
+        for layer, rank in zip(self.layers, ranks.ranks, strict=True):
+            layer.rank = min(rank, layer.cap)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that is trained, by name: P, lam, Q of every site, then the head."""
+        factors = {
+            f"{site.path}.{name}": getattr(layer, name)
+            for site, layer in zip(self.sites, self.layers, strict=True)
+            for name in ("p", "lam", "q")
+        }
+        return factors | self.head()
+
+    def head(self) -> dict[str, nn.Parameter]:
+        """The trained head's parameters by name; empty for next-token prediction."""
+        return {name: self.base.model.get_parameter(name) for name in self.base.head}
+
+    def orthogonality(self) -> torch.Tensor:
+        """Eq. 3, averaged over the sites (the paper writes neither sum nor mean)."""
+        return torch.stack([layer.orthogonality() for layer in self.layers]).mean()
+
+    def order_by_importance(self) -> None:
+        """Sort each site's directions by the norm of their update, largest first."""
+        for layer in self.layers:
+            layer.reorder(torch.argsort(layer.importance(), descending=True, stable=True))
+
+    def factors(self) -> dict[str, Factors]:
+        """P, lam, Q of every site, all directions, by path: unit rows, the scale and norms in lam.
+
+        Prefix k of a site is exactly what the layer computes at rank k.
+        """
+        found = {}
+        for site, layer in zip(self.sites, self.layers, strict=True):
+            p, lam, q = (tensor.detach().cpu().double().numpy() for tensor in (layer.p, layer.lam, layer.q))
+            p_norm, q_norm = np.linalg.norm(p, axis=1), np.linalg.norm(q, axis=1)
+            found[site.path] = Factors(
+                p=(p / np.where(p_norm > 0, p_norm, 1)[:, None]).T.astype(np.float32),
+                lam=(layer.scale * lam * p_norm * q_norm).astype(np.float32),
+                q=(q / np.where(q_norm > 0, q_norm, 1)[:, None]).astype(np.float32),
+            )
+        return found
+
+    def dense(self) -> dict[str, np.ndarray]:
+        """The trained head's values by name, as they go into a payload."""
+        return {name: value.detach().cpu().float().numpy() for name, value in self.head().items()}
+
+    @torch.no_grad()
+    def load(self, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray]) -> None:
+        """Take over decoded factors and head: each site's rank becomes the number of directions given.
+
+        Everything is checked before anything is changed.
+
+        Raises:
+            PayloadError: sites, shapes or head do not match this model.
+        """
+        self._check(factors, dense)
+        for site, layer in zip(self.sites, self.layers, strict=True):
+            given = factors[site.path]
+            rank = len(given.lam)
+            layer.p[:rank] = torch.from_numpy(np.ascontiguousarray(given.p.T))
+            layer.lam[:rank] = torch.from_numpy(np.asarray(given.lam, dtype=np.float32) / layer.scale)
+            layer.q[:rank] = torch.from_numpy(np.ascontiguousarray(given.q))
+            layer.rank = rank
+        for name, parameter in self.head().items():
+            if name in dense:
+                parameter.copy_(torch.from_numpy(np.array(dense[name], dtype=np.float32)))
+
+    def _check(self, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray]) -> None:
+        expected = {site.path for site in self.sites}
+        if set(factors) != expected:
+            odd = sorted(set(factors) ^ expected)[0]
+            raise PayloadError(
+                f"the payload's sites differ from the model's at {odd}; send one made for this model's anatomy"
+            )
+        for site, layer in zip(self.sites, self.layers, strict=True):
+            given, rank = factors[site.path], len(factors[site.path].lam)
+            if given.p.shape != (site.fan_out, rank) or given.q.shape != (rank, site.fan_in) or rank > layer.cap:
+                raise PayloadError(
+                    f"{site.path} has P {given.p.shape}, Q {given.q.shape}; expected ({site.fan_out}, r), "
+                    f"(r, {site.fan_in}) with r <= {layer.cap}; send one made for this model"
+                )
+        head = self.head()
+        if dense and {n: v.shape for n, v in dense.items()} != {n: tuple(p.shape) for n, p in head.items()}:
+            raise PayloadError(
+                f"the payload's head holds {sorted(dense)}; the model's is {sorted(head)} with its own shapes; "
+                "send one made for this task"
+            )

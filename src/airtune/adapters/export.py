@@ -1,0 +1,103 @@
+"""Write an adapter as plain PEFT LoRA, so that every runtime loads it right.
+
+lam and the scale are baked into B, factors are zero-padded to the largest kept rank, and lora_alpha = r, so the scale
+is 1: runtimes that ignore `rank_pattern` (vLLM, LoRAX, SGLang) compute the same update. Sites at rank 0 are dropped.
+Needs numpy and safetensors only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from airtune.codec import Factors
+from airtune.errors import RunError
+
+TASK_TYPES: Mapping[str, str] = {"classify": "SEQ_CLS", "text": "CAUSAL_LM"}
+
+
+def export_peft(
+    folder: Path,
+    factors: Mapping[str, Factors],
+    dense: Mapping[str, np.ndarray],
+    *,
+    kind: str,
+    base_model: str,
+    fan_in_fan_out: bool = False,
+) -> Path:
+    """Write `adapter_config.json` and `adapter_model.safetensors` into a new folder.
+
+    Args:
+        factors: P, lam, Q by site path; a site with no directions is left out.
+        dense: The trained head by parameter name; saved as PEFT's `modules_to_save`.
+        kind: `classify` or `text`.
+        base_model: Name or folder of the base model, for PEFT's own record.
+        fan_in_fan_out: True where projections keep their weight as (in, out), as GPT-2's do.
+
+    Raises:
+        RunError: the folder exists and holds something.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} exists and is not empty; expected a new folder; choose another or remove it")
+    kept = {path: site for path, site in factors.items() if len(site.lam)}
+    if not kept:  # PEFT wants one target at least: one direction of zeros changes nothing
+        path, site = next(iter(factors.items()))
+        p, q = np.zeros((site.p.shape[0], 1), np.float32), np.zeros((1, site.q.shape[1]), np.float32)
+        kept = {path: Factors(p=p, lam=np.zeros(1, np.float32), q=q)}
+    rank = max(len(site.lam) for site in kept.values())
+    tensors: dict[str, np.ndarray] = {}
+    for path, site in kept.items():
+        missing = rank - len(site.lam)
+        a, b = np.asarray(site.q, np.float32), np.asarray(site.p * site.lam, np.float32)
+        tensors[f"base_model.model.{path}.lora_A.weight"] = np.pad(a, ((0, missing), (0, 0)))
+        tensors[f"base_model.model.{path}.lora_B.weight"] = np.pad(b, ((0, 0), (0, missing)))
+    for name, value in dense.items():
+        tensors[f"base_model.model.{name}"] = np.asarray(value, np.float32)
+    config = {
+        "peft_type": "LORA",
+        "task_type": TASK_TYPES[kind],
+        "base_model_name_or_path": base_model,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": fan_in_fan_out,
+        "inference_mode": True,
+        "target_modules": sorted(kept),
+        "modules_to_save": sorted({_head_module(name) for name in dense}) or None,
+    }
+    whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}  # safetensors ignores strides
+    files = {
+        "adapter_model.safetensors": save(whole, metadata={"format": "pt"}),
+        "adapter_config.json": (json.dumps(config, indent=2) + "\n").encode(),
+    }
+    return _write_folder(folder, files)
+
+
+def _head_module(parameter: str) -> str:
+    """The module PEFT saves whole: the classifier where the parameter is one of its own, else its nearest module."""
+    top = parameter.split(".")[0]
+    return top if top in ("classifier", "score") else parameter.rpartition(".")[0]
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write files into a folder that appears whole or not at all: beside, fsync, rename."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        staged = Path(beside) / "whole"
+        staged.mkdir()
+        for name, data in files.items():
+            with open(staged / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            folder.rmdir()
+        staged.rename(folder)
+    return folder

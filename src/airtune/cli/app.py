@@ -1,0 +1,231 @@
+"""Commands: each parses its options, makes one call, prints. Heavy libraries load inside the command that needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from airtune.errors import AirtuneError, ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Fine-tune in the cloud, choose ranks for the channel, send the adapter in time, apply it at the edge.",
+)
+
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads this at run time
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set adapter.max_rank=16. Repeatable."),
+]
+Model = Annotated[str, typer.Option(help="`minilm` (embedded), a folder in Hugging Face layout, or a hub name.")]
+TaskName = Annotated[str, typer.Option("--task", help="pydocs (embedded), sst2, classify, text, or hub:NAME.")]
+Data = Annotated[str, typer.Option(help="File or folder of the task's data.")]
+Preset = Annotated[str, typer.Option(help="Settings to start from: demo or tiny.")]
+Seed = Annotated[Optional[int], typer.Option(help="Redraws adapter, calibration set, policy and channel.")]  # noqa: UP045
+
+
+def main() -> None:
+    """Run the command line; end with 1 and one clear line when airtune refuses something."""
+    _quieten()
+    try:
+        app()
+    except AirtuneError as error:
+        Console(stderr=True).print(f"airtune: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("airtune: interrupted; --resume goes on where a run stopped", highlight=False)
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    method: Annotated[str, typer.Argument(help="airllm")],
+    preset: Preset = "demo",
+    model: Model = "",
+    task: TaskName = "",
+    data: Data = "",
+    snr: Annotated[str, typer.Option(help="Mean SNRs in dB, comma-separated: -5,0,5,10,15")] = "",
+    bandwidth: Annotated[str, typer.Option(help="Bandwidth in Hz; 0 asks for one at which there is a choice.")] = "",
+    deadline: Annotated[str, typer.Option(help="T_max in seconds.")] = "",
+    seed: Seed = None,
+    edge: Annotated[str, typer.Option(help="Address of a running `airtune edge`; empty starts one here.")] = "",
+    out: Annotated[Path, typer.Option(help="Run folder to write; must be new or empty.")] = Path("runs/airllm"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
+    settings: Set = None,
+) -> None:
+    """Run a method from fine-tuning to scores at the edge; write a run folder with its report."""
+    import airtune
+    from airtune.cli.show import Bars
+    from airtune.reports import result_table
+
+    console = Console()
+    named = {
+        "model.name": model,
+        "task.name": task,
+        "task.data": data,
+        "link.snrs_db": snr,
+        "link.bandwidth_hz": bandwidth,
+        "link.deadline_s": deadline,
+        "seed": "" if seed is None else str(seed),
+        "edge.url": edge,
+    }
+    overrides = _parsed(settings) | {key: value for key, value in named.items() if value != ""}
+    if resume and overrides:
+        raise ConfigError(
+            f"--resume goes on under the recorded settings, but {next(iter(overrides))} was given; leave it out"
+        )
+    summary = airtune.run(method, preset=preset, overrides=overrides, out=out, resume=resume, progress=Bars(console))
+    console.print(result_table(out))
+    for note in summary["notes"]:
+        console.print(f"Note: {note}", highlight=False, markup=False)
+    console.print(f"Report: {out / 'report.html'}", highlight=False, markup=False)
+
+
+@app.command()
+def edge(
+    method: Annotated[str, typer.Argument(help="airllm")],
+    like: Annotated[Path | None, typer.Option(help="A run folder whose settings to serve, instead of options.")] = None,
+    preset: Preset = "demo",
+    model: Model = "",
+    task: TaskName = "",
+    data: Data = "",
+    seed: Seed = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 8700,
+    settings: Set = None,
+) -> None:
+    """Serve a device: verify, decode, apply and score the adapters that a cloud sends."""
+    from airtune.records import RunFolder
+    from airtune.services import method_entry, serve_edge
+
+    entry = method_entry(method)
+    if like is not None:
+        chosen = entry.config_from(RunFolder.open(like).config)
+    else:
+        named = {"model.name": model, "task.name": task, "task.data": data, "seed": "" if seed is None else str(seed)}
+        chosen = entry.load_config(preset, _parsed(settings) | {key: value for key, value in named.items() if value})
+    serve_edge(method, chosen, host=host, port=port, say=lambda line: print(line, flush=True))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared on one page.")],
+    out: Annotated[Path, typer.Option(help="Where a comparison goes.")] = Path("comparison.html"),
+) -> None:
+    """Write the report page of a run again, or one page that compares several."""
+    import airtune
+
+    print(f"Report: {airtune.report(*runs, out=out)}")
+
+
+@app.command()
+def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")]) -> None:
+    """List what a payload holds: site, rank, bits, share of its bytes."""
+    import airtune
+    from airtune.cli.show import table
+
+    info = airtune.inspect(file)
+    rows = [[s.name, f"{s.shape[0]} x {s.shape[1]}", s.rank, s.bits, s.bytes, f"{s.share:.1%}"] for s in info.sites]
+    rows += [[d.name, " x ".join(map(str, d.shape)), "", d.bits, d.bytes, f"{d.share:.1%}"] for d in info.dense]
+    columns = {
+        "site": "left",
+        "out x in": "right",
+        "rank": "right",
+        "bits": "right",
+        "bytes": "right",
+        "share": "right",
+    }
+    console = Console()
+    console.print(
+        table(f"{file}: {info.total_bytes} bytes, header {info.header_bytes}, {info.chunk_count} chunks", columns, rows)
+    )
+    console.print(
+        f"For base model {info.binding.base_sha256[:12]}... ({info.meta.get('base_model', 'unnamed')})", highlight=False
+    )
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(help="Payload (.atn).")],
+    out_dir: Annotated[Path, typer.Argument(help="New folder for the PEFT adapter.")],
+) -> None:
+    """Verify and decode a payload into a plain PEFT LoRA folder that any runtime loads."""
+    import airtune
+
+    print(f"PEFT adapter: {airtune.unpack(file, out_dir)}")
+
+
+@app.command()
+def link(
+    snr: Annotated[str, typer.Option(help="Mean SNRs in dB, comma-separated.")] = "-5,0,5,10,15",
+    bandwidth: Annotated[float, typer.Option(help="Bandwidth in Hz.")] = 100e6,
+    deadline: Annotated[float, typer.Option(help="Deadline in seconds.")] = 1.0,
+    fading: Annotated[str, typer.Option(help="still, rayleigh, rician, nakagami or trace.")] = "still",
+    k_factor: Annotated[float, typer.Option(help="Rician K, linear.")] = 4.0,
+    m: Annotated[float, typer.Option(help="Nakagami m.")] = 2.0,
+    trace: Annotated[Optional[Path], typer.Option(help="CSV with a column of SNRs in dB.")] = None,  # noqa: UP045
+    gap: Annotated[float, typer.Option(help="Efficiency gap to Shannon's rate in dB.")] = 0.0,
+) -> None:
+    """Show what a link carries: rates and the bits that fit the deadline, by SNR."""
+    from airtune.cli.show import table
+    from airtune.links import Link, describe, make_fading
+
+    try:
+        snrs_db = [float(part) for part in snr.split(",")]
+    except ValueError:
+        raise ConfigError(f"--snr is {snr!r}; expected comma-separated numbers such as -5,0,5") from None
+    options: dict[str, object] = {"rician": {"k_factor": k_factor}, "nakagami": {"m": m}, "trace": {"path": trace}}.get(
+        fading, {}
+    )  # type: ignore[assignment]
+    if fading == "trace" and trace is None:
+        raise ConfigError("--fading trace needs --trace FILE; give a CSV with a column of SNRs in dB")
+    faded = make_fading(fading, **options)
+    rows = describe([Link(bandwidth, value, faded, gap) for value in snrs_db], deadline)
+    headings = ["SNR dB", "still Mbit/s", "ergodic Mbit/s", "1 % outage", "10 % outage", "Mbit by deadline"]
+    shown = [
+        [
+            f"{r.snr_db:g}",
+            *(f"{rate / 1e6:.3f}" for rate in (r.still_bps, r.ergodic_bps, r.outage_1_bps, r.outage_10_bps)),
+            f"{r.deadline_bits / 1e6:.3f}",
+        ]
+        for r in rows
+    ]
+    Console().print(
+        table(f"{bandwidth / 1e6:g} MHz, {fading}, deadline {deadline:g} s", dict.fromkeys(headings, "right"), shown)
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Check what this machine can run: packages, devices, the embedded model and task."""
+    from airtune.cli.doctor import findings
+    from airtune.cli.show import table
+
+    rows = [[name, "ok" if good else "missing", line] for name, good, line in findings()]
+    Console().print(table("airtune doctor", {"what": "left", "": "left", "found": "left"}, rows))
+    if not all(row[1] == "ok" for row in rows):
+        raise typer.Exit(1)
+
+
+def _parsed(settings: list[str] | None) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not (equals and key):
+            raise ConfigError(f"--set is {setting!r}; expected key=value such as adapter.max_rank=16")
+        found[key] = value
+    return found
+
+
+def _quieten() -> None:
+    """Nothing on the screen but what airtune says; two thread pools do not spin against each other."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

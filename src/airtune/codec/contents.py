@@ -1,0 +1,251 @@
+"""What a payload is about, whatever ranks it carries: its base model, sites, dense tensors and meta; as JSON in zlib.
+
+Knows names and shapes; not how numbers are packed. Writing and reading build the same `Contents`, so one set of checks
+holds for both.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airtune.codec.allocation import Allocation
+from airtune.codec.quantise import BLOCK
+from airtune.errors import PayloadError
+
+CODEC = "blockwise"
+"""How numbers are packed; a payload that names another codec is refused."""
+
+Meta = Mapping[str, str | int | float]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME_LENGTH, _DIM, _NDIM, _INT = 255, 2**31 - 1, 8, 2**63
+_KEYS = {"base", "block", "codec", "dense", "meta", "sites", "tokenizer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most a receiver is willing to handle; whatever says more is refused before memory is taken for it."""
+
+    max_bytes: int = 2**30
+    """The payload itself."""
+    max_decoded_bytes: int = 2**32
+    """All decoded tensors together, as float32."""
+    max_static_bytes: int = 2**20
+    """The static part, before and after decompression."""
+    max_sites: int = 4096
+    """Sites, and dense tensors."""
+    max_rank: int = 1024
+    """Any site's rank."""
+    max_dim: int = 2**20
+    """Any dimension of a site or dense tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a payload is for: SHA-256 of the base model and of its tokenizer, 64 lower-case hex digits each."""
+
+    base_sha256: str
+    tokenizer_sha256: str
+
+    def __post_init__(self) -> None:
+        for what, value in (("base model", self.base_sha256), ("tokenizer", self.tokenizer_sha256)):
+            if not (isinstance(value, str) and _SHA256.fullmatch(value)):
+                raise PayloadError(f"the {what} hash is {value!r:.80}; give a SHA-256 as 64 lower-case hex digits")
+
+    def check(self, other: Binding) -> None:
+        """Refuse a payload bound to `other` on a receiver that has this base model and tokenizer."""
+        pairs = (
+            ("base model", other.base_sha256, self.base_sha256),
+            ("tokenizer", other.tokenizer_sha256, self.tokenizer_sha256),
+        )
+        for what, found, expected in pairs:
+            if found != expected:
+                raise PayloadError(
+                    f"the payload is for {what} {found[:12]}, this receiver has {expected[:12]}; "
+                    f"send one made for this {what}"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class SiteShape:
+    """A site by name, and the shape (out, in) of its update."""
+
+    name: str
+    fan_out: int
+    fan_in: int
+
+    @property
+    def cap(self) -> int:
+        """The largest rank that means anything: min(out, in)."""
+        return min(self.fan_out, self.fan_in)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorShape:
+    """A dense tensor by name, and its shape."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def numbers(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The static part of a payload.
+
+    Raises:
+        PayloadError: names that repeat, are empty, longer than 255 characters or not printable; dimensions outside
+            1..2^31 - 1; meta that is not text, a 64-bit integer or a finite float.
+    """
+
+    sites: tuple[SiteShape, ...]
+    dense: tuple[TensorShape, ...]
+    binding: Binding
+    meta: Meta = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, entries in (("site", self.sites), ("dense tensor", self.dense)):
+            counts = Counter(_checked_name(what, entry.name) for entry in entries)
+            if len(counts) != len(entries):
+                twice = counts.most_common(1)[0][0]
+                raise PayloadError(f"{what} {twice!r} is listed twice; name every {what} once")
+        for site in self.sites:
+            _check_shape(site.name, (site.fan_out, site.fan_in))
+        for tensor in self.dense:
+            _check_shape(tensor.name, tensor.shape)
+        for key, value in self.meta.items():
+            _check_meta(_checked_name("meta key", key), value)
+
+    @classmethod
+    def of(
+        cls,
+        sites: Mapping[str, tuple[int, int]],
+        dense: Mapping[str, tuple[int, ...]],
+        binding: Binding,
+        meta: Meta,
+    ) -> Contents:
+        """From shapes by name: (out, in) of every site, and the shape of every dense tensor."""
+        site_shapes = tuple(SiteShape(name, *shape) for name, shape in sites.items())
+        dense_shapes = tuple(TensorShape(name, tuple(shape)) for name, shape in dense.items())
+        return cls(site_shapes, dense_shapes, binding, dict(meta))
+
+    def parameters(self, allocation: Allocation) -> int:
+        """Numbers of all factors: r (in + out + 1) a site."""
+        pairs = zip(allocation.ranks, self.sites, strict=True)
+        return sum(rank * (site.fan_out + site.fan_in + 1) for rank, site in pairs)
+
+    def check(self, limits: Limits) -> None:
+        """Refuse more sites, tensors or larger dimensions than a receiver allows."""
+        for what, count in (("sites", len(self.sites)), ("dense tensors", len(self.dense))):
+            if count > limits.max_sites:
+                raise PayloadError(f"found {count} {what}, the limit is {limits.max_sites}; raise Limits.max_sites")
+        dims = [(site.name, max(site.fan_out, site.fan_in)) for site in self.sites]
+        dims += [(tensor.name, max(tensor.shape, default=1)) for tensor in self.dense]
+        for name, dim in dims:
+            if dim > limits.max_dim:
+                raise PayloadError(f"{name} has a dimension of {dim}, the limit is {limits.max_dim}; raise max_dim")
+
+
+def compress_contents(contents: Contents) -> bytes:
+    """Write the static part: compact JSON with sorted keys in UTF-8, in zlib."""
+    document = {
+        "base": contents.binding.base_sha256,
+        "block": BLOCK,
+        "codec": CODEC,
+        "dense": [[tensor.name, list(tensor.shape)] for tensor in contents.dense],
+        "meta": dict(contents.meta),
+        "sites": [[site.name, site.fan_out, site.fan_in] for site in contents.sites],
+        "tokenizer": contents.binding.tokenizer_sha256,
+    }
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return zlib.compress(text.encode(), 9)
+
+
+def decompress_contents(static: bytes, limits: Limits) -> Contents:
+    """Read the static part back, never inflating more than `limits.max_static_bytes`.
+
+    Raises:
+        PayloadError: not zlib, not strict JSON, unknown or repeated keys, or anything `Contents` refuses.
+    """
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(static, limits.max_static_bytes + 1)
+    except zlib.error as error:
+        raise PayloadError(f"the static part is not zlib ({error}); get the payload again") from None
+    if len(text) > limits.max_static_bytes:
+        raise PayloadError(f"the static part inflates beyond {limits.max_static_bytes} bytes; raise max_static_bytes")
+    if not inflater.eof or inflater.unused_data:
+        raise PayloadError("the static part does not end where its zlib stream ends; get the payload again")
+    try:
+        document = json.loads(text.decode(), object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise PayloadError(f"the static part is not strict JSON ({str(error)[:80]}); get the payload again") from None
+    contents = _from_document(document)
+    contents.check(limits)
+    return contents
+
+
+def _from_document(document: Any) -> Contents:
+    if not isinstance(document, dict) or set(document) != _KEYS:
+        raise PayloadError(f"the static part does not hold exactly the keys {sorted(_KEYS)}; get the payload again")
+    if document["codec"] != CODEC or document["block"] != BLOCK or type(document["block"]) is not int:
+        found = f"{document['codec']!r:.40} with blocks of {document['block']!r:.40}"
+        raise PayloadError(f"the payload uses codec {found}, this airtune reads {CODEC!r} with {BLOCK}; update airtune")
+    sites, dense, meta = document["sites"], document["dense"], document["meta"]
+    well_formed = (
+        isinstance(meta, dict)
+        and isinstance(sites, list)
+        and all(isinstance(row, list) and len(row) == 3 for row in sites)
+        and isinstance(dense, list)
+        and all(isinstance(row, list) and len(row) == 2 and isinstance(row[1], list) for row in dense)
+    )
+    if not well_formed:
+        raise PayloadError("the static part's tables are malformed; expected [name, out, in] and [name, [dims]] rows")
+    return Contents(
+        sites=tuple(SiteShape(*row) for row in sites),
+        dense=tuple(TensorShape(name, tuple(shape)) for name, shape in dense),
+        binding=Binding(document["base"], document["tokenizer"]),
+        meta=meta,
+    )
+
+
+def _checked_name(what: str, name: object) -> str:
+    if not (isinstance(name, str) and 1 <= len(name) <= _NAME_LENGTH and name.isprintable()):
+        raise PayloadError(f"a {what} is called {name!r:.80}; use 1 to {_NAME_LENGTH} printable characters")
+    return name
+
+
+def _check_shape(name: str, shape: Sequence[object]) -> None:
+    if len(shape) > _NDIM or any(type(dim) is not int or not 1 <= dim <= _DIM for dim in shape):
+        raise PayloadError(f"{name} has shape {shape!s:.80}; use at most {_NDIM} dimensions of 1 to {_DIM}")
+
+
+def _check_meta(key: str, value: object) -> None:
+    fine = (
+        (isinstance(value, str) and value.isprintable())
+        or (type(value) is int and -_INT <= value < _INT)
+        or (isinstance(value, float) and math.isfinite(value))
+    )
+    if not fine:
+        raise PayloadError(f"meta {key!r} is {value!r:.80}; use printable text, a 64-bit integer or a finite float")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")

@@ -1,0 +1,1 @@
+"""One folder per paper; none imports another. `airllm` is the first."""

@@ -1,0 +1,27 @@
+"""AirLLM (arXiv 2507.11515): ranks for every adapter site, chosen for the channel by PPO and a guided DDIM.
+
+Reading map, equation -> file:
+
+| equations       | idea                                               | file          |
+|-----------------|----------------------------------------------------|---------------|
+| all, in order   | the main job on one page. START HERE               | `method`      |
+| Table II        | settings and presets                               | `config`      |
+| -               | settings -> parts                                  | `building`    |
+| III-A           | parts of the task, H and rho of its batches        | `data`        |
+| 1-3             | fine-tune the nested adapter, try ranks            | `trainee`     |
+| 6               | what ranks weigh, before and after encoding        | `packing`     |
+| 7-10            | state, cost, reward, projection, environment       | `allocation`  |
+| -               | losses predicted from measured ones                | `surrogate`   |
+| 11-12           | PPO over the coarse latent                         | `coarse`      |
+| 13, 14, 16, 17  | diffusion: schedules, forward process, DDIM        | `diffusion`   |
+| 15              | the denoiser and its guidance                      | `denoiser`    |
+| 18              | ranks as points of [-1, 1] and back                | `encoding`    |
+| 19              | what the denoiser learns from                      | `objective`   |
+| 15-19           | the refiner and the action wrapper                 | `refine`      |
+| Algorithm 1     | PPO and refiner by turns                           | `policy`      |
+| -               | uniform, random, greedy, AirLLM                    | `allocators`  |
+| 4, 5            | the edge, and what the cloud asks of it            | `roles`       |
+| 4-7             | one real round: decide, send, score                | `rounds`      |
+
+docs/methods/airllm.md maps every symbol to a name and lists every departure from the paper.
+"""

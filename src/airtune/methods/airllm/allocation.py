@@ -1,0 +1,205 @@
+"""The decision problem: state, cost, reward, projection onto the deadline (Eqs. 7-10), as a Gymnasium environment.
+
+Knows what a rank vector costs and earns; does not know who decides. `AllocationEnv.step` and the real round make the
+same three calls: try the ranks, `communication_cost`, `allocation_reward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+from airtune.adapters import RankVector
+from airtune.errors import DeadlineError
+from airtune.links import ChannelState, Link
+from airtune.methods.airllm.encoding import decode
+from airtune.tasks import Complexity
+
+BitsOf = Callable[[RankVector], int]
+"""Bits on the air of a rank vector, everything included; never falls when a rank grows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One rank vector tried: its loss U (nat), and whether a real model measured it or a surrogate predicted it."""
+
+    ranks: RankVector
+    loss: float
+    measured: bool = True
+
+
+class TryRanks(Protocol):
+    """Whoever can say what loss a rank vector leads to: the trainee itself, or a surrogate of it."""
+
+    def try_ranks(self, ranks: RankVector) -> Trial: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationState:
+    """s_t = {SNR_t, W_t, H_t, rho_t, r_t}: what the policy sees before it decides (section IV-A)."""
+
+    channel: ChannelState
+    complexity: Complexity
+    ranks: RankVector
+
+    def vector(self, caps: RankVector) -> np.ndarray:
+        """The observation of `AllocationEnv`, shape ``(4 + sites,)``, every entry in [0, 1]."""
+        head = (
+            (self.channel.snr_db + 20) / 60,
+            np.log10(self.channel.bandwidth_hz) / 10,
+            self.complexity.entropy_bits / 16,
+            self.complexity.oov_rate,
+        )
+        share = np.array(self.ranks.ranks) / np.maximum(1, caps.ranks)
+        return np.clip(np.concatenate([head, share]), 0, 1).astype(np.float32)
+
+
+def communication_cost(air_bits: int, link: Link, channel: ChannelState, deadline_s: float) -> float:
+    """eta: the airtime as a share of the deadline (Eq. 8, on bits really sent); at most 1 in time (Eq. 7)."""
+    return link.airtime_s(air_bits, channel) / deadline_s
+
+
+def allocation_reward(loss: float, eta: float, weight: float) -> float:
+    """R = -U - lambda eta (Eq. 10)."""
+    return -loss - weight * eta
+
+
+def decision_budget(link: Link, seen: ChannelState, deadline_s: float, late_share: float) -> int:
+    """Bits on the air that a decision may spend (Eq. 7).
+
+    On a still channel, what the block carries by the deadline. Under fading the coming block is not known: what all but
+    `late_share` of blocks carry (the epsilon-outage rate), or with `late_share` 0 what the block last seen carries.
+    """
+    if link.fades and late_share > 0:
+        return int(link.outage_rate_bps(late_share) * deadline_s)
+    return link.budget_bits(deadline_s, seen)
+
+
+def project(ranks: RankVector, air_bits: BitsOf, budget_bits: int) -> RankVector:
+    """Cut a rank vector down to a budget without looking at losses: scale, floor, refill by largest remainder.
+
+    Returns the ranks unchanged when they fit. No rank grows.
+
+    Raises:
+        DeadlineError: not even rank 0 everywhere fits.
+    """
+    if air_bits(ranks) <= budget_bits:
+        return ranks
+    wanted = np.array(ranks.ranks)
+    least = air_bits(RankVector.of(np.zeros_like(wanted)))
+    if least > budget_bits:
+        raise DeadlineError(
+            f"the link carries {budget_bits} bits by the deadline, head and container alone need {least}; "
+            "allow a longer deadline, more bandwidth, or fewer bits per number"
+        )
+    low, high = 0.0, 1.0  # air_bits(floor(low * wanted)) fits, air_bits(floor(high * wanted)) does not
+    for _ in range(24):
+        middle = (low + high) / 2
+        fits = air_bits(RankVector.of(np.floor(middle * wanted))) <= budget_bits
+        low, high = (middle, high) if fits else (low, middle)
+    kept = np.floor(low * wanted).astype(int)
+    for site in np.argsort(-(low * wanted - kept), kind="stable"):
+        if kept[site] < wanted[site]:
+            kept[site] += 1
+            if air_bits(RankVector.of(kept)) > budget_bits:
+                kept[site] -= 1
+    return RankVector.of(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What one environment step did: asked and executed ranks, bits asked and sent, loss, eta, reward."""
+
+    asked: RankVector
+    ranks: RankVector
+    bits_asked: int
+    air_bits: int
+    trial: Trial
+    eta: float
+    reward: float
+
+
+class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Choose a rank for every adapter site.
+
+    | index | observation        | scaled as            | range of the value |
+    |-------|--------------------|----------------------|--------------------|
+    | 0     | SNR_t, realised    | (dB + 20) / 60       | -20 to 40 dB       |
+    | 1     | W_t                | log10(Hz) / 10       | 1 Hz to 10 GHz     |
+    | 2     | H_t                | bits / 16            | 0 to 16 bits       |
+    | 3     | rho_t              | as it is             | 0 to 1             |
+    | 4...  | r_t, one per site  | r / cap              | 0 to cap           |
+
+    Action: one value in [-1, 1] per site, decoded to a rank by Eq. 18 and projected onto the deadline (Eq. 7).
+    Reward: -U(r) - lambda eta(r) (Eq. 10). An episode ends after `horizon` steps (truncated, never terminated).
+
+    Args:
+        trainee: Says what loss a rank vector leads to.
+        caps: Largest rank of each site.
+        air_bits: Bits on the air of a rank vector.
+        links: One is drawn per episode; its block is drawn per step.
+        complexities: One is drawn per step: the batches the task is made of.
+        deadline_s: T_max in seconds.
+        cost_weight: lambda of Eq. 10.
+        late_share: As in `decision_budget`.
+        horizon: T_env; 1 in nested mode.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own declaration
+
+    def __init__(
+        self,
+        trainee: TryRanks,
+        caps: RankVector,
+        air_bits: BitsOf,
+        links: Sequence[Link],
+        complexities: Sequence[Complexity],
+        *,
+        deadline_s: float,
+        cost_weight: float,
+        late_share: float = 0.0,
+        horizon: int = 1,
+    ) -> None:
+        self.trainee, self.caps, self.air_bits = trainee, caps, air_bits
+        self.links, self.complexities = tuple(links), tuple(complexities)
+        self.deadline_s, self.cost_weight, self.late_share = deadline_s, cost_weight, late_share
+        self.horizon = horizon
+        sites = len(caps)
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (4 + sites,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (sites,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Draw a link and a first state, with half of every cap as the current ranks."""
+        super().reset(seed=seed)
+        self._steps = 0
+        self._link = self.links[self.np_random.integers(len(self.links))]
+        self._observe(RankVector(tuple(cap // 2 for cap in self.caps.ranks)))
+        return self.state.vector(self.caps), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Execute an action; `info["executed"]` says what came of it."""
+        asked = RankVector.of(decode(action, np.array(self.caps.ranks)))
+        executed = self.execute(asked)
+        self._steps += 1
+        self._observe(executed.ranks)
+        truncated = self._steps >= self.horizon
+        return self.state.vector(self.caps), executed.reward, False, truncated, {"executed": executed}
+
+    def execute(self, asked: RankVector) -> Executed:
+        """Project asked ranks onto the deadline of the current block, try them, and pay for them."""
+        budget = decision_budget(self._link, self.state.channel, self.deadline_s, self.late_share)
+        ranks = project(asked, self.air_bits, budget)
+        trial = self.trainee.try_ranks(ranks)
+        bits = self.air_bits(ranks)
+        eta = communication_cost(bits, self._link, self.state.channel, self.deadline_s)
+        reward = allocation_reward(trial.loss, eta, self.cost_weight)
+        return Executed(asked, ranks, self.air_bits(asked), bits, trial, eta, reward)
+
+    def _observe(self, ranks: RankVector) -> None:
+        (channel,) = self._link.observe(self.np_random)
+        complexity = self.complexities[self.np_random.integers(len(self.complexities))]
+        self.state = AllocationState(channel, complexity, ranks)

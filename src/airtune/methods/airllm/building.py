@@ -1,0 +1,133 @@
+"""Turns settings into parts. Configs stop here: parts take plain values, so a test can build them without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from airtune.adapters import Adapter, RankSampler, RankVector
+from airtune.errors import ConfigError
+from airtune.links import Link, make_fading
+from airtune.methods.airllm.allocation import AllocationEnv, TryRanks
+from airtune.methods.airllm.config import AirLLMConfig, LinkConfig
+from airtune.methods.airllm.data import Parts, Reader, read_parts
+from airtune.methods.airllm.packing import Packer, fitting_bandwidth
+from airtune.methods.airllm.roles import EdgeRole
+from airtune.methods.airllm.trainee import Trainee
+from airtune.models import FitPlan, load_base
+from airtune.records import Measurements, seed_for
+from airtune.tasks import Classification, Columns, Sizes, Task, load_task
+
+RATE_TIMES_WIDTH = 0.768
+"""Adam's best rate falls as 1 / width (Yang et al. 2203.03466): 2e-3 at MiniLM's 384, 3.75e-4 at OPT-1.3B's 2048."""
+
+
+def open_task(config: AirLLMConfig) -> Task:
+    """Load the task by its settings. Raises `DataError`."""
+    task = config.task
+    return load_task(
+        task.name,
+        data=Path(task.data).expanduser() if task.data else None,
+        columns=Columns(text=task.text_column, label=task.label_column),
+        sizes=Sizes(calibration=task.calibration_items),
+        seed=config.seed,
+    )
+
+
+def open_reader(config: AirLLMConfig) -> Reader:
+    """Load task and base model. Raises `DataError` or `ModelError`."""
+    task = open_task(config)
+    labels = len(task.labels) if isinstance(task, Classification) else 0
+    base = load_base(
+        config.model.name,
+        task.kind,
+        labels=labels,
+        seed=seed_for(config.seed, "head") % 2**31,
+        device=torch.device(config.model.device),
+    )
+    return Reader(task, base, max_length=config.model.max_length, window=config.model.window)
+
+
+def edge_role(config: AirLLMConfig) -> EdgeRole:
+    """The edge's side: its own copy of the base model, and the test set."""
+    reader = open_reader(config)
+    return EdgeRole(reader.base, reader.drawn("test", config.task.test_items))
+
+
+def parts_of(config: AirLLMConfig, reader: Reader) -> Parts:
+    """Tokenise every part of the task."""
+    task = config.task
+    return read_parts(
+        reader,
+        batch_size=config.adapter.batch_size,
+        calibration_items=task.calibration_items,
+        dev_items=task.dev_items,
+        test_items=task.test_items,
+        seed=config.seed,
+    )
+
+
+def new_trainee(config: AirLLMConfig, reader: Reader, parts: Parts, measurements: Measurements) -> Trainee:
+    """Attach a fresh nested adapter to the base model."""
+    draw = torch.Generator().manual_seed(seed_for(config.seed, "adapter"))
+    adapter = Adapter(reader.base, config.adapter.max_rank, scale=config.adapter.scale, generator=draw)
+    return Trainee(adapter, parts, measurements)
+
+
+def fit_plan(config: AirLLMConfig, hidden_size: int) -> FitPlan:
+    """How long and how fast to fine-tune; a rate of 0 asks for one that suits the width."""
+    adapter = config.adapter
+    return FitPlan(
+        steps=adapter.steps,
+        batch_size=adapter.batch_size,
+        learning_rate=adapter.learning_rate or RATE_TIMES_WIDTH / hidden_size,
+        seed=config.seed,
+    )
+
+
+def rank_sampler(config: AirLLMConfig) -> RankSampler:
+    """How nested training draws its ranks."""
+    return RankSampler(full=config.adapter.full_share, uniform=config.adapter.uniform_share)
+
+
+def open_links(config: LinkConfig, packer: Packer, caps: RankVector) -> tuple[list[Link], str]:
+    """One link per SNR, slowest first, and why its bandwidth is what it is. Raises `ConfigError` or `LinkError`."""
+    options: dict[str, object] = {
+        "rician": {"k_factor": config.k_factor},
+        "nakagami": {"m": config.m},
+        "trace": {"path": Path(config.trace).expanduser(), "column": config.trace_column},
+    }.get(config.fading, {})  # type: ignore[assignment]
+    if config.fading == "trace" and not config.trace:
+        raise ConfigError("link.fading is 'trace' but link.trace names no file; give a CSV with a column of SNRs in dB")
+    fading = make_fading(config.fading, **options)
+
+    def links_at(bandwidth_hz: float) -> list[Link]:
+        return [Link(bandwidth_hz, snr_db, fading, config.gap_db) for snr_db in sorted(config.snrs_db)]
+
+    if config.bandwidth_hz > 0:
+        return links_at(config.bandwidth_hz), "as asked"
+    nominal = links_at(1e6)
+    least = RankVector((0,) * len(caps))
+    bandwidth_hz, reason = fitting_bandwidth(
+        packer.air_bits(caps), packer.air_bits(least), nominal[0], nominal[-1], config.deadline_s
+    )
+    return links_at(bandwidth_hz), reason
+
+
+def new_env(
+    config: AirLLMConfig, losses: TryRanks, packer: Packer, caps: RankVector, links: Sequence[Link], parts: Parts
+) -> AllocationEnv:
+    """The environment the policy learns on: nested mode decides once per episode."""
+    return AllocationEnv(
+        losses,
+        caps,
+        packer.air_bits,
+        links,
+        parts.complexities,
+        deadline_s=config.link.deadline_s,
+        cost_weight=config.policy.cost_weight,
+        late_share=config.link.late_share,
+        horizon=1,
+    )

@@ -1,0 +1,255 @@
+"""Every setting of a run, validated: presets are TOML files, `--set group.key=value` overrides them (Table II).
+
+Configs stop at the door: `method.py` hands plain values to the parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from airtune.errors import ConfigError
+from airtune.methods.airllm.diffusion import Kind, Target
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} is {value!r}; {expected}")
+
+
+def _positive(name: str, value: float) -> None:
+    _require(math.isfinite(value) and value > 0, name, value, "choose a finite number above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    name: str = "minilm"
+    """`minilm` (embedded), a folder in Hugging Face layout, or a hub name."""
+    device: str = "cpu"
+    max_length: int = 64
+    """Longest sentence in tokens."""
+    window: int = 128
+    """Window of a text task in tokens."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_length >= 4, "model.max_length", self.max_length, "choose at least 4 tokens")
+        _require(self.window >= 4, "model.window", self.window, "choose at least 4 tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskConfig:
+    name: str = "pydocs"
+    """`pydocs` (embedded), `sst2`, `classify`, `text`, or `hub:NAME`."""
+    data: str = ""
+    """File or folder of the task's data; pydocs needs none."""
+    text_column: str = "sentence"
+    label_column: str = "label"
+    calibration_items: int = 256
+    """Items (sentences or windows) that every loss measurement of an allocation reads."""
+    dev_items: int = 1000
+    """Items of dev that the unconstrained adapter is scored on, at most."""
+    test_items: int = 500
+    """Items of test that payloads are scored on, at most."""
+
+    def __post_init__(self) -> None:
+        for name in ("calibration_items", "dev_items", "test_items"):
+            _require(getattr(self, name) >= 1, f"task.{name}", getattr(self, name), "choose at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    bandwidth_hz: float = 100e6
+    """W; 0 asks for a bandwidth at which this link is interesting for this model (printed with the reason)."""
+    snrs_db: tuple[float, ...] = (-5.0, 0.0, 5.0, 10.0, 15.0)
+    """Mean SNRs at which payloads are decided and sent."""
+    deadline_s: float = 1.0
+    """T_max (Eq. 7)."""
+    fading: str = "still"
+    """`still`, `rayleigh`, `rician`, `nakagami` or `trace`."""
+    k_factor: float = 4.0
+    """Rician K, linear."""
+    m: float = 2.0
+    """Nakagami m."""
+    trace: str = ""
+    """CSV of a measured channel, for `trace`."""
+    trace_column: str = "SNR"
+    gap_db: float = 0.0
+    """Efficiency gap to Shannon's rate."""
+    late_share: float = 0.05
+    """Under fading, the share of blocks that may be late: decisions spend the epsilon-outage rate; 0 trusts the last
+    block seen."""
+
+    def __post_init__(self) -> None:
+        width = self.bandwidth_hz
+        _require(math.isfinite(width) and width >= 0, "link.bandwidth_hz", width, "choose a finite number above 0 Hz")
+        _positive("link.deadline_s", self.deadline_s)
+        _require(0 <= self.late_share < 1, "link.late_share", self.late_share, "choose at least 0 and below 1")
+        _require(len(self.snrs_db) > 0, "link.snrs_db", self.snrs_db, "give at least one SNR in dB")
+        for snr_db in self.snrs_db:
+            inside = math.isfinite(snr_db) and -60 <= snr_db <= 80
+            _require(inside, "link.snrs_db", snr_db, "choose a finite SNR between -60 and 80 dB")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    max_rank: int = 8
+    """r_max."""
+    scale: float = 2.0
+    """Constant factor of every update (LoRA's alpha / r)."""
+    steps: int = 800
+    batch_size: int = 32
+    learning_rate: float = 0.0
+    """AdamW's peak rate; 0 takes one that suits the model's width (2e-3 for MiniLM)."""
+    orthogonality: float = 0.01
+    """Weight of Eq. 3 in the training loss."""
+    full_share: float = 0.3
+    """Nested training: share of steps under all ranks."""
+    uniform_share: float = 0.35
+    """Nested training: share of steps under one rank everywhere; the rest draws each site's own."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_rank >= 1, "adapter.max_rank", self.max_rank, "choose r_max of at least 1")
+        for name in ("scale", "steps", "batch_size"):
+            _positive(f"adapter.{name}", getattr(self, name))
+        rate = self.learning_rate
+        _require(math.isfinite(rate) and rate >= 0, "adapter.learning_rate", rate, "choose above 0, or 0 for automatic")
+        _require(self.orthogonality >= 0, "adapter.orthogonality", self.orthogonality, "choose a weight >= 0")
+
+
+@dataclass(frozen=True, slots=True)
+class CodecConfig:
+    bits: int = 4
+    """Bits per number of a factor: 4, 8, 16 or 32."""
+
+    def __post_init__(self) -> None:
+        _require(self.bits in (4, 8, 16, 32), "codec.bits", self.bits, "choose 4, 8, 16 or 32")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    cost_weight: float = 0.01
+    """lambda of Eq. 10 (Table II: 0.01, 0.1, 1)."""
+    measurements: int = 96
+    """Real loss measurements that the reward surrogate learns from."""
+    rounds: int = 12
+    """Alternations of PPO and DDIM training (Algorithm 1)."""
+    env_steps: int = 256
+    """Environment steps per round."""
+    ppo_learning_rate: float = 3e-4
+    ppo_width: int = 64
+    ppo_epochs: int = 8
+    clip: float = 0.2
+    """PPO clipping factor (Table II)."""
+    ddim_learning_rate: float = 1e-3
+    width: int = 128
+    blocks: int = 2
+    schedule: Kind = "scaled_linear"
+    prediction: Target = "sample"
+    train_steps: int = 600
+    """T (Table II: 600, 800, 1000)."""
+    sample_steps: int = 10
+    """T_diff (Table II: 30, 50, 100)."""
+    eta: float = 0.0
+    """Stochasticity of the sampler; sigma_tau of Eq. 17."""
+    guidance: float = 1.0
+    condition_dropout: float = 0.1
+    warm_start_updates: int = 400
+    """Updates that teach the refiner to return the coarse action, before Algorithm 1 starts."""
+    updates: int = 64
+    """Refiner updates per round."""
+    kappa: float = 1.0
+    """Sharpness of the advantage weights (Eq. 19)."""
+
+    def __post_init__(self) -> None:
+        for name in ("measurements", "rounds", "env_steps", "ppo_learning_rate", "ddim_learning_rate", "width"):
+            _positive(f"policy.{name}", getattr(self, name))
+        _require(self.cost_weight >= 0, "policy.cost_weight", self.cost_weight, "choose lambda of at least 0")
+        steps = self.sample_steps
+        expected = f"choose 1 to {self.train_steps} (policy.train_steps)"
+        _require(1 <= steps <= self.train_steps, "policy.sample_steps", steps, expected)
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeConfig:
+    url: str = ""
+    """Address of a running `airtune edge`; empty starts one in its own process."""
+
+
+@dataclass(frozen=True, slots=True)
+class AirLLMConfig:
+    mode: str = "nested"
+    """`nested`: train one adapter whose every prefix works, then decide per device and channel state."""
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    link: LinkConfig = field(default_factory=LinkConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    edge: EdgeConfig = field(default_factory=EdgeConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.mode == "nested", "mode", self.mode, "choose 'nested'")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested mapping, ready for TOML."""
+        return dataclasses.asdict(self)
+
+
+def load_config(preset: str, overrides: Mapping[str, object] = {}) -> AirLLMConfig:
+    """Read a preset and lay overrides (`group.key` -> value or its text) over it.
+
+    Raises:
+        ConfigError: unknown preset, key or a value of the wrong kind; the line lists what there is.
+    """
+    folder = resources.files("airtune.methods.airllm") / "presets"
+    presets = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    if preset not in presets:
+        raise ConfigError(f"preset is {preset!r}; choose one of {', '.join(presets)}")
+    values = tomllib.loads((folder / f"{preset}.toml").read_text(encoding="utf-8"))
+    for dotted, value in overrides.items():
+        group, _, key = dotted.rpartition(".")
+        target = values.setdefault(group, {}) if group else values
+        target[key] = value
+    return config_from(values)
+
+
+def config_from(values: Mapping[str, Any]) -> AirLLMConfig:
+    """Validate nested settings, such as a run folder recorded. Raises `ConfigError`."""
+    config: AirLLMConfig = _build(AirLLMConfig, values, "")
+    return config
+
+
+def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        known = ", ".join(f"{where}{name}" for name in hints)
+        raise ConfigError(f"unknown setting {where}{unknown[0]!s}; known here are {known}")
+    return kind(**{name: _convert(hints[name], value, where + name) for name, value in values.items()})
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is {value!r}; expected a group of settings such as {name}.key=value")
+        return _build(typing.cast(type, kind), value, f"{name}.")
+    try:
+        if typing.get_origin(kind) is typing.Literal:
+            _require(value in typing.get_args(kind), name, value, f"choose one of {', '.join(typing.get_args(kind))}")
+            return value
+        if typing.get_origin(kind) is tuple:
+            parts = value.split(",") if isinstance(value, str) else value
+            return tuple(float(part) for part in parts)
+        if kind is int and (isinstance(value, bool) or float(value) != int(float(value))):
+            raise ValueError
+        return int(float(value)) if kind is int else kind(value)
+    except (TypeError, ValueError, OverflowError):
+        expected = "comma-separated numbers" if typing.get_origin(kind) is tuple else f"a value of type {kind.__name__}"
+        raise ConfigError(f"{name} is {value!r}; expected {expected}") from None

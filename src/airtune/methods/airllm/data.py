@@ -1,0 +1,91 @@
+"""The task as a run reads it: tokenised parts, and how complex each training batch is (H, rho).
+
+Train / calibration / dev / test are disjoint. Rewards, greedy and the surrogate read calibration; a report reads test.
+A seed redraws the calibration part; what is scored in the end is the same for every seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from airtune.models import BaseModel, Items, sentences, windows
+from airtune.records import generator
+from airtune.tasks import Complexity, Lexicon, Task, Text, complexity
+
+COMPLEXITY_BATCHES = 64
+"""How many batches' complexities a run draws its states from."""
+CHARACTERS_PER_TOKEN = 3
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Tokenised items of each part, and the complexity of some training batches."""
+
+    train: Items
+    calibration: Items
+    dev: Items
+    test: Items
+    complexities: tuple[Complexity, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Turns parts of a task into items for one base model.
+
+    Args:
+        max_length: Longest sentence in tokens.
+        window: Window of running text in tokens; windows overlap by half in training and not at all elsewhere.
+    """
+
+    task: Task
+    base: BaseModel
+    max_length: int
+    window: int
+
+    def items(self, part: str) -> Items:
+        """All items of a part."""
+        content = getattr(self.task, part)
+        if isinstance(self.task, Text):
+            stride = self.window // 2 if part == "train" else self.window
+            return windows(content, self.base.tokenizer, window=self.window, stride=stride)
+        texts, classes = [example.text for example in content], [example.label for example in content]
+        return sentences(texts, classes, self.base.tokenizer, max_length=self.max_length)
+
+    def drawn(self, part: str, count: int, seed: int = 0) -> Items:
+        """At most `count` items of a part, in order."""
+        items = self.items(part)
+        if len(items) <= count:
+            return items
+        rows = np.sort(generator(seed, "draw", part).permutation(len(items))[:count])
+        classes = None if items.classes is None else items.classes[rows]
+        return Items(tuple(items.ids[row] for row in rows), classes, items.pad_id)
+
+    def complexities(self, batch_size: int, seed: int) -> tuple[Complexity, ...]:
+        """H and rho of some training batches, against the whole words of the tokenizer's vocabulary as lexicon."""
+        lexicon = Lexicon.from_vocabulary(self.base.tokenizer.get_vocab())
+        batches = self._batches(batch_size)
+        chosen = generator(seed, "complexity").permutation(len(batches))[:COMPLEXITY_BATCHES]
+        return tuple(complexity(batches[index], lexicon) for index in chosen)
+
+    def _batches(self, batch_size: int) -> list[Sequence[str]]:
+        if isinstance(self.task, Text):
+            text, size = self.task.train, batch_size * self.window * CHARACTERS_PER_TOKEN
+            return [[text[start : start + size]] for start in range(0, len(text), size)]
+        texts = [example.text for example in self.task.train]
+        return [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+
+
+def read_parts(
+    reader: Reader, *, batch_size: int, calibration_items: int, dev_items: int, test_items: int, seed: int
+) -> Parts:
+    """Every part a run needs; calibration, dev and test hold at most so many items."""
+    return Parts(
+        train=reader.items("train"),
+        calibration=reader.drawn("calibration", calibration_items, seed),
+        dev=reader.drawn("dev", dev_items),
+        test=reader.drawn("test", test_items),
+        complexities=reader.complexities(batch_size, seed),
+    )

@@ -1,0 +1,85 @@
+"""What a rank vector weighs: bits of its payload and on the air, before and after it is encoded.
+
+Knows the codec and the message that carries a payload; not losses, links or policies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from airtune.adapters import RankVector
+from airtune.codec import Binding, Decoded, Factors, Payload, decode, encode, layout_of
+from airtune.links import Link
+from airtune.methods.airllm.roles import adapter_overhead_bits
+from airtune.models import BaseModel
+
+
+class Packer:
+    """Packs the prefixes of one trained adapter.
+
+    Args:
+        base: The model the adapter is for.
+        factors: P, lam, Q by site, all directions.
+        dense: The trained head.
+        bits: Bits per number of a factor.
+    """
+
+    def __init__(
+        self, base: BaseModel, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], bits: int
+    ) -> None:
+        self._factors, self._dense = factors, dense
+        self.binding = Binding(base.sha256, base.tokenizer_sha256)
+        self._meta: dict[str, str | int | float] = {
+            "base_model": base.name,
+            "kind": base.kind,
+            "fan_in_fan_out": int(base.fan_in_fan_out),
+        }
+        self._bits = bits
+        self.layout = layout_of(factors, dense, self.binding, self._meta)
+        self._overhead_bits = adapter_overhead_bits()
+        self._known: dict[RankVector, int] = {}
+
+    def payload_bits(self, ranks: RankVector) -> int:
+        """Bits of the payload: adapter, head, container."""
+        if ranks not in self._known:
+            self._known[ranks] = self.layout.payload_bits(ranks.allocation(self._bits))
+        return self._known[ranks]
+
+    def air_bits(self, ranks: RankVector) -> int:
+        """Bits on the air: the payload, its manifest and the request that carries it."""
+        return self.payload_bits(ranks) + self._overhead_bits
+
+    @property
+    def direction_bits(self) -> np.ndarray:
+        """Bits of one direction at each site, shape ``(sites,)``."""
+        return self.layout.site_bits(self._bits)
+
+    def encode(self, ranks: RankVector) -> Payload:
+        """The payload of these ranks; its length is `payload_bits` exactly."""
+        return encode(self._factors, self._dense, ranks.allocation(self._bits), self.binding, self._meta)
+
+    def decode(self, payload: Payload) -> Decoded:
+        """What a receiver of the payload holds."""
+        return decode(payload.data, self.binding)
+
+
+def fitting_bandwidth(full_bits: int, least_bits: int, slow: Link, fast: Link, deadline_s: float) -> tuple[float, str]:
+    """A bandwidth at which a link is worth deciding about, and the reason for it in a sentence.
+
+    The full adapter just fits at the best SNR, while the worst still holds twice the head and container. `slow` and
+    `fast` are the links at the worst and best SNR, at any bandwidth: rates are proportional to it.
+    """
+    best, worst = fast.ergodic_rate_bps() / fast.bandwidth_hz, slow.ergodic_rate_bps() / slow.bandwidth_hz
+    for_full, for_least = full_bits / (best * deadline_s), 2 * least_bits / (worst * deadline_s)
+    needed = max(for_full, for_least)
+    step = 10 ** (math.floor(math.log10(needed)) - 2)
+    bandwidth_hz = float(math.ceil(needed / step) * step)
+    if for_full >= for_least:
+        why = f"the full adapter ({full_bits / 1e3:.1f} kbit on the air) just fits in {deadline_s:g} s"
+        return bandwidth_hz, f"{why} at {fast.snr_db:g} dB, and far from fits at {slow.snr_db:g} dB"
+    why = f"twice the head and container ({2 * least_bits / 1e3:.1f} kbit) just fit in {deadline_s:g} s"
+    rest = f"the full adapter ({full_bits / 1e3:.1f} kbit) fits with room to spare at {fast.snr_db:g} dB"
+    return bandwidth_hz, f"{why} at {slow.snr_db:g} dB; {rest}"

@@ -1,0 +1,127 @@
+"""The two roles: the edge verifies, decodes, applies and scores; the cloud asks it to.
+
+Knows messages and payloads; not the link in between. An adapter that is refused leaves the one in use untouched.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+import torch
+
+from airtune.adapters import Adapter, RankVector
+from airtune.codec import Binding, Payload, decode
+from airtune.errors import ModelError, PayloadError, TransportError
+from airtune.models import BaseModel, Items, score
+from airtune.transport import JSON, Message, Transport, air_overhead_bits, message_id
+
+PROBE_ITEMS = 64
+"""Test items whose logits the edge sends back, so that cloud and edge can be compared number by number."""
+
+
+@final
+class EdgeRole:
+    """A device with its own copy of the base model.
+
+    | message   | asks                                  | answer                                              |
+    |-----------|---------------------------------------|-----------------------------------------------------|
+    | `hello`   | who are you?                          | hashes of base model and tokenizer, number of items |
+    | `adapter` | verify, decode and apply this payload | its hash, its total rank                            |
+    | `score`   | score your test set with it           | metric, loss; the probe items' logits as float32    |
+
+    Args:
+        base: The device's copy of the base model.
+        test: What it scores.
+    """
+
+    def __init__(self, base: BaseModel, test: Items) -> None:
+        self._base, self._test = base, test
+        self._binding = Binding(base.sha256, base.tokenizer_sha256)
+        self._adapter: Adapter | None = None
+        self._applied = ""
+
+    def handle(self, message: Message) -> Message:
+        """Answer one message. Raises `PayloadError` or `TransportError` to refuse it."""
+        match message.kind:
+            case "hello":
+                base = self._base
+                return message.reply(
+                    "hello",
+                    {"base": base.sha256, "tokenizer": base.tokenizer_sha256, "test_items": len(self._test)},
+                )
+            case "adapter":
+                return self._apply(message)
+            case "score":
+                return self._score(message)
+        raise TransportError(f"message kind is {message.kind!r}; an edge answers hello, adapter and score")
+
+    def _apply(self, message: Message) -> Message:
+        expected = message.header.get("payload_sha256")
+        payload = Payload(message.body)
+        if payload.sha256 != expected:
+            raise PayloadError(
+                f"the payload's SHA-256 is {payload.sha256[:12]}, its manifest says {str(expected)[:12]}; send it again"
+            )
+        decoded = decode(payload.data, self._binding)
+        if set(decoded.factors) != {site.path for site in self._base.sites}:
+            raise PayloadError("the payload's sites are not this model's; send one made for this base model")
+        self._room_for(max(decoded.allocation.ranks, default=0)).load(decoded.factors, decoded.dense)
+        self._applied = payload.sha256
+        return message.reply("applied", {"payload_sha256": payload.sha256, "total_rank": sum(decoded.allocation.ranks)})
+
+    def _room_for(self, rank: int) -> Adapter:
+        """The attached adapter, with room for `rank` directions a site; a larger one replaces it where needed."""
+        if self._adapter is None or max(self._adapter.caps.ranks) < rank:
+            if self._adapter is not None:
+                self._adapter.detach()
+            self._adapter = Adapter(self._base, max(1, rank), generator=torch.Generator().manual_seed(0))
+            self._adapter.set_ranks(RankVector.of(np.zeros(len(self._base.sites), dtype=int)))
+        return self._adapter
+
+    def _score(self, message: Message) -> Message:
+        asked = message.header.get("payload_sha256")
+        if asked != self._applied:
+            raise PayloadError(
+                f"the adapter in use is {self._applied[:12] or 'none'}, not {str(asked)[:12]}; send that one first"
+            )
+        found = score(self._base.model, self._test)
+        header: dict[str, JSON] = {"score": found.metric, "loss": found.loss, "items": len(self._test)}
+        return message.reply("score", header, found.logits[:PROBE_ITEMS].astype("<f4").tobytes())
+
+
+def check_edge(edge: Transport, base: BaseModel, test_items: int) -> None:
+    """Ask who the edge is, and refuse one that holds another base model or test set.
+
+    Raises:
+        ModelError: it does; the line names both.
+    """
+    hello = edge.request(Message("hello", message_id("hello", {}), {})).header
+    mine = {"base": base.sha256, "tokenizer": base.tokenizer_sha256, "test_items": test_items}
+    for name, value in mine.items():
+        if hello.get(name) != value:
+            raise ModelError(
+                f"the edge's {name} is {str(hello.get(name))[:12]}, the cloud's {str(value)[:12]}; "
+                "start both with the same --model, --task, --data and settings"
+            )
+
+
+def adapter_message(payload: Payload, round: int) -> Message:
+    """The message that delivers a payload; its overhead on the air is `adapter_overhead_bits`."""
+    header: dict[str, JSON] = {"payload_sha256": payload.sha256}
+    return Message("adapter", message_id("adapter", header, payload.data, round), header, payload.data)
+
+
+def adapter_overhead_bits() -> int:
+    """Bits on the air beside the payload's own: manifest, message frame, request head."""
+    return air_overhead_bits("adapter", {"payload_sha256": "0" * 64})
+
+
+def ask_score(edge: Transport, payload: Payload, round: int) -> tuple[float, float, np.ndarray]:
+    """The edge's metric and loss under a payload it has applied, and its probe logits as one flat array."""
+    header: dict[str, JSON] = {"payload_sha256": payload.sha256}
+    reply = edge.request(Message("score", message_id("score", header, b"", round), header))
+    found, loss = reply.header.get("score"), reply.header.get("loss")
+    if not (isinstance(found, float | int) and isinstance(loss, float | int)):
+        raise TransportError(f"the edge's score is {found!r}, its loss {loss!r}; expected numbers; update airtune")
+    return float(found), float(loss), np.frombuffer(reply.body, dtype="<f4")

@@ -1,0 +1,133 @@
+"""The cloud's side of fine-tuning: base model, nested adapter and data; train once, then try any ranks.
+
+Knows losses; not bits, links or policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from airtune.adapters import Adapter, RankSampler, RankVector
+from airtune.codec import Factors
+from airtune.errors import RunError
+from airtune.methods.airllm.allocation import Trial
+from airtune.methods.airllm.data import Parts
+from airtune.models import FitPlan, Items, Score, Step, fit, new_optimiser, score
+from airtune.records import Measurements, generator, write_bytes
+
+CHECKPOINT_EVERY = 100
+"""Training steps between two checkpoints."""
+
+
+class Trainee:
+    """A base model under fine-tuning.
+
+    Args:
+        adapter: Attached to the model it adapts.
+        parts: What to train and measure on.
+        measurements: Remembers every loss measured, so that a resumed run measures none twice.
+    """
+
+    def __init__(self, adapter: Adapter, parts: Parts, measurements: Measurements) -> None:
+        self.adapter, self.parts = adapter, parts
+        self._measurements = measurements
+        self.measured = 0
+        """Losses measured by this process; those remembered from before an interruption are not counted again."""
+        self.factors: dict[str, Factors] = {}
+        """P, lam, Q of every site, all directions, once trained."""
+        self.dense: dict[str, np.ndarray] = {}
+        """The trained head, once trained."""
+
+    def train(
+        self,
+        plan: FitPlan,
+        sampler: RankSampler,
+        *,
+        orthogonality: float,
+        checkpoint: Path,
+        on_step: Callable[[Step], None] = lambda step: None,
+        on_resume: Callable[[int], None] = lambda steps_done: None,
+    ) -> None:
+        """Train the nested adapter (Eqs. 2-3), picking up at `checkpoint` where there is one.
+
+        Each step draws its rank vector from (seed, step) alone, so a resumed run takes the very steps it had left.
+        """
+        parameters = self.adapter.parameters()
+        optimiser = new_optimiser(list(parameters.values()), plan)
+        start = _restore(checkpoint, parameters, optimiser) if checkpoint.exists() else 0
+        if start:
+            on_resume(start)
+
+        def draw_ranks(step: int) -> None:
+            self.adapter.set_ranks(sampler.draw(self.adapter.caps, generator(plan.seed, "nested-ranks", step)))
+
+        penalty = (lambda: orthogonality * self.adapter.orthogonality()) if orthogonality else None
+        for step in fit(
+            self.adapter.base.model,
+            parameters,
+            self.parts.train,
+            plan,
+            rng=generator(plan.seed, "batches"),
+            before_step=draw_ranks,
+            penalty=penalty,
+            optimiser=optimiser,
+            start=start,
+        ):
+            done = step.index + 1
+            if done % CHECKPOINT_EVERY == 0 or done == plan.steps:
+                _save(checkpoint, parameters, optimiser, done)
+            on_step(step)
+        self.factors, self.dense = self.adapter.factors(), self.adapter.dense()
+        self.adapter.load(self.factors, self.dense)  # unit rows, norms in lam: measured as it is sent
+
+    def try_ranks(self, ranks: RankVector) -> Trial:
+        """U(r): the calibration loss under these ranks, dropout off, the same items every time."""
+        key = {"ranks": list(ranks.ranks)}
+        if key not in self._measurements:
+            self._measurements.put(key, self.score(ranks, self.parts.calibration).loss)
+            self.measured += 1
+        return Trial(ranks, float(self._measurements.get(key)))
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Lend the adapter out: whatever is loaded into it inside the block, the trained factors are back after it."""
+        try:
+            yield
+        finally:
+            self.adapter.load(self.factors, self.dense)
+
+    def score(self, ranks: RankVector, items: Items) -> Score:
+        """Score the trained adapter, unquantised, cut to these ranks."""
+        self.adapter.set_ranks(ranks)
+        return score(self.adapter.base.model, items)
+
+
+def _save(path: Path, parameters: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer, done: int) -> None:
+    tensors = {name: parameter.detach() for name, parameter in parameters.items()}
+    for name, parameter in parameters.items():
+        for key, value in optimiser.state[parameter].items():
+            tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value).detach()
+    metadata = {"steps_done": str(done)}
+    write_bytes(path, save({name: value.contiguous() for name, value in tensors.items()}, metadata=metadata))
+
+
+def _restore(path: Path, parameters: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> int:
+    try:
+        with safe_open(path, framework="pt") as file, torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(file.get_tensor(name))
+                keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"optimiser.{k}.{name}" in file.keys()]  # noqa: SIM118
+                optimiser.state[parameter] = {key: file.get_tensor(f"optimiser.{key}.{name}") for key in keys}
+            return int(file.metadata()["steps_done"])
+    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
+        raise RunError(
+            f"checkpoint {path.name} cannot be read ({error}); expected one written by this run; "
+            "remove it to train from the start"
+        ) from error

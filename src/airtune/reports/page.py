@@ -1,0 +1,182 @@
+"""The report of one run: figures as PNG files and one self-contained page.
+
+Reads top to bottom as the page does. Knows how a run is told; what its numbers say is in `findings`.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from airtune.reports import units
+from airtune.reports.figures import Drawing, draw_figures
+from airtune.reports.findings import headline, remarks
+from airtune.reports.layout import document, section, write_atomically
+from airtune.reports.markup import Markup, join, tag
+from airtune.reports.reading import read_run
+from airtune.reports.run import Run
+from airtune.reports.tables import LEGEND, columns, details, html_table, link, plain_table
+
+
+def write_report(run_dir: Path) -> Path:
+    """Draw `figures/*.png` and write `report.html` into a run folder; return the page's path.
+
+    Raises `RunError` where the folder holds no readable results, cannot be written, or matplotlib is missing.
+    """
+    run = read_run(run_dir)
+    drawings = draw_figures(run)
+    for drawing in drawings:
+        write_atomically(run_dir / "figures" / f"{drawing.name}.png", drawing.light)
+    return write_atomically(run_dir / "report.html", page(run, drawings).encode("utf-8"))
+
+
+def page(run: Run, drawings: tuple[Drawing, ...]) -> str:
+    """The whole page as HTML."""
+    name = f"{run.method} on {run.task}"
+    return document(
+        f"airtune: {name}",
+        tag("header", tag("h1", name), tag("p", headline(run), class_="headline"), _bullets(remarks(run), "remarks")),
+        _notes(run),
+        section("What was run", facts(dict(_what_was_run(run)))),
+        section("Results", *_results(run)),
+        section("Figures", tag("div", *(_figure(drawing) for drawing in drawings), class_="figures"))
+        if drawings
+        else "",
+        section("How it was measured", _terms(dict(_measured(run)))),
+        section("What it cost", *_costs(run)),
+        section("Configuration", *_configuration(run)),
+    )
+
+
+def _notes(run: Run) -> Markup:
+    if not run.notes:
+        return Markup()
+    return tag("aside", tag("h2", "Note" if len(run.notes) == 1 else "Notes"), _bullets(run.notes), class_="notes")
+
+
+def _what_was_run(run: Run) -> Iterator[tuple[str, str]]:
+    yield "method", f"{run.method}, {run.mode} mode" if run.mode else run.method
+    yield "model", run.model
+    yield "task", run.task
+    yield "link", link(run)
+    yield "SNR", ", ".join(f"{snr_db:g}" for snr_db in run.snrs_db) + f"{units.NO_BREAK}dB"
+    yield "deadline", units.span(map(units.seconds, run.values("deadline_s")))
+    yield "why this bandwidth", run.bandwidth_reason
+    yield "seed", run.seed
+    yield "took", units.duration(run.wall_s) if run.wall_s is not None else ""
+    yield "versions", ", ".join(f"{name}{units.NO_BREAK}{version}" for name, version in run.versions.items())
+
+
+def _results(run: Run) -> Iterator[Markup]:
+    yield tag("div", html_table(run, columns(run)), class_="wide")
+    yield tag("p", f"{LEGEND}. Bits on air are the payload and everything sent around it.", class_="hint")
+    if run.references:
+        score = units.score_unit(run.metric)
+        rows = [
+            (name.replace("_", " "), score.quantity(reference.score), units.LOSS.number(reference.loss))
+            for name, reference in run.references.items()
+        ]
+        yield tag("h3", "Without a link", class_="table-title")
+        yield plain_table(("reference", run.metric, "loss, nat"), rows)
+    yield tag("details", tag("summary", "Everything else in the rows"), html_table(run, details(run), marks=False))
+
+
+def _figure(drawing: Drawing) -> Markup:
+    picture = tag(
+        "picture",
+        tag("source", srcset=_data_url(drawing.dark), media="(prefers-color-scheme: dark)"),
+        tag("img", src=_data_url(drawing.light), alt=drawing.alt),
+    )
+    return tag("figure", tag("figcaption", tag("h3", drawing.title), tag("p", drawing.caption)), picture)
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _measured(run: Run) -> Iterator[tuple[str, str]]:
+    yield (
+        "Splits",
+        "Training, calibration, development and test items are disjoint. Rewards and every search over ranks read "
+        "calibration, tuning reads development; loss and scores in the table are from test, read once.",
+    )
+    scores = (
+        ("Score, trained", "The adapter as trained, before quantising, cut to the row's ranks."),
+        ("Score, cloud", "The payload decoded again in the cloud: what quantising and coding cost."),
+        ("Score, edge", "The payload as it arrived, decoded and applied by the edge: what the user gets."),
+    )
+    unit = "Share of test items answered right." if run.metric == "accuracy" else "Perplexity on test, lower is better."
+    for name, meaning in scores:
+        yield name, f"{meaning} {unit}"
+    yield (
+        "Deadline",
+        "Airtime is bits on air divided by the rate of the block; a row is in time if that is at most its deadline.",
+    )
+    yield "Channel", _channel(run)
+    differences = [value for value in run.values("max_abs_logit_diff") if math.isfinite(value)]
+    if differences:
+        yield "Cloud against edge", f"Largest difference of any logit over all rows: {max(differences):.1e}."
+
+
+def _channel(run: Run) -> str:
+    blocks, late = sum(run.values("blocks")), sum(run.values("blocks_late"))
+    if blocks:
+        return (
+            f"The decision saw the block before; {late:,.0f} of {blocks:,.0f} blocks ({100 * late / blocks:.1f}"
+            f"{units.NO_BREAK}%) would have been late."
+        )
+    late_rows = sum(row.late for row in run.rows)
+    if run.still and late_rows:
+        return (
+            "The channel is still and known before sending, so no allocation cut to the deadline could be late; "
+            f"{late_rows} of {len(run.rows)} rows {'was' if late_rows == 1 else 'were'} sent past it all the same."
+        )
+    if run.still:
+        return (
+            "The channel is still, and every allocation is cut to fit the deadline before it is sent: zero violations "
+            "are then true by construction and show nothing about the method."
+        )
+    return f"The channel ({run.fading or 'not recorded'}) was met in one block per row; violations were not counted."
+
+
+def _costs(run: Run) -> Iterator[Markup]:
+    costs: dict[str, dict[str, list[float]]] = {}
+    for entry in run.ledger:
+        value = entry.get("amount")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            costs.setdefault(str(entry.get("quantity")), {}).setdefault(str(entry.get("role")), []).append(value)
+    if not costs:
+        yield tag("p", "This run booked no costs.")
+        return
+    roles = sorted({role for by_role in costs.values() for role in by_role})
+    yield plain_table(("quantity", *roles, "together"), [_cost_row(name, costs[name], roles) for name in costs])
+    yield tag("p", "Sums over the ledger; of memory, the largest single entry.", class_="hint")
+
+
+def _cost_row(quantity: str, by_role: Mapping[str, list[float]], roles: list[str]) -> tuple[str, ...]:
+    gather = max if quantity == "memory_bytes" else math.fsum
+    amounts = [units.amount(gather(by_role[role]), quantity) if role in by_role else units.MISSING for role in roles]
+    together = units.amount(gather([value for values in by_role.values() for value in values]), quantity)
+    return (quantity.replace("_bytes", "").replace("_", " "), *amounts, together)
+
+
+def _configuration(run: Run) -> Iterator[Markup]:
+    if not run.config:
+        yield tag("p", "This folder holds no config.toml.")
+        return
+    yield tag("details", tag("summary", "config.toml, as in force"), tag("pre", tag("code", run.config.strip())))
+
+
+def facts(pairs: Mapping[str, str]) -> Markup:
+    """A short list of names and values; what is empty is left out."""
+    return tag("dl", *(join([tag("dt", k), tag("dd", v)]) for k, v in pairs.items() if v), class_="facts")
+
+
+def _terms(pairs: Mapping[str, str]) -> Markup:
+    return tag("dl", *(join([tag("dt", name), tag("dd", text)]) for name, text in pairs.items()), class_="terms")
+
+
+def _bullets(texts: tuple[str, ...], kind: str | None = None) -> Markup:
+    return tag("ul", *(tag("li", text) for text in texts), class_=kind)

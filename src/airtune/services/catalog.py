@@ -1,0 +1,46 @@
+"""The methods there are: a plain table, nothing registers itself by being imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airtune.errors import ConfigError
+from airtune.methods.airllm.building import edge_role as airllm_edge
+from airtune.methods.airllm.config import config_from as airllm_config_from
+from airtune.methods.airllm.config import load_config as airllm_config
+from airtune.methods.airllm.method import run as airllm_run
+from airtune.records import Progress, RunFolder
+from airtune.transport import Role, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class MethodEntry:
+    """How a method is configured, run in the cloud, and answered at the edge."""
+
+    summary: str
+    load_config: Callable[[str, Mapping[str, object]], Any]
+    """Preset and overrides to a validated config."""
+    config_from: Callable[[Mapping[str, Any]], Any]
+    """A recorded config back to a validated one."""
+    run: Callable[[Any, RunFolder, Transport, Progress], dict[str, Any]]
+    edge_role: Callable[[Any], Role]
+
+
+METHODS: Mapping[str, MethodEntry] = {
+    "airllm": MethodEntry(
+        "rank of every site by PPO and a guided DDIM, for the channel and the data",
+        airllm_config,
+        airllm_config_from,
+        airllm_run,
+        airllm_edge,
+    ),
+}
+
+
+def method_entry(name: str) -> MethodEntry:
+    """Look a method up. Raises `ConfigError` that lists what there is."""
+    if name not in METHODS:
+        raise ConfigError(f"method is {name!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[name]

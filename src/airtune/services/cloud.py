@@ -1,0 +1,50 @@
+"""Run a method in the cloud: make the run folder, reach or start the edge, run, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from airtune.records import Progress, RunFolder, Silent
+from airtune.reports import write_report
+from airtune.services.catalog import MethodEntry, method_entry
+from airtune.services.edge import EdgeProcess
+from airtune.transport import Http
+
+REQUEST_TIMEOUT_S = 600.0
+"""Longest wait for an edge's answer: it may be scoring on a slow device."""
+
+
+def run_method(
+    method: str, *, preset: str, overrides: Mapping[str, object], out: Path, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Run a method into a new folder and write its report; return its summary."""
+    entry = method_entry(method)
+    config = entry.load_config(preset, overrides)
+    with RunFolder.create(out, config.as_dict()) as folder:
+        return _run(method, entry, config, folder, progress or Silent())
+
+
+def resume_method(method: str, *, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Go on with an interrupted run under its recorded settings."""
+    entry = method_entry(method)
+    recorded = RunFolder.open(out).config
+    config = entry.config_from(recorded)
+    with RunFolder.resume(out, config.as_dict()) as folder:
+        return _run(method, entry, config, folder, progress or Silent())
+
+
+def _run(method: str, entry: MethodEntry, config: Any, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    if config.edge.url:
+        with Http(config.edge.url, timeout_s=REQUEST_TIMEOUT_S) as edge:
+            summary = entry.run(config, folder, edge, progress)
+    else:
+        progress.say("Starting the edge in its own process.")
+        with (
+            EdgeProcess(method, folder.path, folder.path / "edge.log") as process,
+            Http(process.url, timeout_s=REQUEST_TIMEOUT_S) as edge,
+        ):
+            summary = entry.run(config, folder, edge, progress)
+    write_report(folder.path)
+    return summary
