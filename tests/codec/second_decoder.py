@@ -71,9 +71,9 @@ def decode(data: bytes, prefix: bool = False) -> tuple[dict, dict, dict]:
     sizes = [4 + packed(out, b) + packed(into, b) for (_, out, into), b in zip(static["sites"], bits, strict=True)]
     expect(all(r <= min(out, into) for r, (_, out, into) in zip(ranks, static["sites"], strict=True)), "rank")
 
-    wide = 32 if all(b == 32 for b in bits) else 16
-    tensors = [(name, shape, int(np.prod(shape, dtype=object)) * wide // 8) for name, shape in static["dense"]]
-    plan = [("dense", sum(size for *_, size in tensors))] if tensors else []
+    wide = 32 if all(b == 32 for b in bits) else 16 if max(bits) >= 16 else 8
+    tensors = [(name, shape, int(np.prod(shape, dtype=object))) for name, shape in static["dense"]]
+    plan = [("dense", sum(packed(count, wide) for *_, count in tensors))] if tensors else []
     held: list[int] = []
     for level in range(max(ranks, default=0)):
         held.append(level)
@@ -96,8 +96,9 @@ def decode(data: bytes, prefix: bool = False) -> tuple[dict, dict, dict]:
         expect(struct.unpack("<I", chunk[:4])[0] == index, "index")
         seek = 4
         if what == "dense":
-            for name, shape, size in tensors:
-                row = numbers(chunk[seek : seek + size], 8 * size // wide, wide)
+            for name, shape, count in tensors:
+                size = packed(count, wide)
+                row = numbers(chunk[seek : seek + size], count, wide)
                 dense[name] = row.reshape(shape)
                 seek += size
             continue

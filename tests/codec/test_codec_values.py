@@ -22,10 +22,12 @@ def test_allocation_takes_any_whole_numbers_and_keeps_ints():
     assert allocation == Allocation((1, 0, 3), (8, 4, 32))
 
 
-def test_dense_tensors_are_float32_only_where_every_site_is():
+def test_dense_tensors_follow_the_widths_of_the_sites():
     assert Allocation((1, 1), (32, 32)).dense_bits == 32
     assert Allocation((1, 0), (32, 16)).dense_bits == 16
     assert Allocation((), ()).dense_bits == 32
+    assert Allocation((1, 0), (8, 4)).dense_bits == 8
+    assert Allocation((1, 0), (4, 32)).dense_bits == 16
 
 
 def test_capped_is_what_arrives():

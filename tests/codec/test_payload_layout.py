@@ -106,7 +106,7 @@ def test_container_bits_are_the_header_and_the_head():
     layout = fixed_adapter().layout()
     header = 48 + len(layout.static) + 3 * 3 + 36  # one chunk: the head, 8 numbers
     assert layout.container_bits() == 8 * (header + 4 + 8 * 2)
-    assert layout.container_bits(8) == layout.container_bits()
+    assert layout.container_bits(8) == 8 * (header + 4 + (6 + 2) + (2 + 2))
     assert layout.container_bits(32) == 8 * (header + 4 + 8 * 4)
     bare = fixed_adapter(dense=False).layout()
     assert bare.container_bits() == 8 * (48 + len(bare.static) + 3 * 3)
@@ -151,7 +151,7 @@ def test_inspect_accounts_for_every_byte():
     assert {row.bits for row in info.sites} == {8}
     assert info.sites[0].shape == (300, 200)
     assert info.sites[0].bytes == 12 * (4 + 2 * 5 + 300 + 2 * 4 + 200)
-    assert (info.dense[0].name, info.dense[0].shape, info.dense[0].bytes) == ("head", (4, 5), 40)
+    assert (info.dense[0].name, info.dense[0].shape, info.dense[0].bytes) == ("head", (4, 5), 20 + 2)
     parts = sum(row.bytes for row in info.sites) + info.dense[0].bytes
     assert info.total_bytes == len(payload.data) == info.header_bytes + 4 * info.chunk_count + parts
     assert info.header_bytes == payload.chunk_ends[0]

@@ -1,4 +1,4 @@
-"""The embedded task: clean sentences, parts that share no definition, the same on every machine with this Python."""
+"""The embedded task: clean sentences, parts that share no module, the same on every machine with this Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airtune.tasks import Classification, Sizes, load_task
 from airtune.tasks.areas import AREAS, TOPICS, area_by_name
 from airtune.tasks.examples import PARTS
 from airtune.tasks.prose import MAX_WORDS, MIN_WORDS, sentences
-from airtune.tasks.pydocs import Definition, load_pydocs, read_definitions, split_by_definition
+from airtune.tasks.pydocs import Module, load_pydocs, read_modules, split_by_module
 from airtune.tasks.splits import normalised
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -32,8 +32,8 @@ print(hashlib.sha256(repr(task).encode()).hexdigest())
 
 
 @pytest.fixture(scope="module")
-def units() -> tuple[Definition, ...]:
-    return read_definitions(STDLIB)
+def units() -> tuple[Module, ...]:
+    return read_modules(STDLIB)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_markup_is_stripped_and_the_words_are_kept() -> None:
 
 
 def test_there_are_enough_sentences_of_every_area_and_no_area_prevails(task: Classification) -> None:
-    assert sum(len(unit.sentences) for unit in read_definitions(STDLIB)) >= 6_000
+    assert sum(len(unit.sentences) for unit in read_modules(STDLIB)) >= 6_000
     assert len(task.train) >= 6_000
     assert len(task.test) >= 1_000
     assert task.labels == tuple(AREAS)
@@ -88,8 +88,8 @@ def test_every_sentence_has_5_to_60_words(task: Classification) -> None:
     assert max(lengths) <= MAX_WORDS == 60
 
 
-def test_no_definition_and_no_sentence_stands_in_two_parts(units: tuple[Definition, ...], task: Classification) -> None:
-    parts = split_by_definition(units)
+def test_no_module_and_no_sentence_stands_in_two_parts(units: tuple[Module, ...], task: Classification) -> None:
+    parts = split_by_module(units)
     assert sorted(unit.name for part in PARTS for unit in parts[part]) == sorted({unit.name for unit in units})
     texts = {part: {normalised(example.text) for example in getattr(task, part)} for part in PARTS}
     for a, b in combinations(PARTS, 2):
@@ -99,12 +99,14 @@ def test_no_definition_and_no_sentence_stands_in_two_parts(units: tuple[Definiti
     assert {example.text for example in task.test} == set().union(*whole.values())
 
 
-def test_a_method_belongs_to_its_class_and_a_module_docstring_to_itself(units: tuple[Definition, ...]) -> None:
+def test_a_module_is_one_file_or_one_topic(units: tuple[Module, ...]) -> None:
     by_name = {unit.name: unit for unit in units}
-    assert by_name["logging:Logger"].area == "testing"
-    assert len(by_name["logging:Logger"].sentences) > 20
+    assert by_name["logging"].area == "testing"
+    assert by_name["logging.handlers"].area == "testing"
     assert any("familiar to users" in sentence for sentence in by_name["json"].sentences)
-    assert not any(name.endswith(".__init__") or name.count(":") > 1 for name in by_name)
+    assert not any(name.endswith(".__init__") for name in by_name)
+    assert all((STDLIB / f"{name.replace('.', '/')}.py").is_file() or (STDLIB / name.replace(".", "/")).is_dir()
+               for name in by_name if not name.startswith(TOPICS))
     assert all(name.startswith(TOPICS) for name, unit in by_name.items() if unit.area == "language")
 
 

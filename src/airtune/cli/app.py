@@ -1,4 +1,4 @@
-"""Commands: each parses its options, makes one call, prints. Heavy libraries load inside the command that needs them."""
+"""Commands: each parses options, makes one call, prints. Heavy libraries load inside the command that needs them."""
 
 from __future__ import annotations
 

@@ -55,8 +55,10 @@ class Allocation:
 
     @property
     def dense_bits(self) -> int:
-        """Bits per number of the dense tensors: 32 where every site is at 32, else 16."""
-        return 32 if all(width == 32 for width in self.bits) else 16
+        """Bits per number of the dense tensors: 32 where every site is at 32, 16 where one has 16 or more, else 8."""
+        if all(width == 32 for width in self.bits):
+            return 32
+        return 16 if max(self.bits) >= 16 else 8
 
     def capped(self, levels: int) -> Allocation:
         """What is left when only the first `levels` directions of every site arrive."""

@@ -23,7 +23,7 @@ def direction_bytes(site: SiteShape, bits: int) -> int:
 
 
 def tensor_bytes(tensor: TensorShape, bits: int) -> int:
-    """Bytes of one dense tensor at 16 or 32 bits per number."""
+    """Bytes of one dense tensor at 8, 16 or 32 bits per number."""
     return packed_bytes(tensor.numbers, bits)
 
 
@@ -58,7 +58,7 @@ def unpack_site(site: SiteShape, rows: Bytes, bits: int) -> Factors:
 
 
 def pack_dense(name: str, tensor: npt.ArrayLike, bits: int) -> bytes:
-    """Pack a dense tensor in C order as float16 or float32.
+    """Pack a dense tensor in C order, as one row of numbers.
 
     Raises:
         PayloadError: a value is not finite or does not fit.

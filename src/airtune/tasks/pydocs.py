@@ -1,11 +1,10 @@
 """The task that is always there: tell the area of a sentence from the running Python's own documentation.
 
 Sentences come from the docstrings in the standard library's source, read by `ast` and never run, and from the topics of
-the language reference (`pydoc_data.topics`). The unit of the split is the definition: a top-level class or function
-with all that stands inside it; a module's own docstring is one unit, and so is each topic. No definition stands in two
-parts, nor does a sentence; two definitions of one module may. The parts are fixed for a version of Python: no locale,
-hash seed, order of files or seed enters; the seed draws the calibration rows from their definitions and shuffles the
-training rows. This module knows no tokenizer and no model.
+the language reference (`pydoc_data.topics`). The unit of the split is the module, that is one source file; each topic of
+the reference counts as one. No module stands in two parts, nor does a sentence. The parts are fixed for a version of
+Python: no locale, hash seed, order of files or seed enters; the seed draws the calibration rows from their modules and
+shuffles the training rows. This module knows no tokenizer and no model.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ _NESTING = (ast.stmt, ast.ExceptHandler, ast.match_case)
 
 
 @dataclass(frozen=True, slots=True)
-class Definition:
-    """The sentences of one unit of the split, and its area; `name` is `package.module:name`, or a module's own name."""
+class Module:
+    """The sentences of one module (a source file, or a topic of the language reference), and its area."""
 
     name: str
     area: str
@@ -44,7 +43,7 @@ class Definition:
 
 
 def load_pydocs(sizes: Sizes, rng: np.random.Generator, stdlib: Path | None = None) -> Classification:
-    """Load the sentences of the standard library's documentation, labelled by area, split by definition.
+    """Load the sentences of the standard library's documentation, labelled by area, split by module.
 
     Args:
         sizes: Caps on the parts; a calibration part of at most 512 unless it says otherwise.
@@ -53,7 +52,7 @@ def load_pydocs(sizes: Sizes, rng: np.random.Generator, stdlib: Path | None = No
 
     Raises `DataError` where the sources are missing or give fewer than 6,000 sentences.
     """
-    parts = split_by_definition(read_definitions(stdlib or Path(sysconfig.get_path("stdlib"))))
+    parts = split_by_module(read_modules(stdlib or Path(sysconfig.get_path("stdlib"))))
     labels = tuple(AREAS)
     examples = {
         part: tuple(Example(text, labels.index(unit.area)) for unit in parts[part] for text in unit.sentences)
@@ -68,10 +67,10 @@ def load_pydocs(sizes: Sizes, rng: np.random.Generator, stdlib: Path | None = No
 
 
 @cache
-def read_definitions(stdlib: Path) -> tuple[Definition, ...]:
-    """Read every definition in the modules of `AREAS`, sorted by name, without sentences that occur in two areas.
+def read_modules(stdlib: Path) -> tuple[Module, ...]:
+    """Read every module of `AREAS`, sorted by name, without the sentences that occur in two areas.
 
-    A sentence that occurs in several definitions of one area is kept in the first. Raises `DataError` as `load_pydocs`.
+    A sentence that occurs in several modules of one area is kept in the first. Raises `DataError` as `load_pydocs`.
     """
     areas = area_by_name()
     documents = _joined([*_source_documents(stdlib), *_topic_documents(stdlib)])
@@ -80,20 +79,20 @@ def read_definitions(stdlib: Path) -> tuple[Definition, ...]:
     for name, texts in found.items():
         for text in texts:
             areas_of[_compared(text)].add(areas[_top(name)])
-    units: list[Definition] = []
+    units: list[Module] = []
     for name, texts in found.items():
         area = areas[_top(name)]
         if new := [text for text in texts if areas_of.pop(_compared(text), set()) == {area}]:
-            units.append(Definition(name, area, tuple(new)))
+            units.append(Module(name, area, tuple(new)))
     if (total := sum(len(unit.sentences) for unit in units)) < MIN_SENTENCES:
         advice = "install Python with its library sources (.py files), or choose the task classify or text with data"
         raise DataError(f"{stdlib} gives {total} documentation sentences, expected {MIN_SENTENCES}; {advice}")
     return tuple(units)
 
 
-def split_by_definition(units: Sequence[Definition]) -> dict[Part, tuple[Definition, ...]]:
-    """Give each definition to one part: area by area, largest first, to the part furthest below its share."""
-    parts: dict[Part, list[Definition]] = {part: [] for part in PARTS}
+def split_by_module(units: Sequence[Module]) -> dict[Part, tuple[Module, ...]]:
+    """Give each module to one part: area by area, largest first, to the part furthest below its share."""
+    parts: dict[Part, list[Module]] = {part: [] for part in PARTS}
     for area in AREAS:
         members = [unit for unit in units if unit.area == area]
         total = sum(len(unit.sentences) for unit in members)
@@ -106,7 +105,7 @@ def split_by_definition(units: Sequence[Definition]) -> dict[Part, tuple[Definit
 
 
 def _source_documents(stdlib: Path) -> Iterator[tuple[str, str]]:
-    """Yield (definition, docstring) of every source file; one that does not parse is passed over."""
+    """Yield (module, docstring) of every source file; one that does not parse is passed over."""
     for name in area_by_name():
         folder = stdlib / name
         for path in folder.rglob("*.py") if folder.is_dir() else [stdlib / f"{name}.py"]:
@@ -123,15 +122,12 @@ def _docstrings(module: str, path: Path) -> Iterator[tuple[str, str]]:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError, OSError):
             return
-    todo: list[tuple[str, ast.AST]] = [(module, tree)]
+    todo: list[ast.AST] = [tree]
     while todo:  # depth first, in the order of the source
-        unit, node = todo.pop()
-        if isinstance(node, _DOCUMENTED):
-            if unit == module and not isinstance(node, ast.Module):
-                unit = f"{module}:{node.name}"
-            if docstring := ast.get_docstring(node):
-                yield unit, docstring
-        todo.extend((unit, child) for child in reversed([*ast.iter_child_nodes(node)]) if isinstance(child, _NESTING))
+        node = todo.pop()
+        if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
+            yield module, docstring
+        todo.extend(child for child in reversed([*ast.iter_child_nodes(node)]) if isinstance(child, _NESTING))
 
 
 def _topic_documents(stdlib: Path) -> Iterator[tuple[str, str]]:
@@ -146,7 +142,7 @@ def _topic_documents(stdlib: Path) -> Iterator[tuple[str, str]]:
 
 
 def _joined(documents: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Join the documents of each definition, a blank line between; definitions come sorted by name."""
+    """Join the documents of each module, a blank line between; modules come sorted by name."""
     texts: dict[str, list[str]] = defaultdict(list)
     for name, document in documents:
         texts[name].append(document)
@@ -154,7 +150,7 @@ def _joined(documents: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _top(name: str) -> str:
-    """Return the top-level module or package of a definition."""
+    """Return the top-level module or package of a module."""
     return name.partition(":")[0].partition(".")[0]
 
 

@@ -135,7 +135,8 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     | 4...  | r_t, one per site  | r / cap              | 0 to cap           |
 
     Action: one value in [-1, 1] per site, decoded to a rank by Eq. 18 and projected onto the deadline (Eq. 7).
-    Reward: -U(r) - lambda eta(r) (Eq. 10). An episode ends after `horizon` steps (truncated, never terminated).
+    Reward: -U(r) - lambda eta(r) (Eq. 10). An episode ends after `horizon` steps. Several steps are a cut out of an
+    endless task: truncated, so that the learner bootstraps. A single one is the whole decision: terminated.
 
     Args:
         trainee: Says what loss a rank vector leads to.
@@ -186,8 +187,8 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         executed = self.execute(asked)
         self._steps += 1
         self._observe(executed.ranks)
-        truncated = self._steps >= self.horizon
-        return self.state.vector(self.caps), executed.reward, False, truncated, {"executed": executed}
+        over, single = self._steps >= self.horizon, self.horizon == 1
+        return self.state.vector(self.caps), executed.reward, over and single, over and not single, {"executed": executed}
 
     def execute(self, asked: RankVector) -> Executed:
         """Project asked ranks onto the deadline of the current block, try them, and pay for them."""
