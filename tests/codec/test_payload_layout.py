@@ -167,7 +167,7 @@ def test_inspect_of_a_prefix_says_what_arrived():
     assert info.chunks_received == 2
     assert [row.declared_rank for row in info.sites] == [12, 5, 9]
     assert len({row.rank for row in info.sites}) == 1
-    assert info.total_bytes == info.header_bytes + 8 + 40 + sum(row.bytes for row in info.sites)
+    assert info.total_bytes == info.header_bytes + 8 + 22 + sum(row.bytes for row in info.sites)
     header = inspect(payload.data[: payload.chunk_ends[0]], allow_prefix=True)
     assert header.dense[0].bytes == 0
     with pytest.raises(PayloadError, match="prefix"):

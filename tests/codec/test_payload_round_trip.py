@@ -249,7 +249,7 @@ HUGE = Factors(np.full((2, 1), 1e30), np.full(1, 1e30), np.ones((1, 2)))
         ({"a\nb": SITE}, {}, (1,), {}, "printable"),
         ({"\ud800": SITE}, {}, (1,), {}, "printable"),
         ({"s" * 256: SITE}, {}, (1,), {}, "255"),
-        ({"s": SITE}, {"head": np.array([70000.0])}, (1,), {}, "head: a value of 70000 does not fit 16 bits"),
+        ({"s": SITE}, {"head": np.array([70000.0])}, (1,), {}, "head: a value of 70000 does not fit 8 bits"),
         ({"s": SITE}, {"head": np.array([np.nan])}, (1,), {}, "head holds a value that is not finite"),
         ({"s": SITE}, {"head": np.zeros((0, 2))}, (1,), {}, "head has shape"),
         ({"s": SITE}, {"head": np.zeros((1,) * 9)}, (1,), {}, "at most 8 dimensions"),

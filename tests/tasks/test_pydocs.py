@@ -133,7 +133,7 @@ def test_it_is_the_same_under_another_hash_seed_and_locale() -> None:
 
 
 def test_missing_sources_say_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "os.py").write_text('"""Only one short sentence stands here."""\n', encoding="utf-8")
+    (tmp_path / "ast.py").write_text('"""Only one short sentence stands here."""\n', encoding="utf-8")
     with pytest.raises(
         DataError, match=r"gives 1 documentation sentences, expected 6000; install Python with"
     ) as caught:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from airtune.models import BaseModel, Items, sentences, windows
 from airtune.records import generator
-from airtune.tasks import Complexity, Lexicon, Task, Text, complexity
+from airtune.tasks import Complexity, Lexicon, Task, Text, complexity, words_of
 
 COMPLEXITY_BATCHES = 64
 """How many batches' complexities a run draws its states from."""
@@ -67,15 +68,22 @@ class Reader:
         """H and rho of some training batches, against the whole words of the tokenizer's vocabulary as lexicon."""
         lexicon = Lexicon.from_vocabulary(self.base.tokenizer.get_vocab())
         batches = self._batches(batch_size)
-        chosen = generator(seed, "complexity").permutation(len(batches))[:COMPLEXITY_BATCHES]
-        return tuple(complexity(batches[index], lexicon) for index in chosen)
+        shuffled = (batches[index] for index in generator(seed, "complexity").permutation(len(batches)))
+        worded = (batch for batch in shuffled if any(words_of(text) for text in batch))
+        return tuple(complexity(batch, lexicon) for batch in islice(worded, COMPLEXITY_BATCHES))
 
     def _batches(self, batch_size: int) -> list[Sequence[str]]:
+        """Train in batches, in order. What is left over is dropped: H grows with the words a batch holds."""
         if isinstance(self.task, Text):
             text, size = self.task.train, batch_size * self.window * CHARACTERS_PER_TOKEN
-            return [[text[start : start + size]] for start in range(0, len(text), size)]
+            return [[text[start : start + size]] for start in _starts(len(text), size)]
         texts = [example.text for example in self.task.train]
-        return [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+        return [texts[start : start + batch_size] for start in _starts(len(texts), batch_size)]
+
+
+def _starts(length: int, size: int) -> range:
+    """Where whole pieces of `size` begin; 0 alone where there is none."""
+    return range(0, max(1, length - size + 1), size)
 
 
 def read_parts(

@@ -15,7 +15,9 @@ from airtune.errors import ConfigError
 from airtune.methods.airllm.allocation import Trial
 
 RIDGE = 1e-2
-"""Pull of every coefficient towards 0, per measurement, after features are scaled to [0, 1]."""
+"""Weight of a coefficient's square beside a measurement's squared error, both in standard deviations of the losses."""
+PARTS = 3
+"""Parts that each site's rank contributes."""
 
 
 class LossSurrogate:
@@ -23,10 +25,11 @@ class LossSurrogate:
 
     For each site: a part that is lost at rank 0, one that falls as 1 / (1 + r), and one that falls linearly to the cap;
     the same three averaged over each layer, each kind of module and the whole adapter, which carry what the sites have
-    in common. Coefficients are non-negative least squares with a ridge: more rank never predicts a larger loss.
+    in common. Coefficients are non-negative least squares with a ridge: more rank never predicts a larger loss. The
+    constant is free.
 
     Args:
-        caps: Largest rank of each site.
+        caps: Largest rank of each site, at least 1.
         groups: Index of each site's group, one row per grouping, shape ``(groupings, sites)``: layers, kinds, say.
     """
 
@@ -42,10 +45,11 @@ class LossSurrogate:
 
     def features(self, ranks: np.ndarray) -> np.ndarray:
         """Shape ``(n, sites)`` -> ``(n, features)``, each in [0, 1], 0 at the caps, falling in every rank."""
-        caps = np.maximum(1.0, self._caps)
-        floor = 1 / (1 + caps)
-        parts = (ranks == 0, (1 / (1 + ranks) - floor) / (1 - floor), (caps - ranks) / caps)
-        return np.concatenate([part @ self._pool.T for part in parts], axis=1)
+        return np.concatenate([part @ self._pool.T for part in self._parts(ranks)], axis=1)
+
+    def _parts(self, ranks: np.ndarray) -> tuple[np.ndarray, ...]:
+        floor = 1 / (1 + self._caps)
+        return ranks == 0, (1 / (1 + ranks) - floor) / (1 - floor), (self._caps - ranks) / self._caps
 
     def fit(self, trials: Sequence[Trial]) -> LossSurrogate:
         """Learn from measured trials.
@@ -58,19 +62,18 @@ class LossSurrogate:
         ranks = np.array([trial.ranks.ranks for trial in trials], dtype=float)
         losses = np.array([trial.loss for trial in trials])
         inputs = self.features(ranks)
-        self._base = float(losses.min())
-        ridge = np.sqrt(RIDGE) * np.eye(inputs.shape[1] + 1)
-        ridge[-1, -1] = 0.0  # the constant is free
-        design = np.concatenate([np.column_stack([inputs, np.ones(len(inputs))]), ridge])
-        spread = max(float(losses.std()), 1e-9)
-        target = np.concatenate([(losses - self._base) / spread, np.zeros(len(ridge))])
-        self._coefficients = nnls(design, target, maxiter=50 * design.shape[1])[0] * spread
+        centre, spread = inputs.mean(axis=0), max(float(losses.std()), 1e-9)  # centred: no constant to fit
+        design = np.concatenate([inputs - centre, np.sqrt(RIDGE) * np.eye(len(centre))])
+        target = np.concatenate([(losses - losses.mean()) / spread, np.zeros(len(centre))])
+        coefficients = nnls(design, target, maxiter=50 * len(centre))[0] * spread
+        self._constant = float(losses.mean() - centre @ coefficients)
+        self._weights = coefficients.reshape(PARTS, -1) @ self._pool  # of each part at each site, pooled ones included
         return self
 
     def predict(self, ranks: np.ndarray) -> np.ndarray:
         """Predicted losses of rank vectors, shape ``(n, sites)`` -> ``(n,)``."""
-        inputs = self.features(np.atleast_2d(np.asarray(ranks, dtype=float)))
-        return self._base + inputs @ self._coefficients[:-1] + self._coefficients[-1]
+        parts = self._parts(np.atleast_2d(np.asarray(ranks, dtype=float)))
+        return self._constant + sum(part @ weights for part, weights in zip(parts, self._weights, strict=True))
 
     def try_ranks(self, ranks: RankVector) -> Trial:
         """The environment's view: a trial that was predicted, not measured."""
@@ -80,8 +83,12 @@ class LossSurrogate:
 def held_out_error(surrogate: LossSurrogate, trials: Sequence[Trial], folds: int = 5) -> tuple[float, float]:
     """Cross-validated error of the surrogate: root mean square in nat, and share of variance explained (R^2).
 
-    Refits the surrogate on all trials before it returns.
+    Trial i is predicted from those of other folds than i mod `folds`. Leaves the surrogate fitted to all trials.
+
+    Raises:
+        ConfigError: fewer than three trials.
     """
+    folds = min(folds, len(trials))
     losses = np.array([trial.loss for trial in trials])
     predicted = np.zeros_like(losses)
     for fold in range(folds):
@@ -97,7 +104,7 @@ def held_out_error(surrogate: LossSurrogate, trials: Sequence[Trial], folds: int
 
 
 def probes(caps: RankVector, budgets: Sequence[float], count: int, rng: np.random.Generator) -> list[RankVector]:
-    """Draw allocations worth measuring: around every budget, shaped by site, by layer, by kind, and uniform.
+    """Draw allocations worth measuring: the full adapter, then some around every budget, even and uneven over the sites.
 
     Args:
         budgets: Shares of the full adapter, in (0, 1], that allocations will be asked for.

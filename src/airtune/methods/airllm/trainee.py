@@ -5,6 +5,7 @@ Knows losses; not bits, links or policies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import save
 
 from airtune.adapters import Adapter, RankSampler, RankVector
 from airtune.codec import Factors
-from airtune.errors import RunError
+from airtune.errors import ModelError, RunError
 from airtune.methods.airllm.allocation import Trial
 from airtune.methods.airllm.data import Parts
 from airtune.models import FitPlan, Items, Score, Step, fit, new_optimiser, score
@@ -88,12 +89,23 @@ class Trainee:
         self.adapter.load(self.factors, self.dense)  # unit rows, norms in lam: measured as it is sent
 
     def try_ranks(self, ranks: RankVector) -> Trial:
-        """U(r): the calibration loss under these ranks, dropout off, the same items every time."""
-        key = {"ranks": list(ranks.ranks)}
-        if key not in self._measurements:
-            self._measurements.put(key, self.score(ranks, self.parts.calibration).loss)
-            self.measured += 1
-        return Trial(ranks, float(self._measurements.get(key)))
+        """U(r): the calibration loss under these ranks, dropout off, the same items every time.
+
+        Raises:
+            ModelError: the loss is not finite.
+        """
+        question = {"ranks": list(ranks.ranks)}
+        return Trial(ranks, self._measurements.measure(question, lambda: self._measure(ranks)))
+
+    def _measure(self, ranks: RankVector) -> float:
+        loss = self.score(ranks, self.parts.calibration).loss
+        if not math.isfinite(loss):
+            raise ModelError(
+                f"the calibration loss under ranks {list(ranks.ranks)[:8]}... is {loss}; expected a finite number; "
+                "train with a lower learning rate"
+            )
+        self.measured += 1
+        return loss
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -122,12 +134,22 @@ def _restore(path: Path, parameters: dict[str, torch.nn.Parameter], optimiser: t
     try:
         with safe_open(path, framework="pt") as file, torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(file.get_tensor(name))
-                keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"optimiser.{k}.{name}" in file.keys()]  # noqa: SIM118
-                optimiser.state[parameter] = {key: file.get_tensor(f"optimiser.{key}.{name}") for key in keys}
-            return int(file.metadata()["steps_done"])
-    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
+                parameter.copy_(_like(parameter, file.get_tensor(name)))
+                average, square = (file.get_tensor(f"optimiser.{key}.{name}") for key in ("exp_avg", "exp_avg_sq"))
+                optimiser.state[parameter] = {
+                    "step": file.get_tensor(f"optimiser.step.{name}"),  # AdamW counts on the CPU
+                    "exp_avg": _like(parameter, average),
+                    "exp_avg_sq": _like(parameter, square),
+                }
+            return int((file.metadata() or {})["steps_done"])
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise RunError(
             f"checkpoint {path.name} cannot be read ({error}); expected one written by this run; "
             "remove it to train from the start"
         ) from error
+
+
+def _like(parameter: torch.nn.Parameter, tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.shape != parameter.shape:
+        raise ValueError(f"a tensor is {tuple(tensor.shape)}, expected {tuple(parameter.shape)}")
+    return tensor.to(parameter.device)
