@@ -76,7 +76,7 @@ METRICS = [
     *({"metric": "train", "step": 10 * i, "loss": 1.0 / (i + 1), "seconds": 0.1 * i} for i in range(30)),
     *({"metric": "policy", "env_steps": 512 * i, "reward_mean": -1.0 / (i + 1)} for i in range(20)),
     {"metric": "random", "reward_mean": -0.6},
-    {"metric": "greedy", "reward_mean": -0.1},
+    {"metric": "uniform", "reward_mean": -0.1},
     {"metric": "probe", "score": 0.8, "loss": 0.55},
 ]
 LEDGER = [

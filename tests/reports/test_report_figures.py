@@ -44,7 +44,7 @@ def test_alt_texts_tell_the_numbers(write_run):
     assert "airllm from 84.2 % at 180.0 kbit to 87.1 % at 312.0 kbit" in alt["score_against_bits"]
     assert "longest airtime 1.03 s, 1 of 4 rows late" in alt["airtime_against_snr"]
     assert "airllm 7, random 7" in alt["ranks_at_lowest_snr"]
-    assert "greedy -0.100; random -0.600" in alt["policy_reward"]
+    assert "uniform -0.100; random -0.600" in alt["policy_reward"]
 
 
 def test_drawing_changes_no_setting_and_loads_no_pyplot(write_run):

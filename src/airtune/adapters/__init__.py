@@ -4,7 +4,7 @@ Reading map: `ranks` counts -> `svd_linear` is one projection (Eq. 2) -> `adapte
 `nested` trains so that every prefix works -> `export` writes plain PEFT LoRA.
 """
 
-from airtune.adapters.adapter import Adapter
+from airtune.adapters.adapter import Adapter, check_update
 from airtune.adapters.export import export_peft
 from airtune.adapters.nested import RankSampler
 from airtune.adapters.ranks import RankVector, check_sites, rank_caps
@@ -16,6 +16,7 @@ __all__ = [
     "RankVector",
     "SvdLinear",
     "check_sites",
+    "check_update",
     "export_peft",
     "rank_caps",
 ]

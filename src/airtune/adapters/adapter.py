@@ -115,7 +115,11 @@ class Adapter:
         Raises:
             PayloadError: sites, shapes or head do not match this model.
         """
-        self._check(factors, dense)
+        check_update(self.base, factors, dense)
+        for site, layer in zip(self.sites, self.layers, strict=True):
+            if len(factors[site.path].lam) > layer.cap:
+                found = f"{site.path} has rank {len(factors[site.path].lam)}"
+                raise PayloadError(f"{found}, this adapter has room for {layer.cap}; attach one with a larger r_max")
         for site, layer in zip(self.sites, self.layers, strict=True):
             given = factors[site.path]
             rank = len(given.lam)
@@ -127,23 +131,29 @@ class Adapter:
             if name in dense:
                 parameter.copy_(torch.from_numpy(np.array(dense[name], dtype=np.float32)))
 
-    def _check(self, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray]) -> None:
-        expected = {site.path for site in self.sites}
-        if set(factors) != expected:
-            odd = sorted(set(factors) ^ expected)[0]
+
+def check_update(base: BaseModel, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray]) -> None:
+    """Refuse an update that is not for this model. A head may be missing, not another one.
+
+    Raises:
+        PayloadError: sites, shapes or head do not match.
+    """
+    expected = {site.path for site in base.sites}
+    if set(factors) != expected:
+        odd = sorted(set(factors) ^ expected)[0]
+        raise PayloadError(
+            f"the payload's sites differ from the model's at {odd}; send one made for this model's anatomy"
+        )
+    for site in base.sites:
+        given, rank = factors[site.path], len(factors[site.path].lam)
+        if given.p.shape != (site.fan_out, rank) or given.q.shape != (rank, site.fan_in) or rank > site.cap:
             raise PayloadError(
-                f"the payload's sites differ from the model's at {odd}; send one made for this model's anatomy"
+                f"{site.path} has P {given.p.shape}, Q {given.q.shape}; expected ({site.fan_out}, r), "
+                f"(r, {site.fan_in}) with r <= {site.cap}; send one made for this model"
             )
-        for site, layer in zip(self.sites, self.layers, strict=True):
-            given, rank = factors[site.path], len(factors[site.path].lam)
-            if given.p.shape != (site.fan_out, rank) or given.q.shape != (rank, site.fan_in) or rank > layer.cap:
-                raise PayloadError(
-                    f"{site.path} has P {given.p.shape}, Q {given.q.shape}; expected ({site.fan_out}, r), "
-                    f"(r, {site.fan_in}) with r <= {layer.cap}; send one made for this model"
-                )
-        head = self.head()
-        if dense and {n: v.shape for n, v in dense.items()} != {n: tuple(p.shape) for n, p in head.items()}:
-            raise PayloadError(
-                f"the payload's head holds {sorted(dense)}; the model's is {sorted(head)} with its own shapes; "
-                "send one made for this task"
-            )
+    head = {name: tuple(base.model.get_parameter(name).shape) for name in base.head}
+    if dense and {name: value.shape for name, value in dense.items()} != head:
+        raise PayloadError(
+            f"the payload's head holds {sorted(dense)}; the model's is {sorted(head)} with its own shapes; "
+            "send one made for this task"
+        )

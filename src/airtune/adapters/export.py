@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from airtune.codec import Factors
-from airtune.errors import RunError
+from airtune.errors import PayloadError, RunError
 
 TASK_TYPES: Mapping[str, str] = {"classify": "SEQ_CLS", "text": "CAUSAL_LM"}
 
@@ -41,9 +41,12 @@ def export_peft(
         fan_in_fan_out: True where projections keep their weight as (in, out), as GPT-2's do.
 
     Raises:
-        RunError: the folder exists and holds something.
+        PayloadError: another kind.
+        RunError: the folder exists and holds something, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if kind not in TASK_TYPES:
+        raise PayloadError(f"the adapter is for a model of kind {kind!r}; one of {', '.join(TASK_TYPES)} expected")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunError(f"{folder} exists and is not empty; expected a new folder; choose another or remove it")
     kept = {path: site for path, site in factors.items() if len(site.lam)}
     if not kept:  # PEFT wants one target at least: one direction of zeros changes nothing
@@ -88,16 +91,19 @@ def _head_module(parameter: str) -> str:
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
     """Write files into a folder that appears whole or not at all: beside, fsync, rename."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-        staged = Path(beside) / "whole"
-        staged.mkdir()
-        for name, data in files.items():
-            with open(staged / name, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        if folder.exists():
-            folder.rmdir()
-        staged.rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+            staged = Path(beside) / "whole"
+            staged.mkdir()
+            for name, data in files.items():
+                with open(staged / name, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            if folder.exists():
+                folder.rmdir()
+            staged.rename(folder)
+    except OSError as error:
+        raise RunError(f"cannot write {folder} ({error}); free space or choose a folder that can be written") from error
     return folder

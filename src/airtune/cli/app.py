@@ -27,7 +27,7 @@ Set = Annotated[
 Model = Annotated[str, typer.Option(help="`minilm` (embedded), a folder in Hugging Face layout, or a hub name.")]
 TaskName = Annotated[str, typer.Option("--task", help="pydocs (embedded), sst2, classify, text, or hub:NAME.")]
 Data = Annotated[str, typer.Option(help="File or folder of the task's data.")]
-Preset = Annotated[str, typer.Option(help="Settings to start from: demo or tiny.")]
+Preset = Annotated[str, typer.Option(help="Settings to start from: demo (if not given) or tiny.")]
 Seed = Annotated[Optional[int], typer.Option(help="Redraws adapter, calibration set, policy and channel.")]  # noqa: UP045
 
 
@@ -37,17 +37,19 @@ def main() -> None:
     try:
         app()
     except AirtuneError as error:
-        Console(stderr=True).print(f"airtune: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        line = " ".join(str(error).split())
+        Console(stderr=True).print(f"airtune: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("airtune: interrupted; --resume goes on where a run stopped", highlight=False)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            Console(stderr=True).print("airtune: interrupted; --resume goes on where a run stopped", highlight=False)
+        raise
 
 
 @app.command()
 def run(
     method: Annotated[str, typer.Argument(help="airllm")],
-    preset: Preset = "demo",
+    preset: Preset = "",
     model: Model = "",
     task: TaskName = "",
     data: Data = "",
@@ -62,10 +64,10 @@ def run(
 ) -> None:
     """Run a method from fine-tuning to scores at the edge; write a run folder with its report."""
     import airtune
-    from airtune.cli.show import Bars
+    from airtune.cli.show import Bars, new_console
     from airtune.reports import result_table
 
-    console = Console()
+    console = new_console()
     named = {
         "model.name": model,
         "task.name": task,
@@ -77,11 +79,11 @@ def run(
         "edge.url": edge,
     }
     overrides = _parsed(settings) | {key: value for key, value in named.items() if value != ""}
-    if resume and overrides:
-        raise ConfigError(
-            f"--resume goes on under the recorded settings, but {next(iter(overrides))} was given; leave it out"
-        )
-    summary = airtune.run(method, preset=preset, overrides=overrides, out=out, resume=resume, progress=Bars(console))
+    if resume:
+        _refuse_settings("--resume goes on under", preset, overrides)
+    summary = airtune.run(
+        method, preset=preset or "demo", overrides=overrides, out=out, resume=resume, progress=Bars(console)
+    )
     console.print(result_table(out))
     for note in summary["notes"]:
         console.print(f"Note: {note}", highlight=False, markup=False)
@@ -92,13 +94,14 @@ def run(
 def edge(
     method: Annotated[str, typer.Argument(help="airllm")],
     like: Annotated[Path | None, typer.Option(help="A run folder whose settings to serve, instead of options.")] = None,
-    preset: Preset = "demo",
+    preset: Preset = "",
     model: Model = "",
     task: TaskName = "",
     data: Data = "",
     seed: Seed = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 8700,
+    until_eof: Annotated[bool, typer.Option("--until-eof", help="Also stop when standard input closes.")] = False,
     settings: Set = None,
 ) -> None:
     """Serve a device: verify, decode, apply and score the adapters that a cloud sends."""
@@ -106,12 +109,14 @@ def edge(
     from airtune.services import method_entry, serve_edge
 
     entry = method_entry(method)
+    named = {"model.name": model, "task.name": task, "task.data": data, "seed": "" if seed is None else str(seed)}
+    overrides = _parsed(settings) | {key: value for key, value in named.items() if value}
     if like is not None:
+        _refuse_settings("--like serves", preset, overrides)
         chosen = entry.config_from(RunFolder.open(like).config)
     else:
-        named = {"model.name": model, "task.name": task, "task.data": data, "seed": "" if seed is None else str(seed)}
-        chosen = entry.load_config(preset, _parsed(settings) | {key: value for key, value in named.items() if value})
-    serve_edge(method, chosen, host=host, port=port, say=lambda line: print(line, flush=True))
+        chosen = entry.load_config(preset or "demo", overrides)
+    serve_edge(method, chosen, host=host, port=port, say=lambda line: print(line, flush=True), until_eof=until_eof)
 
 
 @app.command()
@@ -129,7 +134,7 @@ def report(
 def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")]) -> None:
     """List what a payload holds: site, rank, bits, share of its bytes."""
     import airtune
-    from airtune.cli.show import table
+    from airtune.cli.show import new_console, table
 
     info = airtune.inspect(file)
     rows = [[s.name, f"{s.shape[0]} x {s.shape[1]}", s.rank, s.bits, s.bytes, f"{s.share:.1%}"] for s in info.sites]
@@ -142,7 +147,7 @@ def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")]) -> No
         "bytes": "right",
         "share": "right",
     }
-    console = Console()
+    console = new_console()
     console.print(
         table(f"{file}: {info.total_bytes} bytes, header {info.header_bytes}, {info.chunk_count} chunks", columns, rows)
     )
@@ -174,7 +179,7 @@ def link(
     gap: Annotated[float, typer.Option(help="Efficiency gap to Shannon's rate in dB.")] = 0.0,
 ) -> None:
     """Show what a link carries: rates and the bits that fit the deadline, by SNR."""
-    from airtune.cli.show import table
+    from airtune.cli.show import new_console, table
     from airtune.links import Link, describe, make_fading
 
     try:
@@ -197,7 +202,7 @@ def link(
         ]
         for r in rows
     ]
-    Console().print(
+    new_console().print(
         table(f"{bandwidth / 1e6:g} MHz, {fading}, deadline {deadline:g} s", dict.fromkeys(headings, "right"), shown)
     )
 
@@ -206,12 +211,18 @@ def link(
 def doctor() -> None:
     """Check what this machine can run: packages, devices, the embedded model and task."""
     from airtune.cli.doctor import findings
-    from airtune.cli.show import table
+    from airtune.cli.show import new_console, table
 
     rows = [[name, "ok" if good else "missing", line] for name, good, line in findings()]
-    Console().print(table("airtune doctor", {"what": "left", "": "left", "found": "left"}, rows))
+    new_console().print(table("airtune doctor", {"what": "left", "": "left", "found": "left"}, rows))
     if not all(row[1] == "ok" for row in rows):
         raise typer.Exit(1)
+
+
+def _refuse_settings(why: str, preset: str, overrides: dict[str, object]) -> None:
+    given = ["preset"] * bool(preset) + list(overrides)
+    if given:
+        raise ConfigError(f"{why} the settings recorded in the run folder, but {given[0]} was given; leave it out")
 
 
 def _parsed(settings: list[str] | None) -> dict[str, object]:

@@ -12,6 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 
+def new_console() -> Console:
+    """The terminal; wide enough for a table where the output goes elsewhere."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
 @final
 class Bars:
     """Progress on a terminal: one bar per stage with rate and time left; elsewhere one line per stage."""

@@ -65,6 +65,13 @@ class BaseModel:
         """d_h, the width that the paper's parameter count uses (Eq. 6)."""
         return int(self.model.config.hidden_size)
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest input that the model has positions for."""
+        embeddings = getattr(self.model.base_model, "embeddings", None)
+        reserved = getattr(embeddings, "padding_idx", -1) + 1  # RoBERTa counts positions from behind its padding's
+        return int(self.model.config.max_position_embeddings) - reserved
+
 
 def load_base(
     name: str, kind: Kind, *, labels: int = 2, seed: int = 0, device: str | torch.device = "cpu"
@@ -77,7 +84,7 @@ def load_base(
         seed: Draws the new head.
 
     Raises:
-        ModelError: nothing loads under that name, or the architecture is not known.
+        ModelError: nothing loads under that name, the architecture is not known, or the device cannot be used.
     """
     source = _source(name)
     with _quiet(), _as_model_error(name):
@@ -104,10 +111,20 @@ def load_base(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    model.to(device).eval().requires_grad_(False)
+    _move(model, device)
+    model.eval().requires_grad_(False)
     sites = find_sites(model)
     transposed = isinstance(model.get_submodule(sites[0].path), Conv1D)
     return BaseModel(name, kind, model, tokenizer, sites, head, weights_hash(model, head), tokenizer_sha256, transposed)
+
+
+def _move(model: PreTrainedModel, device: str | torch.device) -> None:
+    try:
+        torch.nn.Module.to(model, torch.device(device))
+    except (RuntimeError, AssertionError) as error:  # torch's words for no such device, none built in, none left
+        reason = str(error).strip().splitlines()[0]
+        line = f"device {str(device)!r} cannot be used ({reason}); choose cpu or one this machine has"
+        raise ModelError(line) from None
 
 
 def weights_hash(model: torch.nn.Module, head: tuple[str, ...] = ()) -> str:

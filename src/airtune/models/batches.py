@@ -6,6 +6,7 @@ very batch it would have had.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,14 @@ class Items:
     @property
     def lengths(self) -> np.ndarray:
         return np.array([len(ids) for ids in self.ids])
+
+    @property
+    def sha256(self) -> str:
+        """Hash over every item's tokens and class: two sides with equal ones score the same."""
+        digest = hashlib.sha256()
+        for ids in (*self.ids, *(() if self.classes is None else (self.classes,))):
+            digest.update(len(ids).to_bytes(8, "little") + ids.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Pad the chosen rows to their longest."""

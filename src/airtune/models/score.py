@@ -34,8 +34,10 @@ class Score:
 
     @property
     def metric(self) -> float:
-        """Accuracy in 0..1, or perplexity."""
-        return float(self.hits.mean()) if self.hits is not None else math.exp(self.loss)
+        """Accuracy in 0..1, or perplexity, which is infinite where a double cannot hold it."""
+        if self.hits is not None:
+            return float(self.hits.mean())
+        return math.exp(self.loss) if self.loss < 709 else math.inf
 
 
 @torch.inference_mode()

@@ -113,6 +113,16 @@ class RunFolder:
             run.metric("versions", **changed)
         return run
 
+    def take_back(self, *others: str) -> None:
+        """Empty a folder that holds nothing but what `create` wrote and the files named, for another `create`.
+
+        So a run that was refused before it did anything does not stand in the way of the next; any other stays.
+        """
+        path = self._writable("config.toml")
+        if {entry.name for entry in self.path.iterdir()} <= {path.name, _LOCK, *others}:
+            for name in (path.name, *others):
+                (self.path / name).unlink(missing_ok=True)
+
     @property
     def config(self) -> dict[str, Any]:
         """The recorded settings, without the versions."""

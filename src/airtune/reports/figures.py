@@ -157,7 +157,7 @@ def _reward(run: Run) -> Iterator[Plan]:
     points = _metric_points(run, "policy", "env_steps", "reward_mean")
     levels = [
         Level(f"{rival}\n{np.mean(rewards):.3f}", float(np.mean(rewards)))
-        for rival in ("greedy", "random")
+        for rival in ("uniform", "random")
         if (rewards := [float(line["reward_mean"]) for line in _metric_lines(run, rival, "reward_mean")])
     ]
     if points:

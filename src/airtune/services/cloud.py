@@ -6,24 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from airtune.errors import ConfigError, DataError, LinkError, ModelError
 from airtune.records import Progress, RunFolder, Silent
 from airtune.reports import write_report
 from airtune.services.catalog import MethodEntry, method_entry
-from airtune.services.edge import EdgeProcess
+from airtune.services.edge import REQUEST_TIMEOUT_S, EdgeProcess
 from airtune.transport import Http
 
-REQUEST_TIMEOUT_S = 600.0
-"""Longest wait for an edge's answer: it may be scoring on a slow device."""
+EDGE_LOG = "edge.log"
+"""What the edge's process says, in the run folder."""
 
 
 def run_method(
     method: str, *, preset: str, overrides: Mapping[str, object], out: Path, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Run a method into a new folder and write its report; return its summary."""
+    """Run a method into a new folder and write its report; return its summary.
+
+    Settings, data or a model that are refused before anything is done leave the folder empty.
+    """
     entry = method_entry(method)
     config = entry.load_config(preset, overrides)
     with RunFolder.create(out, config.as_dict()) as folder:
-        return _run(method, entry, config, folder, progress or Silent())
+        try:
+            return _run(method, entry, config, folder, progress or Silent())
+        except (ConfigError, DataError, LinkError, ModelError):
+            folder.take_back(EDGE_LOG)
+            raise
 
 
 def resume_method(method: str, *, out: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -36,15 +44,13 @@ def resume_method(method: str, *, out: Path, progress: Progress | None = None) -
 
 
 def _run(method: str, entry: MethodEntry, config: Any, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    edge: Http | EdgeProcess
     if config.edge.url:
-        with Http(config.edge.url, timeout_s=REQUEST_TIMEOUT_S) as edge:
-            summary = entry.run(config, folder, edge, progress)
+        edge = Http(config.edge.url, timeout_s=REQUEST_TIMEOUT_S)
     else:
         progress.say("Starting the edge in its own process.")
-        with (
-            EdgeProcess(method, folder.path, folder.path / "edge.log") as process,
-            Http(process.url, timeout_s=REQUEST_TIMEOUT_S) as edge,
-        ):
-            summary = entry.run(config, folder, edge, progress)
+        edge = EdgeProcess(method, folder.path, folder.path / EDGE_LOG)
+    with edge:
+        summary = entry.run(config, folder, edge, progress)
     write_report(folder.path)
     return summary

@@ -2,79 +2,124 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, final
 
 from airtune.errors import TransportError
 from airtune.services.catalog import method_entry
-from airtune.transport import Idempotent, serve
+from airtune.transport import Http, Idempotent, Message, serve
 
 READY: Final = "edge ready at "
 """What a serving edge prints before its address."""
 START_TIMEOUT_S: Final = 300.0
+REQUEST_TIMEOUT_S: Final = 600.0
+"""Longest wait for an edge's answer: it may be scoring on a slow device."""
 
 
-def serve_edge(method: str, config: Any, *, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Load the edge's model and data, then answer messages until interrupted."""
+def serve_edge(
+    method: str, config: Any, *, host: str, port: int, say: Callable[[str], None], until_eof: bool = False
+) -> None:
+    """Load the edge's model and data, then answer messages until interrupted.
+
+    Args:
+        until_eof: Also stop when standard input closes, so that no edge outlives the process that started it.
+    """
+    if until_eof:
+        threading.Thread(target=_stop_at_eof, daemon=True).start()
     role = Idempotent(method_entry(method).edge_role(config))
     serve(role, host, port, on_ready=lambda url: say(READY + url))
 
 
+def _stop_at_eof() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@final
 class EdgeProcess:
-    """An edge in its own process on this machine, for as long as the `with` block lasts.
+    """A transport to an edge in its own process on this machine, there for as long as the `with` block lasts.
+
+    It loads while the caller goes on; the first request waits until it is ready. It ends with the process that started
+    it, however that one ends.
 
     Args:
         run_folder: The run's folder; the edge reads model, task and data from its recorded settings.
         log: Where the edge's own messages go.
-
-    Raises:
-        TransportError: the process ends, or says nothing for `START_TIMEOUT_S`, before it is ready.
     """
 
     def __init__(self, method: str, run_folder: Path, log: Path) -> None:
-        self._command = [sys.executable, "-m", "airtune", "edge", method, "--like", str(run_folder), "--port", "0"]
-        self._log_path = log
-        self.url = ""
+        options = ["--like", str(run_folder), "--port", "0", "--until-eof"]
+        self._command = [sys.executable, "-m", "airtune", "edge", method, *options]
+        self._log = log
+        self._client: Http | None = None
+
+    def request(self, message: Message) -> Message:
+        """Ask the edge; see `Transport.request`.
+
+        Raises:
+            TransportError: also where the process has ended, or is not ready after `START_TIMEOUT_S`.
+        """
+        if self._client is None:
+            self._client = Http(self._ready_url(), timeout_s=REQUEST_TIMEOUT_S)
+        try:
+            return self._client.request(message)
+        except TransportError:
+            if not self._ended(within_s=1.0):
+                raise
+            line = f"the edge process ended during the run ({self._last_words()}); mend that and go on by --resume"
+            raise TransportError(line) from None
 
     def __enter__(self) -> EdgeProcess:
-        self._log = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=self._log, text=True)
+        with open(self._log, "w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._process.terminate()
+        if not self._ended(within_s=15.0):
+            self._process.kill()
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _ready_url(self) -> str:
         assert self._process.stdout is not None
         watchdog = threading.Timer(START_TIMEOUT_S, self._process.kill)
         watchdog.start()
         try:
             for line in self._process.stdout:
                 if line.startswith(READY):
-                    self.url = line.removeprefix(READY).strip()
-                    return self
+                    return line.removeprefix(READY).strip()
         finally:
             watchdog.cancel()
-        self._stop()
-        self._log.seek(0)
-        last = (self._log.read().strip().splitlines() or ["it printed nothing"])[-1]
-        self._log.close()
-        raise TransportError(f"the edge process ended before it was ready ({last}); mend that and run again")
+        self._process.wait()
+        raise TransportError(
+            f"the edge process ended before it was ready ({self._last_words()}); mend that and go on by --resume"
+        )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
-        self._log.seek(0)
-        self._log_path.write_text(self._log.read(), encoding="utf-8")
-        self._log.close()
-
-    def _stop(self) -> None:
-        self._process.terminate()
+    def _ended(self, within_s: float) -> bool:
         try:
-            self._process.wait(timeout=15)
+            self._process.wait(timeout=within_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+            return False
+        return True
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1].removeprefix("airtune: ") if said else f"exit status {self._process.returncode}"

@@ -6,6 +6,7 @@ Reading map, equation -> file:
 |-----------------|----------------------------------------------------|---------------|
 | all, in order   | the main job on one page. START HERE               | `method`      |
 | Table II        | settings and presets                               | `config`      |
+| -               | settings out of plain values and text              | `settings`    |
 | -               | settings -> parts                                  | `building`    |
 | III-A           | parts of the task, H and rho of its batches        | `data`        |
 | 1-3             | fine-tune the nested adapter, try ranks            | `trainee`     |

@@ -19,6 +19,8 @@ from airtune.links import ChannelState, Link
 from airtune.methods.airllm.encoding import decode
 from airtune.tasks import Complexity
 
+OBSERVED = 5.0
+"""Largest magnitude of an observation."""
 BitsOf = Callable[[RankVector], int]
 """Bits on the air of a rank vector, everything included; never falls when a rank grows."""
 
@@ -47,15 +49,15 @@ class AllocationState:
     ranks: RankVector
 
     def vector(self, caps: RankVector) -> np.ndarray:
-        """The observation of `AllocationEnv`, shape ``(4 + sites,)``, every entry in [0, 1]."""
+        """The observation of `AllocationEnv`, shape ``(4 + sites,)``; its table gives the scales."""
         head = (
-            (self.channel.snr_db + 20) / 60,
-            np.log10(self.channel.bandwidth_hz) / 10,
-            self.complexity.entropy_bits / 16,
+            (self.channel.snr_db - 5) / 10,
+            np.log10(self.channel.bandwidth_hz / 1e6) / 2,
+            (self.complexity.entropy_bits - 8) / 4,
             self.complexity.oov_rate,
         )
         share = np.array(self.ranks.ranks) / np.maximum(1, caps.ranks)
-        return np.clip(np.concatenate([head, share]), 0, 1).astype(np.float32)
+        return np.clip(np.concatenate([head, share]), -OBSERVED, OBSERVED).astype(np.float32)
 
 
 def communication_cost(air_bits: int, link: Link, channel: ChannelState, deadline_s: float) -> float:
@@ -68,15 +70,19 @@ def allocation_reward(loss: float, eta: float, weight: float) -> float:
     return -loss - weight * eta
 
 
-def decision_budget(link: Link, seen: ChannelState, deadline_s: float, late_share: float) -> int:
+def decision_budget(
+    link: Link, seen: ChannelState, deadline_s: float, late_share: float, *, least_bits: int = 0
+) -> int:
     """Bits on the air that a decision may spend (Eq. 7).
 
     On a still channel, what the block carries by the deadline. Under fading the coming block is not known: what all but
-    `late_share` of blocks carry (the epsilon-outage rate), or with `late_share` 0 what the block last seen carries.
+    `late_share` of blocks carry (the epsilon-outage rate), or with `late_share` 0 what the block last seen carries, and
+    `least_bits` (of rank 0 everywhere) where it carries less: the coming block may be better.
     """
     if link.fades and late_share > 0:
         return int(link.outage_rate_bps(late_share) * deadline_s)
-    return link.budget_bits(deadline_s, seen)
+    budget = link.budget_bits(deadline_s, seen)
+    return max(budget, least_bits) if link.fades else budget
 
 
 def project(ranks: RankVector, air_bits: BitsOf, budget_bits: int) -> RankVector:
@@ -97,7 +103,7 @@ def project(ranks: RankVector, air_bits: BitsOf, budget_bits: int) -> RankVector
             "allow a longer deadline, more bandwidth, or fewer bits per number"
         )
     low, high = 0.0, 1.0  # air_bits(floor(low * wanted)) fits, air_bits(floor(high * wanted)) does not
-    for _ in range(24):
+    for _ in range(16):
         middle = (low + high) / 2
         fits = air_bits(RankVector.of(np.floor(middle * wanted))) <= budget_bits
         low, high = (middle, high) if fits else (low, middle)
@@ -126,13 +132,15 @@ class Executed:
 class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """Choose a rank for every adapter site.
 
-    | index | observation        | scaled as            | range of the value |
-    |-------|--------------------|----------------------|--------------------|
-    | 0     | SNR_t, realised    | (dB + 20) / 60       | -20 to 40 dB       |
-    | 1     | W_t                | log10(Hz) / 10       | 1 Hz to 10 GHz     |
-    | 2     | H_t                | bits / 16            | 0 to 16 bits       |
-    | 3     | rho_t              | as it is             | 0 to 1             |
-    | 4...  | r_t, one per site  | r / cap              | 0 to cap           |
+    | index | observation       | scaled as         | range of the value |
+    |-------|-------------------|-------------------|--------------------|
+    | 0     | SNR_t, realised   | (dB - 5) / 10     | -45 to 55 dB       |
+    | 1     | W_t               | log10(MHz) / 2    | 1e-4 Hz to 1e16 Hz |
+    | 2     | H_t               | (bits - 8) / 4    | 0 to 28 bits       |
+    | 3     | rho_t             | as it is          | 0 to 1             |
+    | 4...  | r_t, one per site | r / cap           | 0 to cap           |
+
+    The paper's SNRs, -5 to 15 dB, fill [-1, 1]: on a narrower scale the learners cannot tell channel states apart.
 
     Action: one value in [-1, 1] per site, decoded to a rank by Eq. 18 and projected onto the deadline (Eq. 7).
     Reward: -U(r) - lambda eta(r) (Eq. 10). An episode ends after `horizon` steps. Several steps are a cut out of an
@@ -170,7 +178,8 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.deadline_s, self.cost_weight, self.late_share = deadline_s, cost_weight, late_share
         self.horizon = horizon
         sites = len(caps)
-        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (4 + sites,), np.float32)
+        self._least_bits = air_bits(RankVector((0,) * sites))
+        self.observation_space = gymnasium.spaces.Box(-OBSERVED, OBSERVED, (4 + sites,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (sites,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
@@ -183,17 +192,26 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Execute an action; `info["executed"]` says what came of it."""
-        asked = RankVector.of(decode(action, np.array(self.caps.ranks)))
-        executed = self.execute(asked)
+        executed = self.execute(self.asked(action))
         self._steps += 1
         self._observe(executed.ranks)
         over, single = self._steps >= self.horizon, self.horizon == 1
-        return self.state.vector(self.caps), executed.reward, over and single, over and not single, {"executed": executed}
+        ends = over and single, over and not single  # terminated, truncated
+        return self.state.vector(self.caps), executed.reward, *ends, {"executed": executed}
+
+    def asked(self, action: np.ndarray) -> RankVector:
+        """The ranks an action asks for (Eq. 18)."""
+        return RankVector.of(decode(action, np.array(self.caps.ranks)))
+
+    @property
+    def budget_bits(self) -> int:
+        """Bits on the air that a decision may spend now."""
+        seen, least = self.state.channel, self._least_bits
+        return decision_budget(self._link, seen, self.deadline_s, self.late_share, least_bits=least)
 
     def execute(self, asked: RankVector) -> Executed:
         """Project asked ranks onto the deadline of the current block, try them, and pay for them."""
-        budget = decision_budget(self._link, self.state.channel, self.deadline_s, self.late_share)
-        ranks = project(asked, self.air_bits, budget)
+        ranks = project(asked, self.air_bits, self.budget_bits)
         trial = self.trainee.try_ranks(ranks)
         bits = self.air_bits(ranks)
         eta = communication_cost(bits, self._link, self.state.channel, self.deadline_s)

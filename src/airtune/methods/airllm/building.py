@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from airtune.adapters import Adapter, RankSampler, RankVector
-from airtune.errors import ConfigError
+from airtune.errors import ConfigError, DeadlineError, LinkError
 from airtune.links import Link, make_fading
-from airtune.methods.airllm.allocation import AllocationEnv, TryRanks
+from airtune.methods.airllm.allocation import AllocationEnv, TryRanks, decision_budget, project
 from airtune.methods.airllm.config import AirLLMConfig, LinkConfig
 from airtune.methods.airllm.data import Parts, Reader, read_parts
 from airtune.methods.airllm.packing import Packer, fitting_bandwidth
@@ -37,7 +37,7 @@ def open_task(config: AirLLMConfig) -> Task:
 
 
 def open_reader(config: AirLLMConfig) -> Reader:
-    """Load task and base model. Raises `DataError` or `ModelError`."""
+    """Load task and base model. Raises `DataError`, `ModelError`, or `ConfigError` where items are too long for it."""
     task = open_task(config)
     labels = len(task.labels) if isinstance(task, Classification) else 0
     base = load_base(
@@ -45,8 +45,11 @@ def open_reader(config: AirLLMConfig) -> Reader:
         task.kind,
         labels=labels,
         seed=seed_for(config.seed, "head") % 2**31,
-        device=torch.device(config.model.device),
+        device=config.model.device,
     )
+    name = "max_length" if isinstance(task, Classification) else "window"
+    if (asked := getattr(config.model, name)) > base.max_tokens:
+        raise ConfigError(f"model.{name} is {asked}, {base.name} takes up to {base.max_tokens} tokens; choose less")
     return Reader(task, base, max_length=config.model.max_length, window=config.model.window)
 
 
@@ -93,7 +96,12 @@ def rank_sampler(config: AirLLMConfig) -> RankSampler:
 
 
 def open_links(config: LinkConfig, packer: Packer, caps: RankVector) -> tuple[list[Link], str]:
-    """One link per SNR, slowest first, and why its bandwidth is what it is. Raises `ConfigError` or `LinkError`."""
+    """One link per SNR, slowest first, and why its bandwidth is what it is.
+
+    Raises:
+        ConfigError: `trace` fading without a file.
+        LinkError: a value that is not physical, or as `DeadlineError` a deadline that no bandwidth meets.
+    """
     options: dict[str, object] = {
         "rician": {"k_factor": config.k_factor},
         "nakagami": {"m": config.m},
@@ -111,9 +119,26 @@ def open_links(config: LinkConfig, packer: Packer, caps: RankVector) -> tuple[li
     nominal = links_at(1e6)
     least = RankVector((0,) * len(caps))
     bandwidth_hz, reason = fitting_bandwidth(
-        packer.air_bits(caps), packer.air_bits(least), nominal[0], nominal[-1], config.deadline_s
+        packer.air_bits(caps), packer.air_bits(least), nominal[0], nominal[-1], config.deadline_s, config.late_share
     )
-    return links_at(bandwidth_hz), reason
+    try:
+        return links_at(bandwidth_hz), reason
+    except LinkError:
+        asked = f"head and container would need {bandwidth_hz:.3g} Hz to arrive in {config.deadline_s:g} s"
+        line = f"at {nominal[0].snr_db:g} dB {asked}, which no link has; allow a longer deadline or a higher SNR"
+        raise DeadlineError(line) from None
+
+
+def check_links(config: AirLLMConfig, trainee: Trainee) -> None:
+    """Refuse links that cannot carry so much as the head by the deadline, before anything is trained.
+
+    Payloads weigh the same before training as after it. Raises `ConfigError`, `LinkError` or `DeadlineError`.
+    """
+    adapter, link = trainee.adapter, config.link
+    packer = Packer(adapter.base, adapter.factors(), adapter.dense(), config.codec.bits)
+    for opened in open_links(link, packer, adapter.caps)[0]:
+        budget = decision_budget(opened, opened.mean_state, link.deadline_s, link.late_share)
+        project(RankVector((0,) * len(adapter.sites)), packer.air_bits, budget)
 
 
 def new_env(

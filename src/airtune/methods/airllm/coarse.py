@@ -15,6 +15,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from airtune.errors import ConfigError
 from airtune.models import Site
 
 
@@ -90,8 +91,17 @@ class CoarsePolicy:
         )
 
     def learn(self) -> None:
-        """One rollout and its PPO epochs (Algorithm 1, lines 3-16)."""
-        self._ppo.learn(self._ppo.n_steps, reset_num_timesteps=False)
+        """One rollout and its PPO epochs (Algorithm 1, lines 3-16).
+
+        Raises:
+            ConfigError: the policy is no longer finite.
+        """
+        try:
+            self._ppo.learn(self._ppo.n_steps, reset_num_timesteps=False)
+        except ValueError as error:  # torch refuses a distribution whose parameters are not finite
+            raise ConfigError(
+                "PPO diverged: its policy is no longer finite; lower policy.ppo_learning_rate or policy.cost_weight"
+            ) from error
 
     def act(self, states: np.ndarray) -> np.ndarray:
         """The mean latent for each state, ``(n, d_s)`` -> ``(n, size)``, clipped to [-1, 1]."""

@@ -6,25 +6,16 @@ Configs stop at the door: `method.py` hands plain values to the parts.
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
 from airtune.errors import ConfigError
+from airtune.links import FADINGS
 from airtune.methods.airllm.diffusion import Kind, Target
-
-
-def _require(condition: bool, name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise ConfigError(f"{name} is {value!r}; {expected}")
-
-
-def _positive(name: str, value: float) -> None:
-    _require(math.isfinite(value) and value > 0, name, value, "choose a finite number above 0")
+from airtune.methods.airllm.settings import build, group, require, require_between, require_positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +29,8 @@ class ModelConfig:
     """Window of a text task in tokens."""
 
     def __post_init__(self) -> None:
-        _require(self.max_length >= 4, "model.max_length", self.max_length, "choose at least 4 tokens")
-        _require(self.window >= 4, "model.window", self.window, "choose at least 4 tokens")
+        require_between("model.max_length", self.max_length, 4)
+        require_between("model.window", self.window, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         for name in ("calibration_items", "dev_items", "test_items"):
-            _require(getattr(self, name) >= 1, f"task.{name}", getattr(self, name), "choose at least 1")
+            require_between(f"task.{name}", getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +77,20 @@ class LinkConfig:
     block seen."""
 
     def __post_init__(self) -> None:
-        width = self.bandwidth_hz
-        _require(math.isfinite(width) and width >= 0, "link.bandwidth_hz", width, "choose a finite number above 0 Hz")
-        _positive("link.deadline_s", self.deadline_s)
-        _require(0 <= self.late_share < 1, "link.late_share", self.late_share, "choose at least 0 and below 1")
-        _require(len(self.snrs_db) > 0, "link.snrs_db", self.snrs_db, "give at least one SNR in dB")
+        require_between("link.bandwidth_hz", self.bandwidth_hz, 0, 1e12)
+        require_between("link.deadline_s", self.deadline_s, 1e-9, 1e9)
+        require(0 <= self.late_share < 1, "link.late_share", self.late_share, "choose at least 0 and below 1")
+        require(len(self.snrs_db) > 0, "link.snrs_db", self.snrs_db, "give at least one SNR in dB")
         for snr_db in self.snrs_db:
-            inside = math.isfinite(snr_db) and -60 <= snr_db <= 80
-            _require(inside, "link.snrs_db", snr_db, "choose a finite SNR between -60 and 80 dB")
+            require_between("link.snrs_db", snr_db, -60, 80)
+        names = {f"{snr_db:g}" for snr_db in self.snrs_db}  # as payload files and rows are told apart
+        require(len(names) == len(self.snrs_db), "link.snrs_db", self.snrs_db, "give each SNR once, to six digits")
+        require(self.fading in FADINGS, "link.fading", self.fading, f"choose one of {', '.join(FADINGS)}")
+        traced = self.fading != "trace" or self.trace != ""
+        require(traced, "link.trace", self.trace, "name a CSV with a column of SNRs in dB")
+        require_between("link.k_factor", self.k_factor, 0)
+        require_between("link.m", self.m, 0.5)
+        require_between("link.gap_db", self.gap_db, 0, 60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +111,15 @@ class AdapterConfig:
     """Nested training: share of steps under one rank everywhere; the rest draws each site's own."""
 
     def __post_init__(self) -> None:
-        _require(self.max_rank >= 1, "adapter.max_rank", self.max_rank, "choose r_max of at least 1")
-        for name in ("scale", "steps", "batch_size"):
-            _positive(f"adapter.{name}", getattr(self, name))
-        rate = self.learning_rate
-        _require(math.isfinite(rate) and rate >= 0, "adapter.learning_rate", rate, "choose above 0, or 0 for automatic")
-        _require(self.orthogonality >= 0, "adapter.orthogonality", self.orthogonality, "choose a weight >= 0")
+        require_positive("adapter.scale", self.scale)
+        for name in ("max_rank", "steps", "batch_size"):
+            require_between(f"adapter.{name}", getattr(self, name), 1)
+        require_between("adapter.learning_rate", self.learning_rate, 0)
+        require_between("adapter.orthogonality", self.orthogonality, 0)
+        require_between("adapter.full_share", self.full_share, 0, 1)
+        require_between("adapter.uniform_share", self.uniform_share, 0, 1)
+        within = self.full_share + self.uniform_share <= 1
+        require(within, "adapter.uniform_share", self.uniform_share, "choose shares of full and uniform within 1 together")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class CodecConfig:
     """Bits per number of a factor: 4, 8, 16 or 32."""
 
     def __post_init__(self) -> None:
-        _require(self.bits in (4, 8, 16, 32), "codec.bits", self.bits, "choose 4, 8, 16 or 32")
+        require(self.bits in (4, 8, 16, 32), "codec.bits", self.bits, "choose 4, 8, 16 or 32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class PolicyConfig:
     """Real loss measurements that the reward surrogate learns from."""
     rounds: int = 12
     """Alternations of PPO and DDIM training (Algorithm 1)."""
-    env_steps: int = 256
+    env_steps: int = 128
     """Environment steps per round."""
     ppo_learning_rate: float = 3e-4
     ppo_width: int = 64
@@ -161,18 +161,27 @@ class PolicyConfig:
     condition_dropout: float = 0.1
     warm_start_updates: int = 400
     """Updates that teach the refiner to return the coarse action, before Algorithm 1 starts."""
-    updates: int = 64
+    updates: int = 200
     """Refiner updates per round."""
-    kappa: float = 1.0
+    proposals: int = 2
+    """Changes of each executed action that are tried to improve the refiner's target; 0 imitates as the paper does."""
+    kappa: float = 0.1
     """Sharpness of the advantage weights (Eq. 19)."""
 
     def __post_init__(self) -> None:
-        for name in ("measurements", "rounds", "env_steps", "ppo_learning_rate", "ddim_learning_rate", "width"):
-            _positive(f"policy.{name}", getattr(self, name))
-        _require(self.cost_weight >= 0, "policy.cost_weight", self.cost_weight, "choose lambda of at least 0")
+        for name in ("ppo_learning_rate", "ddim_learning_rate", "clip"):
+            require_positive(f"policy.{name}", getattr(self, name))
+        for name in ("rounds", "ppo_width", "ppo_epochs", "width", "blocks", "train_steps", "updates"):
+            require_between(f"policy.{name}", getattr(self, name), 1)
+        for name in ("cost_weight", "guidance", "warm_start_updates", "kappa"):
+            require_between(f"policy.{name}", getattr(self, name), 0)
+        for name in ("eta", "condition_dropout"):
+            require_between(f"policy.{name}", getattr(self, name), 0, 1)
+        require_between("policy.measurements", self.measurements, 3)  # two to learn from, one held out
+        require_between("policy.env_steps", self.env_steps, 2)  # PPO standardises advantages
         steps = self.sample_steps
         expected = f"choose 1 to {self.train_steps} (policy.train_steps)"
-        _require(1 <= steps <= self.train_steps, "policy.sample_steps", steps, expected)
+        require(1 <= steps <= self.train_steps, "policy.sample_steps", steps, expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +204,8 @@ class AirLLMConfig:
     edge: EdgeConfig = field(default_factory=EdgeConfig)
 
     def __post_init__(self) -> None:
-        _require(self.mode == "nested", "mode", self.mode, "choose 'nested'")
+        require(self.mode == "nested", "mode", self.mode, "choose 'nested'")
+        require_between("seed", self.seed, 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested mapping, ready for TOML."""
@@ -214,42 +224,15 @@ def load_config(preset: str, overrides: Mapping[str, object] = {}) -> AirLLMConf
         raise ConfigError(f"preset is {preset!r}; choose one of {', '.join(presets)}")
     values = tomllib.loads((folder / f"{preset}.toml").read_text(encoding="utf-8"))
     for dotted, value in overrides.items():
-        group, _, key = dotted.rpartition(".")
-        target = values.setdefault(group, {}) if group else values
-        target[key] = value
+        where, _, key = dotted.rpartition(".")
+        if where:
+            values[where] = {**group(where, values.get(where, {})), key: value}
+        else:
+            values[key] = value
     return config_from(values)
 
 
 def config_from(values: Mapping[str, Any]) -> AirLLMConfig:
     """Validate nested settings, such as a run folder recorded. Raises `ConfigError`."""
-    config: AirLLMConfig = _build(AirLLMConfig, values, "")
+    config: AirLLMConfig = build(AirLLMConfig, values)
     return config
-
-
-def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        known = ", ".join(f"{where}{name}" for name in hints)
-        raise ConfigError(f"unknown setting {where}{unknown[0]!s}; known here are {known}")
-    return kind(**{name: _convert(hints[name], value, where + name) for name, value in values.items()})
-
-
-def _convert(kind: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name} is {value!r}; expected a group of settings such as {name}.key=value")
-        return _build(typing.cast(type, kind), value, f"{name}.")
-    try:
-        if typing.get_origin(kind) is typing.Literal:
-            _require(value in typing.get_args(kind), name, value, f"choose one of {', '.join(typing.get_args(kind))}")
-            return value
-        if typing.get_origin(kind) is tuple:
-            parts = value.split(",") if isinstance(value, str) else value
-            return tuple(float(part) for part in parts)
-        if kind is int and (isinstance(value, bool) or float(value) != int(float(value))):
-            raise ValueError
-        return int(float(value)) if kind is int else kind(value)
-    except (TypeError, ValueError, OverflowError):
-        expected = "comma-separated numbers" if typing.get_origin(kind) is tuple else f"a value of type {kind.__name__}"
-        raise ConfigError(f"{name} is {value!r}; expected {expected}") from None

@@ -12,6 +12,7 @@ from itertools import islice
 
 import numpy as np
 
+from airtune.errors import DataError
 from airtune.models import BaseModel, Items, sentences, windows
 from airtune.records import generator
 from airtune.tasks import Complexity, Lexicon, Task, Text, complexity, words_of
@@ -70,7 +71,10 @@ class Reader:
         batches = self._batches(batch_size)
         shuffled = (batches[index] for index in generator(seed, "complexity").permutation(len(batches)))
         worded = (batch for batch in shuffled if any(words_of(text) for text in batch))
-        return tuple(complexity(batch, lexicon) for batch in islice(worded, COMPLEXITY_BATCHES))
+        found = tuple(complexity(batch, lexicon) for batch in islice(worded, COMPLEXITY_BATCHES))
+        if not found:
+            raise DataError(f"the training part of {self.task.name} holds no words; give texts with letters or digits")
+        return found
 
     def _batches(self, batch_size: int) -> list[Sequence[str]]:
         """Train in batches, in order. What is left over is dropped: H grows with the words a batch holds."""

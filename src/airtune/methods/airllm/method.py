@@ -16,8 +16,9 @@ from airtune.adapters import RankVector, export_peft
 from airtune.ledger import Ledger
 from airtune.links import Link
 from airtune.methods.airllm.allocation import AllocationEnv, Trial
-from airtune.methods.airllm.allocators import AirLLM, Allocator, Greedy, Random, Uniform
+from airtune.methods.airllm.allocators import AirLLM, Allocator, Greedy, Random, Uniform, mean_reward
 from airtune.methods.airllm.building import (
+    check_links,
     fit_plan,
     new_env,
     new_trainee,
@@ -40,6 +41,8 @@ from airtune.transport import Transport
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 """Shares of the full adapter around which allocations are measured, beside those that the asked SNRs allow."""
+RIVAL_EPISODES = 128
+"""Episodes over which the rewards of uniform and random are averaged, to stand beside the policy's."""
 GREEDY_MOVES = 8
 """Exchange moves that `greedy` measures at each SNR."""
 
@@ -73,8 +76,9 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
     with session.timed("load"), progress.stage("Loading model and task"):
         reader = open_reader(config)
         parts = parts_of(config, reader)
-        check_edge(edge, reader.base, len(parts.test))
         trainee = new_trainee(config, reader, parts, Measurements(folder.path / "measurements.jsonl"))
+        check_links(config, trainee)
+        check_edge(edge, reader.base, parts.test)
 
     plan = fit_plan(config, reader.base.hidden_size)
     with session.timed("train"):
@@ -89,10 +93,6 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
 
     with session.timed("measure"):
         surrogate, quality = learn_surrogate(session, trainee, packer, links)
-    with session.timed("policy"):
-        env = new_env(config, surrogate, packer, caps, links, parts)
-        policy = learn_policy(session, env, CoarseLatent.of(trainee.adapter.sites))  # Algorithm 1
-
     greedy = Greedy(
         caps,
         packer.air_bits,
@@ -101,7 +101,14 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
         trainee,
         moves=GREEDY_MOVES,
     )
-    allocators: list[Allocator] = [Uniform(caps), Random(caps, generator(config.seed, "random")), greedy, policy]
+    with session.timed("policy"):
+        env = new_env(config, surrogate, packer, caps, links, parts)
+        policy = learn_policy(session, env, CoarseLatent.of(trainee.adapter.sites), greedy)  # Algorithm 1
+    uniform, random = Uniform(caps), Random(caps, generator(config.seed, "random"))
+    for rival in (uniform, random):
+        folder.metric(rival.name, reward_mean=mean_reward(env, rival, episodes=RIVAL_EPISODES, seed=config.seed))
+
+    allocators: list[Allocator] = [uniform, random, greedy, policy]
     rounds = Rounds(
         trainee,
         packer,
@@ -218,7 +225,7 @@ def learn_surrogate(
     return surrogate, quality
 
 
-def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent) -> AirLLM:
+def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent, greedy: Greedy) -> AirLLM:
     """Train PPO and the refiner by turns (Algorithm 1)."""
     config, folder = session.config, session.folder
     with session.progress.stage("Training the policy", total=config.policy.rounds) as stage:
@@ -227,7 +234,9 @@ def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent) -> 
             folder.metric("policy", env_steps=env_steps, reward_mean=reward, refiner_loss=loss)
             stage.advance(note=f"reward {reward:.3f}")
 
-        return train_policy(env, latent, config.policy, seed=config.seed, on_round=on_round)
+        return train_policy(
+            env, latent, config.policy, greedy.propose, seed=config.seed, on_round=on_round
+        )
 
 
 def send_all(session: Session, rounds: Rounds, allocators: Sequence[Allocator], links: Sequence[Link]) -> list[Row]:

@@ -100,4 +100,4 @@ def _planned_rate_bps(link: Link, late_share: float) -> float:
 def _in_which_blocks(link: Link, late_share: float) -> str:
     if not link.fades:
         return ""
-    return f" (all but {late_share:.3g} of the blocks)" if late_share > 0 else " (at the mean rate of the blocks)"
+    return f" (in all but {100 * late_share:g} % of blocks)" if late_share > 0 else " (at the mean rate of the blocks)"

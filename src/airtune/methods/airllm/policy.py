@@ -10,12 +10,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from airtune.adapters import RankVector
 from airtune.methods.airllm.allocation import AllocationEnv
 from airtune.methods.airllm.allocators import AirLLM
 from airtune.methods.airllm.coarse import CoarseLatent, CoarsePolicy
 from airtune.methods.airllm.config import PolicyConfig
 from airtune.methods.airllm.denoiser import Denoiser, ResidualMLP
 from airtune.methods.airllm.diffusion import Schedule
+from airtune.methods.airllm.improve import Improver
 from airtune.methods.airllm.refine import RefinedActions, Refiner
 from airtune.records import generator, seed_for
 
@@ -47,17 +49,24 @@ def train_policy(
     env: AllocationEnv,
     latent: CoarseLatent,
     config: PolicyConfig,
+    expert: Callable[[int], RankVector],
     *,
     seed: int,
     on_round: Callable[[int, float, float], None] = lambda env_steps, reward, loss: None,
 ) -> AirLLM:
-    """Train the hierarchical policy (Algorithm 1). `on_round` hears environment steps, mean reward, refiner loss."""
+    """Train the hierarchical policy (Algorithm 1).
+
+    Args:
+        expert: As in `Improver`.
+        on_round: Hears environment steps so far, the round's mean reward, and the refiner's loss.
+    """
     state_size = int(env.observation_space.shape[0])  # type: ignore[index]
     refiner = new_refiner(latent, state_size, config, seed)
     with torch.random.fork_rng(devices=[]):  # stable-baselines3 seeds and draws from torch's global generator
         rng = generator(seed, "replay")
         refiner.warm_start(state_size, updates=config.warm_start_updates, batch=256, rng=rng)
-        refined = RefinedActions(env, refiner)
+        improver = Improver(env.caps, [latent.layer_of, latent.kind_of], expert, proposals=config.proposals)
+        refined = RefinedActions(env, refiner, improver)
         coarse = CoarsePolicy(
             refined,
             steps=config.env_steps,
@@ -74,8 +83,8 @@ def train_policy(
             coarse.learn()  # lines 3-16: act with the refiner frozen, update PPO
             latest = refined.replay[-config.env_steps :]
             loss = refiner.learn(  # lines 17-21: update the refiner, PPO frozen
-                refined.replay, coarse.value, kappa=config.kappa, updates=config.updates, batch=BATCH, rng=rng
+                refined.replay, kappa=config.kappa, updates=config.updates, batch=BATCH, rng=rng
             )
             reward = float(np.mean([transition.reward for transition in latest]))
             on_round((round + 1) * config.env_steps, reward, loss)
-    return AirLLM(env.caps, coarse, refiner, generator(seed, "decide"))
+    return AirLLM(env.caps, coarse, refiner, seed)

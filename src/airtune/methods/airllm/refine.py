@@ -7,7 +7,6 @@ or links.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,29 +14,35 @@ import gymnasium
 import numpy as np
 import torch
 
-from airtune.methods.airllm.allocation import AllocationEnv, Executed
+from airtune.methods.airllm.allocation import AllocationEnv
 from airtune.methods.airllm.coarse import CoarseLatent
 from airtune.methods.airllm.denoiser import Denoiser
 from airtune.methods.airllm.diffusion import Schedule, Target, sample
 from airtune.methods.airllm.encoding import encode
+from airtune.methods.airllm.improve import Improver
 from airtune.methods.airllm.objective import advantage_weights, hybrid_loss
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """What Algorithm 1 stores: s, the raw latent a^out, coarse and refined ranks, the executed action, R, s'.
+    """What Algorithm 1 stores: s, the raw latent a^out, coarse, refined and executed action, R, s'; and what to learn.
 
-    `latent`, `coarse`, `refined` and `x0` are on the normalised scale [-1, 1] (the raw latent may lie outside); `x0` is
-    the executed action, after projection, and is what the refiner learns to make.
+    All actions are on the normalised scale [-1, 1]; the raw latent may lie outside.
     """
 
     state: np.ndarray
     latent: np.ndarray
     coarse: np.ndarray
     refined: np.ndarray
-    x0: np.ndarray
+    executed: np.ndarray
+    """After projection onto the deadline."""
     reward: float
     next_state: np.ndarray
+    target: np.ndarray
+    """x0 of the refiner's training: the executed action, or the better one that was found for it."""
+    target_reward: float
+    baseline: float
+    """What uniform ranks would have earned in the same state."""
 
 
 class Refiner:
@@ -91,7 +96,7 @@ class Refiner:
         """Learn the identity: refined = coarse, over random states and latents. Returns the last loss."""
         loss = float("nan")
         for _ in range(updates):
-            states = rng.random((batch, state_size), dtype=np.float32)
+            states = rng.uniform(-1, 1, (batch, state_size)).astype(np.float32)
             latents = rng.uniform(-1, 1, (batch, self.latent.size)).astype(np.float32)
             loss = self._update(states, latents, self.latent.spread(latents), torch.ones(batch))
         return loss
@@ -99,7 +104,6 @@ class Refiner:
     def learn(
         self,
         transitions: list[Transition],
-        value: Callable[[np.ndarray], np.ndarray],
         *,
         kappa: float,
         updates: int,
@@ -109,9 +113,10 @@ class Refiner:
         """Train on replayed transitions with Eq. 19's weights (Algorithm 1, lines 17-21). Returns the mean loss."""
         states = np.stack([t.state for t in transitions])
         latents = np.stack([t.latent for t in transitions])
-        clean = np.stack([t.x0 for t in transitions])
-        rewards = torch.tensor([t.reward for t in transitions], dtype=torch.float32)
-        weights = advantage_weights(rewards, torch.from_numpy(value(states)), kappa)
+        clean = np.stack([t.target for t in transitions])
+        rewards = torch.tensor([t.target_reward for t in transitions], dtype=torch.float32)
+        baselines = torch.tensor([t.baseline for t in transitions], dtype=torch.float32)
+        weights = advantage_weights(rewards, baselines, kappa)
         losses = []
         for _ in range(updates):
             rows = rng.integers(len(transitions), size=min(batch, len(transitions)))
@@ -139,18 +144,24 @@ class Refiner:
 class RefinedActions(gymnasium.ActionWrapper[np.ndarray, np.ndarray, np.ndarray]):
     """An `AllocationEnv` whose action is the coarse latent: refine it, execute it, remember the transition.
 
+    What it pays is the reward beyond uniform's in the same state. That takes the luck of the channel out of the signal
+    and, being the same for every action of a state, leaves the best action of a one-step episode where it was.
+
     Args:
         env: The environment whose action is one normalised rank per site.
         refiner: Frozen while a rollout runs.
+        improver: Finds what the refiner is to learn from each action.
         remember: Transitions kept for the refiner's training.
     """
 
-    def __init__(self, env: AllocationEnv, refiner: Refiner, *, remember: int = 10_000) -> None:
+    def __init__(
+        self, env: AllocationEnv, refiner: Refiner, improver: Improver, *, remember: int = 10_000
+    ) -> None:
         super().__init__(env)
-        self.refiner, self.remember = refiner, remember
+        self.refiner, self.improver, self.remember = refiner, improver, remember
         self.replay: list[Transition] = []
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (refiner.latent.size,), np.float32)
-        self._caps = np.array(env.caps.ranks)
+        self._allocation, self._caps = env, np.array(env.caps.ranks)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         self._state, info = self.env.reset(seed=seed, options=options)
@@ -161,15 +172,27 @@ class RefinedActions(gymnasium.ActionWrapper[np.ndarray, np.ndarray, np.ndarray]
         return self.refiner.refine(self._state[None], np.asarray(action)[None], self.np_random)[0]
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        before = self._state
+        before, uniform = self._state, self._allocation.execute(self._allocation.caps)
         refined = self.action(action)
+        taken = self._allocation.execute(self._allocation.asked(refined))
+        target = self.improver.improve(self._allocation, taken, uniform, self.np_random)
         self._state, reward, terminated, truncated, info = self.env.step(refined)
-        executed: Executed = info["executed"]
-        x0 = encode(np.array(executed.ranks.ranks), self._caps)
-        coarse = self.refiner.latent.spread(action)
-        self.replay.append(Transition(before, np.asarray(action), coarse, refined, x0, float(reward), self._state))
+        self.replay.append(
+            Transition(
+                state=before,
+                latent=np.asarray(action),
+                coarse=self.refiner.latent.spread(action),
+                refined=refined,
+                executed=encode(np.array(taken.ranks.ranks), self._caps),
+                reward=float(reward),
+                next_state=self._state,
+                target=encode(np.array(target.ranks.ranks), self._caps),
+                target_reward=target.reward,
+                baseline=uniform.reward,
+            )
+        )
         del self.replay[: -self.remember]
-        return self._state, float(reward), terminated, truncated, info
+        return self._state, float(reward) - uniform.reward, terminated, truncated, info
 
 
 def _condition(states: np.ndarray, latents: np.ndarray) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import final
 import numpy as np
 import torch
 
-from airtune.adapters import Adapter, RankVector
+from airtune.adapters import Adapter, RankVector, check_update
 from airtune.codec import Binding, Payload, decode
 from airtune.errors import ModelError, PayloadError, TransportError
 from airtune.models import BaseModel, Items, score
@@ -24,11 +24,11 @@ PROBE_ITEMS = 64
 class EdgeRole:
     """A device with its own copy of the base model.
 
-    | message   | asks                                  | answer                                              |
-    |-----------|---------------------------------------|-----------------------------------------------------|
-    | `hello`   | who are you?                          | hashes of base model and tokenizer, number of items |
-    | `adapter` | verify, decode and apply this payload | its hash, its total rank                            |
-    | `score`   | score your test set with it           | metric, loss; the probe items' logits as float32    |
+    | message   | asks                                  | answer                                           |
+    |-----------|---------------------------------------|--------------------------------------------------|
+    | `hello`   | who are you?                          | hashes of base model, tokenizer and test set     |
+    | `adapter` | verify, decode and apply this payload | its hash, its total rank                         |
+    | `score`   | score your test set with it           | metric, loss; the probe items' logits as float32 |
 
     Args:
         base: The device's copy of the base model.
@@ -45,11 +45,7 @@ class EdgeRole:
         """Answer one message. Raises `PayloadError` or `TransportError` to refuse it."""
         match message.kind:
             case "hello":
-                base = self._base
-                return message.reply(
-                    "hello",
-                    {"base": base.sha256, "tokenizer": base.tokenizer_sha256, "test_items": len(self._test)},
-                )
+                return message.reply("hello", _identity(self._base, self._test))
             case "adapter":
                 return self._apply(message)
             case "score":
@@ -64,8 +60,9 @@ class EdgeRole:
                 f"the payload's SHA-256 is {payload.sha256[:12]}, its manifest says {str(expected)[:12]}; send it again"
             )
         decoded = decode(payload.data, self._binding)
-        if set(decoded.factors) != {site.path for site in self._base.sites}:
-            raise PayloadError("the payload's sites are not this model's; send one made for this base model")
+        check_update(self._base, decoded.factors, decoded.dense)
+        if self._base.head and not decoded.dense:
+            raise PayloadError("the payload holds no head, this model scores with a trained one; send one made for it")
         self._room_for(max(decoded.allocation.ranks, default=0)).load(decoded.factors, decoded.dense)
         self._applied = payload.sha256
         return message.reply("applied", {"payload_sha256": payload.sha256, "total_rank": sum(decoded.allocation.ranks)})
@@ -90,20 +87,24 @@ class EdgeRole:
         return message.reply("score", header, found.logits[:PROBE_ITEMS].astype("<f4").tobytes())
 
 
-def check_edge(edge: Transport, base: BaseModel, test_items: int) -> None:
+def check_edge(edge: Transport, base: BaseModel, test: Items) -> None:
     """Ask who the edge is, and refuse one that holds another base model or test set.
 
     Raises:
         ModelError: it does; the line names both.
     """
     hello = edge.request(Message("hello", message_id("hello", {}), {})).header
-    mine = {"base": base.sha256, "tokenizer": base.tokenizer_sha256, "test_items": test_items}
-    for name, value in mine.items():
-        if hello.get(name) != value:
+    for name, mine in _identity(base, test).items():
+        if hello.get(name) != mine:
             raise ModelError(
-                f"the edge's {name} is {str(hello.get(name))[:12]}, the cloud's {str(value)[:12]}; "
-                "start both with the same --model, --task, --data and settings"
+                f"the edge's {name.replace('_', ' ')} is {str(hello.get(name))[:12]}, the cloud's {str(mine)[:12]}; "
+                "start both with the same --model, --task, --data, --seed and settings"
             )
+
+
+def _identity(base: BaseModel, test: Items) -> dict[str, JSON]:
+    """What two sides must share for their scores to mean the same: SHA-256 of each."""
+    return {"base_model": base.sha256, "tokenizer": base.tokenizer_sha256, "test_set": test.sha256}
 
 
 def adapter_message(payload: Payload, round: int) -> Message:
@@ -117,11 +118,17 @@ def adapter_overhead_bits() -> int:
     return air_overhead_bits("adapter", {"payload_sha256": "0" * 64})
 
 
-def ask_score(edge: Transport, payload: Payload, round: int) -> tuple[float, float, np.ndarray]:
-    """The edge's metric and loss under a payload it has applied, and its probe logits as one flat array."""
+def ask_score(edge: Transport, payload: Payload, round: int, *, logits: int) -> tuple[float, float, np.ndarray]:
+    """The edge's metric and loss under a payload it has applied, and its probe logits, `logits` numbers in a row.
+
+    Raises:
+        TransportError: the answer holds something else.
+    """
     header: dict[str, JSON] = {"payload_sha256": payload.sha256}
     reply = edge.request(Message("score", message_id("score", header, b"", round), header))
     found, loss = reply.header.get("score"), reply.header.get("loss")
     if not (isinstance(found, float | int) and isinstance(loss, float | int)):
         raise TransportError(f"the edge's score is {found!r}, its loss {loss!r}; expected numbers; update airtune")
+    if len(reply.body) != 4 * logits:
+        raise TransportError(f"the edge sent {len(reply.body)} bytes of logits, not {4 * logits}; update airtune")
     return float(found), float(loss), np.frombuffer(reply.body, dtype="<f4")

@@ -149,7 +149,8 @@ class Rounds:
 
     def _decide(self, allocator: Allocator, link: Link, seen: ChannelState) -> tuple[RankVector, RankVector]:
         """What an allocator asks for on what it has seen, and that projected onto the deadline."""
-        budget = decision_budget(link, seen, self._deadline_s, self._late_share)
+        least = self._packer.air_bits(RankVector((0,) * len(self._trainee.adapter.sites)))
+        budget = decision_budget(link, seen, self._deadline_s, self._late_share, least_bits=least)
         asked = allocator.decide(AllocationState(seen, self._complexity, self._held), budget)
         return asked, project(asked, self._packer.air_bits, budget)
 
@@ -167,7 +168,8 @@ class Rounds:
             with self._trainee.borrowed():
                 adapter.load(decoded.factors, decoded.dense)
                 cloud = score(adapter.base.model, self._trainee.parts.test)
-            self._scored[payload.sha256] = (cloud, *ask_score(self._edge, payload, self._number))
+            probe = cloud.logits[:PROBE_ITEMS].size
+            self._scored[payload.sha256] = (cloud, *ask_score(self._edge, payload, self._number, logits=probe))
         return self._scored[payload.sha256]
 
     def _score_trained(self, ranks: RankVector) -> Score:

@@ -104,7 +104,7 @@ def held_out_error(surrogate: LossSurrogate, trials: Sequence[Trial], folds: int
 
 
 def probes(caps: RankVector, budgets: Sequence[float], count: int, rng: np.random.Generator) -> list[RankVector]:
-    """Draw allocations worth measuring: the full adapter, then some around every budget, even and uneven over the sites.
+    """Draw allocations worth measuring: the full adapter, then some around every budget, even and uneven.
 
     Args:
         budgets: Shares of the full adapter, in (0, 1], that allocations will be asked for.

@@ -85,7 +85,8 @@ class Trainee:
             if done % CHECKPOINT_EVERY == 0 or done == plan.steps:
                 _save(checkpoint, parameters, optimiser, done)
             on_step(step)
-        self.factors, self.dense = self.adapter.factors(), self.adapter.dense()
+        self.factors = self.adapter.factors()
+        self.dense = {name: value.copy() for name, value in self.adapter.dense().items()}  # not the live parameters
         self.adapter.load(self.factors, self.dense)  # unit rows, norms in lam: measured as it is sent
 
     def try_ranks(self, ranks: RankVector) -> Trial:

@@ -1,0 +1,60 @@
+"""Improved targets: the best of an executed action and some changes of it, for the refiner to denoise towards (Eq. 19).
+
+A refiner that only imitates its own actions cannot get better than they are. Here each executed rank vector is compared
+with feasible changes of itself, and the best of them is what the refiner learns to make. Knows the environment's
+three calls; not networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+import numpy as np
+
+from airtune.adapters import RankVector
+from airtune.methods.airllm.allocation import AllocationEnv, Executed
+
+FACTORS = (0.0, 0.5, 0.75, 1.5, 2.0)
+"""What a group's ranks are multiplied by in one proposal."""
+STRETCH = (1.0, 2.0, 4.0)
+"""What all ranks are multiplied by before projection, so that a proposal can also spend what the action left over."""
+
+
+@final
+class Improver:
+    """Proposes changes of rank vectors: a site, a layer or a kind of module up or down, or all of them.
+
+    Args:
+        caps: Largest rank of each site.
+        groups: Group index of each site, one row per grouping (layers, kinds); single sites are always one.
+        expert: Ranks that a search on the same losses finds for a budget in bits; tried besides, as uniform is.
+        proposals: Changes tried per action. 0 keeps every action as it is.
+    """
+
+    def __init__(
+        self,
+        caps: RankVector,
+        groups: Sequence[Sequence[int]],
+        expert: Callable[[int], RankVector],
+        *,
+        proposals: int,
+    ) -> None:
+        self._caps, self._expert = np.array(caps.ranks), expert
+        self._groups = [np.arange(len(caps)), *(np.array(group) for group in groups)]
+        self._proposals = proposals
+
+    def improve(self, env: AllocationEnv, executed: Executed, uniform: Executed, rng: np.random.Generator) -> Executed:
+        """The best, by reward in the environment's present state, of action, uniform, expert, and the proposals."""
+        if self._proposals == 0:
+            return executed
+        tried = [env.execute(self._propose(executed.ranks, rng)) for _ in range(self._proposals)]
+        expert = env.execute(self._expert(env.budget_bits))
+        return max([executed, uniform, expert, *tried], key=lambda found: found.reward)
+
+    def _propose(self, ranks: RankVector, rng: np.random.Generator) -> RankVector:
+        grouping = self._groups[rng.integers(len(self._groups))]
+        members = grouping == rng.choice(grouping)
+        wanted = np.array(ranks.ranks) * rng.choice(STRETCH)
+        wanted[members] = wanted[members] * rng.choice(FACTORS) + rng.integers(0, 2)
+        return RankVector.of(np.clip(np.round(wanted), 0, self._caps))

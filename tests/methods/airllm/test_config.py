@@ -1,0 +1,196 @@
+"""Settings: presets, overrides by text, what is refused and how, and the way to TOML and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from airtune.errors import ConfigError
+from airtune.methods.airllm.config import AirLLMConfig, LinkConfig, config_from, load_config
+
+OTHER = {
+    "mode": "nested",
+    "link.fading": "rician",
+    "link.snrs_db": "-3, 4.5",
+    "link.late_share": "0.2",
+    "adapter.full_share": "0.1",
+    "adapter.uniform_share": "0.2",
+    "codec.bits": "16",
+    "policy.schedule": "cosine",
+    "policy.prediction": "epsilon",
+    "policy.eta": "0.5",
+    "policy.condition_dropout": "0.25",
+    "policy.sample_steps": "7",
+    "policy.train_steps": "700",
+}
+"""Texts for the fields that do not take just any number."""
+FIELDS = [
+    (f"{group.name}.{field.name}" if dataclasses.is_dataclass(value) else group.name, inner)
+    for group in dataclasses.fields(AirLLMConfig)
+    for value in [getattr(AirLLMConfig(), group.name)]
+    for field, inner in (
+        [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        if dataclasses.is_dataclass(value)
+        else [(group, value)]
+    )
+]
+"""Every setting by dotted name, with its default."""
+
+
+def setting(config: AirLLMConfig, dotted: str) -> object:
+    found: object = config
+    for name in dotted.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def refused(overrides: dict[str, object]) -> str:
+    """The one line with which the overrides are refused."""
+    with pytest.raises(ConfigError) as caught:
+        load_config("tiny", overrides)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("preset", ["demo", "tiny"])
+def test_presets_load_and_ask_for_a_bandwidth_at_which_there_is_a_choice(preset):
+    config = load_config(preset)
+    assert config.model.name == "minilm"
+    assert config.link.bandwidth_hz == 0.0
+
+
+def test_tiny_says_what_its_file_says():
+    config = load_config("tiny")
+    assert (config.adapter.max_rank, config.adapter.steps, config.policy.rounds) == (4, 12, 2)
+    assert config.link.snrs_db == (-5.0, 15.0)
+    assert config.policy.kappa == AirLLMConfig().policy.kappa  # not in the file
+
+
+def test_an_unknown_preset_names_those_there_are():
+    with pytest.raises(ConfigError, match=r"'huge'; choose one of demo, tiny"):
+        load_config("huge")
+
+
+@pytest.mark.parametrize(("name", "default"), FIELDS, ids=[name for name, _ in FIELDS])
+def test_every_setting_is_overridden_by_text(name, default):
+    if isinstance(default, float):
+        text, expected = "0.75", 0.75
+    elif isinstance(default, int):
+        text, expected = "12", 12
+    else:
+        text, expected = "other", "other"
+    if name in OTHER:
+        text = OTHER[name]
+        expected = {"link.snrs_db": (-3.0, 4.5)}.get(name, type(default)(text))
+    config = load_config("tiny", {name: text})
+    assert setting(config, name) == expected
+    assert type(setting(config, name)) is type(default)
+    changed = {other for other, _ in FIELDS if setting(config, other) != setting(load_config("tiny"), other)}
+    assert changed <= {name}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("adapter.max_rank", "eight", "'eight'; expected a whole number"),
+        ("adapter.max_rank", "8.5", "'8.5'; expected a whole number"),
+        ("adapter.max_rank", 8.5, "8.5; expected a whole number"),
+        ("adapter.max_rank", "", "''; expected a whole number"),
+        ("adapter.max_rank", True, "True; expected a whole number"),
+        ("adapter.max_rank", "nan", "'nan'; expected a whole number"),
+        ("adapter.max_rank", "inf", "'inf'; expected a whole number"),
+        ("adapter.max_rank", [8], "[8]; expected a whole number"),
+        ("adapter.max_rank", None, "None; expected a whole number"),
+        ("adapter.max_rank", "0", "0; choose at least 1"),
+        ("adapter.scale", "two", "'two'; expected a finite number"),
+        ("adapter.scale", True, "True; expected a finite number"),
+        ("adapter.scale", "0", "0.0; choose a finite number above 0"),
+        ("adapter.orthogonality", "-0.1", "-0.1; choose at least 0"),
+        ("adapter.uniform_share", "0.8", "0.8; choose shares of full and uniform within 1 together"),
+        ("model.name", 7, "7; expected text"),
+        ("model.name", {"x": 1}, "{'x': 1}; expected text"),
+        ("link.snrs_db", "1,two", "'1,two'; expected comma-separated finite numbers"),
+        ("link.snrs_db", "1,,2", "'1,,2'; expected comma-separated finite numbers"),
+        ("link.snrs_db", "1\n2", "'1\\n2'; expected comma-separated finite numbers"),
+        ("link.snrs_db", 5, "5; expected comma-separated finite numbers"),
+        ("link.snrs_db", [1, "nan"], "[1, 'nan']; expected comma-separated finite numbers"),
+        ("link.snrs_db", [1, True], "[1, True]; expected comma-separated finite numbers"),
+        ("link.snrs_db", [], "(); give at least one SNR in dB"),
+        ("link.snrs_db", "0,99", "99.0; choose -60 to 80"),
+        ("link.fading", "rayleih", "'rayleih'; choose one of still, rayleigh, rician, nakagami, trace"),
+        ("link.late_share", "1", "1.0; choose at least 0 and below 1"),
+        ("link.m", "0.4", "0.4; choose at least 0.5"),
+        ("codec.bits", "5", "5; choose 4, 8, 16 or 32"),
+        ("policy.schedule", "quadratic", "'quadratic'; choose one of linear, cosine, scaled_linear"),
+        ("policy.prediction", 3, "3; choose one of epsilon, v, sample"),
+        ("policy.sample_steps", "601", "601; choose 1 to 600 (policy.train_steps)"),
+        ("policy.measurements", "2", "2; choose at least 3"),
+        ("policy.env_steps", "1", "1; choose at least 2"),
+        ("policy.updates", "0", "0; choose at least 1"),
+        ("policy.eta", "1.5", "1.5; choose 0 to 1"),
+        ("mode", "flat", "'flat'; choose 'nested'"),
+        ("seed", "-3", "-3; choose at least 0"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_line_with_key_value_and_what_was_expected(name, value, line):
+    assert refused({name: value}) == f"{name} is {line}"
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize("name", [name for name, default in FIELDS if isinstance(default, float)])
+def test_no_number_may_be_infinite_or_none_at_all(name, text):
+    line = refused({name: text})
+    assert line == f"{name} is {text!r}; expected a finite number"
+    assert refused({name: float(text)}).startswith(f"{name} is {float(text)!r}; ")
+
+
+def test_fading_by_trace_wants_a_file_before_anything_runs():
+    assert "link.trace" in refused({"link.fading": "trace"})
+    assert load_config("tiny", {"link.fading": "trace", "link.trace": Path("a.csv")}).link.trace == "a.csv"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("8", 8), ("8.0", 8), (8.0, 8), ("1e1", 10), (str(2**63 - 1), 2**63 - 1), (2**53 + 1, 2**53 + 1)],
+)
+def test_whole_numbers_keep_every_digit(value, expected):
+    assert load_config("tiny", {"seed": value}).seed == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1,2", (1, 2)), ("-5", (-5,)), ([1, 2.5], (1, 2.5)), ((3,), (3,))])
+def test_lists_of_numbers_come_as_text_or_lists(value, expected):
+    assert load_config("tiny", {"link.snrs_db": value}).link.snrs_db == expected
+
+
+def test_an_unknown_key_is_named_with_those_there_are():
+    assert refused({"adapter.rank": 3}).startswith("unknown setting adapter.rank; known here are adapter.max_rank, ")
+    assert refused({"nowhere.x": 1}).startswith("unknown setting nowhere; known here are mode, seed, model, ")
+    assert refused({"link.snrs.db": 1}).startswith("unknown setting link.snrs; ")
+    assert refused({"rank": 3}).startswith("unknown setting rank; ")
+
+
+@pytest.mark.parametrize("overrides", [{"link": 5}, {"link": "still"}, {"link": 5, "link.deadline_s": 1}])
+def test_a_group_is_no_single_value(overrides):
+    expected = f"link is {overrides['link']!r}; expected a group of settings such as link.key=value"
+    assert refused(overrides) == expected
+
+
+def test_overrides_leave_what_they_were_given_alone():
+    link = {"deadline_s": 2.0}
+    config = load_config("tiny", {"link": link, "link.gap_db": "3"})
+    assert (config.link.deadline_s, config.link.gap_db) == (2.0, 3.0)
+    assert config.link.snrs_db == LinkConfig().snrs_db  # the whole group was replaced
+    assert link == {"deadline_s": 2.0}
+
+
+@pytest.mark.parametrize("preset", ["demo", "tiny"])
+def test_a_config_comes_back_from_toml_as_it_was(preset):
+    config = load_config(preset, {"seed": 3, "link.snrs_db": "0.1,-7", "policy.ppo_learning_rate": "1.234e-5"})
+    again = config_from(tomllib.loads(tomli_w.dumps(config.as_dict())))
+    assert again == config
+    assert isinstance(again.link.snrs_db, tuple)

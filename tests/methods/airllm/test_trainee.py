@@ -1,0 +1,286 @@
+"""Training broken off and resumed, losses by transformers' own computation, an adapter lent and returned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from airtune.adapters import Adapter, RankSampler, RankVector
+from airtune.codec import Factors
+from airtune.errors import ModelError, RunError
+from airtune.methods.airllm import trainee as trainee_module
+from airtune.methods.airllm.data import Parts
+from airtune.methods.airllm.trainee import Trainee
+from airtune.models import FitPlan, Items, load_base, sentences, windows
+from airtune.records import Measurements, generator
+from tiny_models import WORDS, save_tiny_model
+
+PLAN = FitPlan(steps=10, batch_size=4, learning_rate=1e-2, seed=5)
+SAMPLER = RankSampler(full=0.2, uniform=0.3)
+
+
+def some_sentences(count: int, seed: int) -> tuple[list[str], list[int]]:
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(rng.choice(WORDS[4:], rng.integers(3, 9))) for _ in range(count)]
+    return texts, [int("red" in text or "cat" in text) for text in texts]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("bert"), "bert", kind="classify")
+
+
+def new_trainee(folder: Path, measurements: Path, kind: str = "classify") -> Trainee:
+    base = load_base(str(folder), kind, labels=2, seed=3)
+    adapter = Adapter(base, 4, scale=1.5, generator=torch.Generator().manual_seed(1))
+
+    def items(count: int, seed: int) -> Items:
+        texts, classes = some_sentences(count, seed)
+        if kind == "text":
+            return windows(" ".join(texts), base.tokenizer, window=8)
+        return sentences(texts, classes, base.tokenizer, max_length=16)
+
+    parts = Parts(train=items(24, 0), calibration=items(9, 1), dev=items(4, 2), test=items(4, 3), complexities=())
+    return Trainee(adapter, parts, Measurements(measurements))
+
+
+def train(trainee: Trainee, checkpoint: Path, *, stop_after: int = 10**9, plan: FitPlan = PLAN):
+    """Train; return (losses by step, ranks by step, step resumed at), or what there is when stopped."""
+    losses, ranks, resumed = {}, {}, []
+
+    def on_step(step) -> None:
+        losses[step.index], ranks[step.index] = step.loss, trainee.adapter.ranks
+        if len(losses) == stop_after:
+            raise KeyboardInterrupt
+
+    try:
+        trainee.train(
+            plan, SAMPLER, orthogonality=0.01, checkpoint=checkpoint, on_step=on_step, on_resume=resumed.append
+        )
+    except KeyboardInterrupt:
+        assert len(losses) == stop_after
+    return losses, ranks, resumed
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """An unbroken training: (trainee, losses, ranks, checkpoint)."""
+    place = tmp_path_factory.mktemp("unbroken")
+    trainee = new_trainee(folder, place / "measurements.jsonl")
+    losses, ranks, resumed = train(trainee, place / "checkpoint.safetensors")
+    assert resumed == []
+    assert list(losses) == list(range(10))
+    return trainee, losses, ranks, place / "checkpoint.safetensors"
+
+
+def state_of(adapter: Adapter) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in adapter.parameters().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("stopped", "resumed_at"), [(3, []), (4, [4]), (6, [4]), (9, [8]), (10, [10])])
+def test_a_resumed_training_is_bit_for_bit_the_unbroken_one(
+    folder, trained, tmp_path, monkeypatch, stopped, resumed_at
+):
+    monkeypatch.setattr(trainee_module, "CHECKPOINT_EVERY", 4)
+    whole, losses, ranks, _ = trained
+    assert whole.adapter.base.model.config.hidden_dropout_prob == 0.1
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    train(new_trainee(folder, tmp_path / "first.jsonl"), checkpoint, stop_after=stopped)
+    torch.manual_seed(stopped)  # another process stands elsewhere in the global stream
+    resumed = new_trainee(folder, tmp_path / "second.jsonl")
+    rest, rest_ranks, at = train(resumed, checkpoint)
+    start = at[0] if at else 0
+    assert at == resumed_at
+    assert rest == {step: losses[step] for step in range(start, 10)}
+    assert rest_ranks == {step: ranks[step] for step in range(start, 10)}
+    assert same(state_of(resumed.adapter), state_of(whole.adapter))
+    assert all(np.array_equal(resumed.dense[name], whole.dense[name]) for name in whole.dense)
+
+
+def test_dropout_is_on_in_training_and_its_draws_count(folder, trained, tmp_path):
+    """With dropout off the same steps end elsewhere: the test above does compare dropout's draws."""
+    still = new_trainee(folder, tmp_path / "m.jsonl")
+    for module in still.adapter.base.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    losses, ranks, _ = train(still, tmp_path / "checkpoint.safetensors")
+    assert ranks == trained[2]
+    assert losses[0] != trained[1][0]
+
+
+def test_ranks_of_a_step_are_drawn_from_seed_and_step_alone(folder, trained, tmp_path):
+    trainee, _, ranks, _ = trained
+    caps = trainee.adapter.caps
+    expected = {step: SAMPLER.draw(caps, generator(PLAN.seed, "nested-ranks", step)) for step in range(10)}
+    assert ranks == expected
+    assert len(set(ranks.values())) > 3
+    other_seed = FitPlan(steps=10, batch_size=4, learning_rate=1e-2, seed=6)
+    other = train(new_trainee(folder, tmp_path / "m.jsonl"), tmp_path / "c.safetensors", plan=other_seed)[1]
+    assert other != ranks
+
+
+def test_factors_have_unit_norms_and_the_trained_update(trained):
+    trainee, _, _, checkpoint = trained
+    raw = load_file(checkpoint)
+    for site in trainee.adapter.sites:
+        found = trainee.factors[site.path]
+        assert np.linalg.norm(found.p, axis=0) == pytest.approx(1, abs=1e-6)
+        assert np.linalg.norm(found.q, axis=1) == pytest.approx(1, abs=1e-6)
+        p, lam, q = (raw[f"{site.path}.{name}"].double().numpy() for name in ("p", "lam", "q"))
+        assert np.abs(p).max() > 1e-3  # something was learned here
+        assert (found.p * found.lam) @ found.q == pytest.approx(1.5 * p.T @ np.diag(lam) @ q, abs=1e-6)
+    for name, value in trainee.dense.items():
+        assert np.array_equal(value, raw[name].numpy())
+
+
+def loss_of_merged_weights(folder: Path, kind: str, trainee: Trainee, ranks: RankVector) -> float:
+    """transformers' own loss on the calibration items, item by item, of a plain model whose weights hold the update."""
+    base = load_base(str(folder), kind, labels=2, seed=3)
+    with torch.no_grad():
+        for site, rank in zip(base.sites, ranks.ranks, strict=True):
+            found = trainee.factors[site.path]
+            update = (found.p[:, :rank].astype(np.float64) * found.lam[:rank]) @ found.q[:rank]
+            weight = base.model.get_submodule(site.path).weight
+            weight.add_(torch.from_numpy(update.astype(np.float32)))
+        for name, value in trainee.dense.items():
+            base.model.get_parameter(name).copy_(torch.from_numpy(value))
+        items, losses = trainee.parts.calibration, []
+        for row, ids in enumerate(items.ids):
+            tokens = torch.from_numpy(ids)[None]
+            labels = tokens if items.classes is None else torch.tensor([items.classes[row]])
+            losses.append(float(base.model(input_ids=tokens, labels=labels).loss))
+    return float(np.mean(losses))
+
+
+def test_a_tried_loss_is_that_of_a_plain_model_with_merged_weights(folder, trained, tmp_path):
+    trainee = trained[0]
+    caps = trainee.adapter.caps
+    mixed = RankVector.of(np.random.default_rng(0).integers(0, caps.ranks, endpoint=True))
+    losses = []
+    for ranks in (caps, RankVector((0,) * len(caps)), mixed):
+        trial = trainee.try_ranks(ranks)
+        assert (trial.ranks, trial.measured) == (ranks, True)
+        assert trial.loss == pytest.approx(loss_of_merged_weights(folder, "classify", trainee, ranks), abs=1e-5)
+        losses.append(trial.loss)
+    assert len({round(loss, 4) for loss in losses}) == 3  # the ranks made a difference
+
+
+def test_a_tried_loss_of_a_text_model_is_that_of_merged_weights(tmp_path):
+    folder = save_tiny_model(tmp_path / "opt", "opt")
+    trainee = new_trainee(folder, tmp_path / "m.jsonl", kind="text")
+    train(trainee, tmp_path / "c.safetensors", plan=FitPlan(steps=4, batch_size=4, learning_rate=1e-2))
+    ranks = RankVector((2,) * len(trainee.adapter.sites))
+    expected = loss_of_merged_weights(folder, "text", trainee, ranks)
+    assert trainee.try_ranks(ranks).loss == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_loss_is_measured_once_also_by_another_process(folder, trained, tmp_path):
+    whole, path = trained[0], tmp_path / "losses.jsonl"
+    first = Trainee(whole.adapter, whole.parts, Measurements(path))
+    ranks = [RankVector((rank,) * len(whole.adapter.sites)) for rank in (1, 2, 1)]
+    losses = [first.try_ranks(asked).loss for asked in ranks]
+    assert losses[0] == losses[2] != losses[1]
+    assert first.measured == 2
+    later = new_trainee(folder, path)  # not even trained: it has to remember
+    assert [later.try_ranks(asked).loss for asked in ranks] == losses
+    assert later.measured == 0
+
+
+def test_a_loss_that_is_not_finite_is_refused_and_not_remembered(folder, tmp_path):
+    trainee = new_trainee(folder, tmp_path / "m.jsonl")
+    with torch.no_grad():
+        trainee.adapter.base.model.classifier.bias[0] = float("nan")
+    with pytest.raises(ModelError, match=r"is nan; expected a finite number") as caught:
+        trainee.try_ranks(trainee.adapter.caps)
+    assert "\n" not in str(caught.value)
+    assert trainee.measured == 0
+    assert len(Measurements(tmp_path / "m.jsonl")) == 0
+
+
+def other_factors(trainee: Trainee, rank: int) -> dict[str, Factors]:
+    rng = np.random.default_rng(rank)
+    return {
+        site.path: Factors(
+            p=rng.normal(size=(site.fan_out, rank)).astype(np.float32),
+            lam=rng.normal(size=rank).astype(np.float32),
+            q=rng.normal(size=(rank, site.fan_in)).astype(np.float32),
+        )
+        for site in trainee.adapter.sites
+    }
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_borrowed_adapter_comes_back_bit_for_bit(trained, rank, broken):
+    trainee = trained[0]
+    before = state_of(trainee.adapter)
+    caps, dense = trainee.adapter.caps, {name: value + 1 for name, value in trainee.dense.items()}
+
+    def borrow() -> None:
+        with trainee.borrowed():
+            trainee.adapter.load(other_factors(trainee, rank), dense)
+            assert not same(state_of(trainee.adapter), before)
+            if broken:
+                raise ZeroDivisionError
+
+    if broken:
+        with pytest.raises(ZeroDivisionError):
+            borrow()
+    else:
+        borrow()
+    assert same(state_of(trainee.adapter), before)
+    assert trainee.adapter.ranks == caps
+
+
+def broken_checkpoints(whole: Path) -> dict[str, bytes]:
+    """Ways in which a checkpoint can be wrong, from one that is right."""
+    tensors, place = load_file(whole), whole.with_name("broken.safetensors")
+
+    def written(changed: dict[str, torch.Tensor], metadata: dict[str, str] | None) -> bytes:
+        save_file(changed, place, metadata=metadata)
+        return place.read_bytes()
+
+    done = {"steps_done": "4"}
+    lam = next(name for name in tensors if name.endswith(".lam") and not name.startswith("optimiser"))
+    return {
+        "cut off": whole.read_bytes()[:-10],
+        "empty": b"",
+        "other bytes": b"not a checkpoint at all" * 9,
+        "no count of steps": written(tensors, None),
+        "a count that is none": written(tensors, {"steps_done": "four"}),
+        "a tensor missing": written({name: value for name, value in tensors.items() if name != lam}, done),
+        "a moment missing": written({n: v for n, v in tensors.items() if n != f"optimiser.exp_avg.{lam}"}, done),
+        "another rank": written(tensors | {lam: tensors[lam][:1].clone()}, done),  # which would broadcast
+        "another moment": written(tensors | {f"optimiser.exp_avg.{lam}": torch.zeros(1)}, done),
+    }
+
+
+def test_a_checkpoint_that_is_not_this_runs_is_refused_in_one_line(folder, trained, tmp_path):
+    for name, data in broken_checkpoints(trained[3]).items():
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        checkpoint.write_bytes(data)
+        trainee = new_trainee(folder, tmp_path / "m.jsonl")
+        with pytest.raises(
+            RunError, match=r"^checkpoint checkpoint\.safetensors cannot be read \(.*remove it"
+        ) as caught:
+            train(trainee, checkpoint)
+        assert "\n" not in str(caught.value), name
+
+
+def test_scores_are_of_the_ranks_asked_for(trained):
+    """Scoring at one rank leaves no trace on the next."""
+    trainee = trained[0]
+    caps, none = trainee.adapter.caps, RankVector((0,) * len(trainee.adapter.sites))
+    full = trainee.score(caps, trainee.parts.test)
+    bare = trainee.score(none, trainee.parts.test)
+    assert not np.allclose(full.logits, bare.logits)
+    assert np.array_equal(trainee.score(caps, trainee.parts.test).logits, full.logits)
+    assert trainee.adapter.ranks == caps
