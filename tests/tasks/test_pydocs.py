@@ -105,8 +105,11 @@ def test_a_module_is_one_file_or_one_topic(units: tuple[Module, ...]) -> None:
     assert by_name["logging.handlers"].area == "testing"
     assert any("familiar to users" in sentence for sentence in by_name["json"].sentences)
     assert not any(name.endswith(".__init__") for name in by_name)
-    assert all((STDLIB / f"{name.replace('.', '/')}.py").is_file() or (STDLIB / name.replace(".", "/")).is_dir()
-               for name in by_name if not name.startswith(TOPICS))
+    assert all(
+        (STDLIB / f"{name.replace('.', '/')}.py").is_file() or (STDLIB / name.replace(".", "/")).is_dir()
+        for name in by_name
+        if not name.startswith(TOPICS)
+    )
     assert all(name.startswith(TOPICS) for name, unit in by_name.items() if unit.area == "language")
 
 

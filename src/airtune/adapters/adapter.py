@@ -103,8 +103,8 @@ class Adapter:
         return found
 
     def dense(self) -> dict[str, np.ndarray]:
-        """The trained head's values by name, as they go into a payload."""
-        return {name: value.detach().cpu().float().numpy() for name, value in self.head().items()}
+        """A copy of the trained head's values by name, as they go into a payload."""
+        return {name: value.detach().cpu().float().numpy().copy() for name, value in self.head().items()}
 
     @torch.no_grad()
     def load(self, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray]) -> None:

@@ -37,13 +37,19 @@ def main() -> None:
     try:
         app()
     except AirtuneError as error:
-        line = " ".join(str(error).split())
-        Console(stderr=True).print(f"airtune: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
+        _complain(" ".join(str(error).split()))
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        _complain(f"this command needs the package {error.name}, which is not installed; pip install 'airtune[train]'")
         sys.exit(1)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
-            Console(stderr=True).print("airtune: interrupted; --resume goes on where a run stopped", highlight=False)
+            _complain("interrupted; --resume goes on where a run stopped")
         raise
+
+
+def _complain(line: str) -> None:
+    Console(stderr=True).print(f"airtune: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

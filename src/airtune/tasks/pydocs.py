@@ -2,9 +2,9 @@
 
 Sentences come from the docstrings in the standard library's source, read by `ast` and never run, and from the topics
 of the language reference (`pydoc_data.topics`). The unit of the split is the module, that is one source file; each
-topic of the reference counts as one. No module stands in two parts, nor does a sentence. The parts are fixed for a version of
-Python: no locale, hash seed, order of files or seed enters; the seed draws the calibration rows from their modules and
-shuffles the training rows. This module knows no tokenizer and no model.
+topic of the reference counts as one. No module stands in two parts, nor does a sentence. The parts are fixed for a
+version of Python: no locale, hash seed, order of files or seed enters; the seed draws the calibration rows from their
+modules and shuffles the training rows. This module knows no tokenizer and no model.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from airtune.methods.airllm.allocation import (
 )
 from airtune.methods.airllm.coarse import CoarseLatent
 from airtune.methods.airllm.config import PolicyConfig
+from airtune.methods.airllm.improve import Improver
 from airtune.methods.airllm.policy import new_refiner, train_policy
 from airtune.methods.airllm.refine import RefinedActions
 from airtune.tasks import Complexity
@@ -53,6 +54,15 @@ def new_env(horizon: int = 1, links: tuple[Link, ...] = (Link(1e3, 0.0), Link(50
     return AllocationEnv(
         Quadratic(), CAPS, air_bits, links, complexities, deadline_s=0.5, cost_weight=0.1, horizon=horizon
     )
+
+
+def all_of_it(budget_bits: int) -> RankVector:
+    """An expert that knows nothing but to ask for everything."""
+    return CAPS
+
+
+def new_improver(proposals: int = 2) -> Improver:
+    return Improver(CAPS, [LATENT.layer_of, LATENT.kind_of], all_of_it, proposals=proposals)
 
 
 def test_the_state_vector_by_hand():
@@ -125,8 +135,8 @@ def test_the_environment_keeps_its_contract(horizon):
 
 def test_the_refined_environment_keeps_its_contract():
     refiner = new_refiner(LATENT, 4 + len(CAPS), SMALL, seed=0)
-    check_env(RefinedActions(new_env(), refiner), skip_render_check=True)
-    check_env_sb3(RefinedActions(new_env(), refiner))
+    check_env(RefinedActions(new_env(), refiner, new_improver()), skip_render_check=True)
+    check_env_sb3(RefinedActions(new_env(), refiner, new_improver()))
 
 
 def test_a_step_makes_the_three_calls_of_a_real_round():
@@ -147,23 +157,44 @@ def test_a_step_makes_the_three_calls_of_a_real_round():
 
 
 def test_the_wrapper_remembers_raw_latent_and_executed_action():
-    env = RefinedActions(new_env(), new_refiner(LATENT, 4 + len(CAPS), SMALL, seed=0))
+    env = RefinedActions(new_env(), new_refiner(LATENT, 4 + len(CAPS), SMALL, seed=0), new_improver())
     state, _ = env.reset(seed=3)
     latent = np.array([0.9, -0.4, 0.3, -2.0], dtype=np.float32)
-    after, reward, *_, info = env.step(latent)
+    after, paid, *_, info = env.step(latent)
     (kept,) = env.replay
     assert np.array_equal(kept.state, state)
     assert np.array_equal(kept.latent, latent)  # raw, outside [-1, 1] too
     assert kept.coarse == pytest.approx([1.0, -1.0, -0.1, -1.0])  # 0.9+0.3, 0.9-2.0, -0.4+0.3, -0.4-2.0, clipped
-    ranks = np.array(info["executed"].ranks.ranks)
-    assert kept.x0 == pytest.approx(2 * ranks / np.array(CAPS.ranks) - 1)
-    assert kept.reward == reward
+    executed = info["executed"]
+    assert kept.executed == pytest.approx(2 * np.array(executed.ranks.ranks) / np.array(CAPS.ranks) - 1)
+    assert kept.reward == executed.reward
     assert np.array_equal(kept.next_state, after)
+    assert paid == pytest.approx(kept.reward - kept.baseline)  # what uniform earns in the same state
+    assert kept.target_reward >= max(kept.reward, kept.baseline)
+
+
+def test_without_proposals_the_refiner_imitates_what_was_executed():
+    env = RefinedActions(new_env(), new_refiner(LATENT, 4 + len(CAPS), SMALL, seed=0), new_improver(proposals=0))
+    env.reset(seed=1)
+    for _ in range(5):
+        env.step(np.zeros(4, dtype=np.float32))
+        env.reset()
+    assert all(np.array_equal(kept.target, kept.executed) for kept in env.replay)
+
+
+def test_improved_targets_are_the_best_of_what_was_tried():
+    env = new_env(links=(Link(1e3, 0.0),))  # 400 bits for directions
+    env.reset(seed=0)
+    poor = env.execute(RankVector((0, 8, 0, 0)))
+    uniform = env.execute(CAPS)
+    better = new_improver(proposals=20).improve(env, poor, uniform, np.random.default_rng(0))
+    assert better.reward >= uniform.reward > poor.reward
+    assert better.air_bits <= env.budget_bits
 
 
 def test_the_policy_trains_and_its_seed_reproduces_it():
     def decisions(seed: int) -> list[tuple[int, ...]]:
-        policy = train_policy(new_env(), LATENT, SMALL, seed=seed)
+        policy = train_policy(new_env(), LATENT, SMALL, all_of_it, seed=seed)
         state = AllocationState(ChannelState(0.0, 1e3), Complexity(5.0, 0.1, 50), RankVector((4, 4, 2, 4)))
         return [policy.decide(state, 500).ranks for _ in range(3)]
 
@@ -182,7 +213,14 @@ def test_the_policy_learns_what_pays():
         rounds=10, env_steps=64, updates=32, warm_start_updates=300, width=64, train_steps=200, sample_steps=5
     )
     rewards: list[float] = []
-    train_policy(new_env(links=(Link(1e4, 0.0),)), LATENT, config, seed=0, on_round=lambda _, r, __: rewards.append(r))
+    train_policy(
+        new_env(links=(Link(1e4, 0.0),)),
+        LATENT,
+        config,
+        all_of_it,
+        seed=0,
+        on_round=lambda _, reward, __: rewards.append(reward),
+    )
     env = new_env(links=(Link(1e4, 0.0),))
     env.reset(seed=0)
     rng = np.random.default_rng(0)

@@ -150,6 +150,17 @@ def test_a_move_is_judged_by_what_it_frees_as_well():
     assert losses.at(found) == 3.5
 
 
+def test_elimination_weighs_loss_by_bits():
+    """Two dear sites (10 bits for 2.0 and 2.1) and ten cheap ones (1 bit for 0.5); 10 bits buy the cheap ones: 5.0.
+
+    By loss alone the dearer of the two stays, and no single move from there helps: its best is to the other dear site.
+    """
+    losses = Separable([[2.0], [2.1], *[[0.5]] * 10])
+    found = greedy_on(losses, losses.caps, [10, 10, *[1] * 10], moves=0).propose(110)
+    assert found.ranks == (0, 0, *[1] * 10)
+    assert losses.tried == []  # a proposal is made on predictions alone
+
+
 def test_the_real_loss_has_the_last_word():
     """The surrogate holds site 0 dear, in truth site 1 is: the measured move from site 0 to site 1 wins."""
     truth = Separable([[0.1], [1.0], [0.4]])

@@ -98,14 +98,6 @@ def test_ppo_moves_each_states_mean_towards_what_pays():
     assert policy.act(STATES).ravel() == pytest.approx([-0.6, 0.6], abs=0.25)
 
 
-def test_the_value_of_a_state_is_what_it_pays():
-    """2 in state 1 and -1 in state 0, whatever is done; nothing follows, so nothing is added to it."""
-    policy = new_policy(lambda state, action: 3 * state - 1)
-    for _ in range(15):
-        policy.learn()
-    assert policy.value(STATES) == pytest.approx([-1, 2], abs=0.2)
-
-
 def test_ppo_is_reproduced_by_its_seed_and_acts_within_the_latents_range():
     actions = []
     for seed in (0, 0, 1):

@@ -19,6 +19,7 @@ Reading map, equation -> file:
 | 18              | ranks as points of [-1, 1] and back                | `encoding`    |
 | 19              | what the denoiser learns from                      | `objective`   |
 | 15-19           | the refiner and the action wrapper                 | `refine`      |
+| -               | better targets for the refiner                     | `improve`     |
 | Algorithm 1     | PPO and refiner by turns                           | `policy`      |
 | -               | uniform, random, greedy, AirLLM                    | `allocators`  |
 | 4, 5            | the edge, and what the cloud asks of it            | `roles`       |

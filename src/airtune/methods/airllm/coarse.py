@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
-import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -106,9 +105,3 @@ class CoarsePolicy:
     def act(self, states: np.ndarray) -> np.ndarray:
         """The mean latent for each state, ``(n, d_s)`` -> ``(n, size)``, clipped to [-1, 1]."""
         return np.asarray(self._ppo.predict(states, deterministic=True)[0], dtype=np.float32)
-
-    @torch.no_grad()
-    def value(self, states: np.ndarray) -> np.ndarray:
-        """V_phi of each state, ``(n, d_s)`` -> ``(n,)``: the baseline of the refiner's advantage weights."""
-        found = self._ppo.policy.predict_values(torch.as_tensor(states, dtype=torch.float32))
-        return found.squeeze(1).numpy()

@@ -118,8 +118,8 @@ class AdapterConfig:
         require_between("adapter.orthogonality", self.orthogonality, 0)
         require_between("adapter.full_share", self.full_share, 0, 1)
         require_between("adapter.uniform_share", self.uniform_share, 0, 1)
-        within = self.full_share + self.uniform_share <= 1
-        require(within, "adapter.uniform_share", self.uniform_share, "choose shares of full and uniform within 1 together")
+        expected = "choose shares of full and uniform within 1 together"
+        require(self.full_share + self.uniform_share <= 1, "adapter.uniform_share", self.uniform_share, expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class PolicyConfig:
             require_positive(f"policy.{name}", getattr(self, name))
         for name in ("rounds", "ppo_width", "ppo_epochs", "width", "blocks", "train_steps", "updates"):
             require_between(f"policy.{name}", getattr(self, name), 1)
-        for name in ("cost_weight", "guidance", "warm_start_updates", "kappa"):
+        for name in ("cost_weight", "guidance", "warm_start_updates", "proposals", "kappa"):
             require_between(f"policy.{name}", getattr(self, name), 0)
         for name in ("eta", "condition_dropout"):
             require_between(f"policy.{name}", getattr(self, name), 0, 1)

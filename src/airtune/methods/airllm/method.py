@@ -15,7 +15,7 @@ from typing import Any
 from airtune.adapters import RankVector, export_peft
 from airtune.ledger import Ledger
 from airtune.links import Link
-from airtune.methods.airllm.allocation import AllocationEnv, Trial
+from airtune.methods.airllm.allocation import AllocationEnv, Trial, decision_budget
 from airtune.methods.airllm.allocators import AirLLM, Allocator, Greedy, Random, Uniform, mean_reward
 from airtune.methods.airllm.building import (
     check_links,
@@ -210,7 +210,8 @@ def learn_surrogate(
     """Measure allocations around the budgets that will be asked for, and learn to predict their losses."""
     config, caps = session.config, trainee.adapter.caps
     full = packer.air_bits(caps)
-    allowed = [min(1.0, link.ergodic_rate_bps() * config.link.deadline_s / full) for link in links]
+    budgets = [decision_budget(link, link.mean_state, config.link.deadline_s, config.link.late_share) for link in links]
+    allowed = [min(1.0, budget / full) for budget in budgets]
     asked = probes(caps, (*SHARES, *allowed), config.policy.measurements, generator(config.seed, "probes"))
     trials: list[Trial] = []
     with session.progress.stage("Measuring losses of allocations", total=len(asked)) as stage:
@@ -234,9 +235,7 @@ def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent, gre
             folder.metric("policy", env_steps=env_steps, reward_mean=reward, refiner_loss=loss)
             stage.advance(note=f"reward {reward:.3f}")
 
-        return train_policy(
-            env, latent, config.policy, greedy.propose, seed=config.seed, on_round=on_round
-        )
+        return train_policy(env, latent, config.policy, greedy.propose, seed=config.seed, on_round=on_round)
 
 
 def send_all(session: Session, rounds: Rounds, allocators: Sequence[Allocator], links: Sequence[Link]) -> list[Row]:

@@ -154,9 +154,7 @@ class RefinedActions(gymnasium.ActionWrapper[np.ndarray, np.ndarray, np.ndarray]
         remember: Transitions kept for the refiner's training.
     """
 
-    def __init__(
-        self, env: AllocationEnv, refiner: Refiner, improver: Improver, *, remember: int = 10_000
-    ) -> None:
+    def __init__(self, env: AllocationEnv, refiner: Refiner, improver: Improver, *, remember: int = 10_000) -> None:
         super().__init__(env)
         self.refiner, self.improver, self.remember = refiner, improver, remember
         self.replay: list[Transition] = []
