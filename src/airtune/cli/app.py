@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -243,6 +244,8 @@ def _parsed(settings: list[str] | None) -> dict[str, object]:
 
 def _quieten() -> None:
     """Nothing on the screen but what airtune says; two thread pools do not spin against each other."""
+    if not sys.warnoptions:  # python -W still shows them
+        warnings.simplefilter("ignore")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

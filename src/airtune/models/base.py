@@ -11,9 +11,13 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import PickleError
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import logging as hub_logging
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -30,10 +34,18 @@ from airtune.models.anatomy import FAMILIES, Site, find_sites
 
 EMBEDDED = "minilm"
 """Name of the model that comes from the package index: all-MiniLM-L6-v2, a 6-layer BERT."""
+ENCODERS = ("bert", "roberta", "xlm-roberta")
+"""Families whose tokens see those behind them, unless their configuration says that they decode."""
 HEADS = ("classifier", "score")
 """Where sequence-classification models keep the head that is trained anew for each task."""
 
 Kind = Literal["classify", "text"]
+
+_LOADERS_ERRORS = (
+    *(OSError, ValueError, KeyError, ImportError, RuntimeError, EOFError),
+    *(SafetensorError, PickleError, StrictDataclassError),
+)
+"""What the loaders raise for files that are missing, torn or contradict each other."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,8 @@ def load_base(
         seed: Draws the new head.
 
     Raises:
-        ModelError: nothing loads under that name, the architecture is not known, or the device cannot be used.
+        ModelError: nothing loads under that name, weights or tokenizer are not whole, the architecture is not known or
+            not one for `kind`, or the device cannot be used.
     """
     source = _source(name)
     with _quiet(), _as_model_error(name):
@@ -95,27 +108,60 @@ def load_base(
             f"{name} is a {config.model_type!r} model, whose projections airtune does not know; "
             f"looked for one of {', '.join(sorted(FAMILIES))}; add a row to airtune.models.FAMILIES"
         )
+    if kind == "text" and config.model_type in ENCODERS and not config.is_decoder:
+        raise ModelError(
+            f"{name} is a {config.model_type!r} encoder, which sees the tokens it is to predict; "
+            "choose a decoder such as OPT, GPT-2 or Llama for a text task"
+        )
     tokenizer_sha256 = _tokenizer_hash(tokenizer)
-    head: tuple[str, ...] = ()
     with _quiet(), _as_model_error(name), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if kind == "classify":
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                source, num_labels=labels, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-            named = {n for n, _ in model.named_parameters()}
-            fresh = named & {str(key) for key in report["missing_keys"]}
-            head = tuple(sorted(fresh | {n for n in named if n.split(".")[0] in HEADS}))
-        else:
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
+        model, drawn = _load_model(source, kind, labels)
+    head = _head(name, kind, model, drawn)
+    _give_padding(name, model, tokenizer)
     _move(model, device)
     model.eval().requires_grad_(False)
     sites = find_sites(model)
     transposed = isinstance(model.get_submodule(sites[0].path), Conv1D)
     return BaseModel(name, kind, model, tokenizer, sites, head, weights_hash(model, head), tokenizer_sha256, transposed)
+
+
+def _load_model(source: str, kind: Kind, labels: int) -> tuple[PreTrainedModel, set[str]]:
+    """The model, and the names of the parameters that its files lack or hold in another shape: those were drawn."""
+    chosen: Any = AutoModelForSequenceClassification if kind == "classify" else AutoModelForCausalLM
+    options = {"num_labels": labels} if kind == "classify" else {}
+    model, report = chosen.from_pretrained(
+        source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    mismatched = {str(entry[0]) for entry in report["mismatched_keys"]}
+    named = {name for name, _ in model.named_parameters()}
+    return model, named & (mismatched | {str(key) for key in report["missing_keys"]})
+
+
+def _head(name: str, kind: Kind, model: PreTrainedModel, drawn: set[str]) -> tuple[str, ...]:
+    """The parameters that a task trains: a classifier's head, and its pooler where the files have none."""
+    top = {n for n, _ in model.named_parameters() if n.split(".")[0] in HEADS} if kind == "classify" else set()
+    fresh = {n for n in drawn if kind == "classify" and ".pooler." in n}
+    if lacking := sorted(drawn - top - fresh):
+        raise ModelError(
+            f"the weights of {name} lack {lacking[0]} in the shape of its configuration ({len(lacking)} such); "
+            "get the whole model again, or one made for this kind of task"
+        )
+    return tuple(sorted(top | fresh))
+
+
+def _give_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check the tokenizer against the model, and let the end pad where nothing else does."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    embeddings: Any = model.get_input_embeddings()
+    ids, rows = tokenizer.get_vocab().values(), int(embeddings.weight.shape[0])
+    if tokenizer.pad_token_id is None or len(ids) <= len(tokenizer.all_special_ids) or max(ids) >= rows:
+        raise ModelError(
+            f"the tokenizer of {name} has {len(ids)} tokens, padding {tokenizer.pad_token!r}, for {rows} embeddings; "
+            "expected words, a padding or end token, and no more tokens than embeddings; add the model's own tokenizer"
+        )
+    model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def _move(model: PreTrainedModel, device: str | torch.device) -> None:
@@ -165,7 +211,7 @@ def _source(name: str) -> str:
 def _as_model_error(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except _LOADERS_ERRORS as error:
         reason = str(error).strip().splitlines()
         raise ModelError(
             f"no model could be loaded as {name!r} ({reason[0] if reason else type(error).__name__}); "
@@ -175,13 +221,16 @@ def _as_model_error(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the loader's own bars and key reports off the screen."""
+    """Keep the loaders' own bars, key reports and retries off the screen."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    hub_verbosity = hub_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
+        hub_logging.set_verbosity(hub_verbosity)
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
