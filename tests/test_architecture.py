@@ -37,6 +37,7 @@ TORCH_FREE = (
     "airtune.transport",
     "airtune.records",
     "airtune.ledger",
+    "airtune.adapters.export",
     "airtune.cli",
 )
 

@@ -12,7 +12,9 @@ from typing import Literal, get_args
 
 from airtune.errors import ConfigError
 
-Quantity = Literal["bits", "seconds", "joules", "flops", "memory_bytes", "loss_evaluations", "messages"]
+Quantity = Literal[
+    "bits", "seconds", "compute_seconds", "joules", "flops", "memory_bytes", "loss_evaluations", "messages"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,31 @@
 """Per-site low-rank adapters: ranks, layers, nested training, export to PEFT.
 
 Reading map: `ranks` counts -> `svd_linear` is one projection (Eq. 2) -> `adapter` is all of them, with the head ->
-`nested` trains so that every prefix works -> `export` writes plain PEFT LoRA.
+`nested` trains so that every prefix works -> `export` writes plain PEFT LoRA. Names load when first used, so that a
+device without torch can still write a payload out as a PEFT adapter.
 """
 
-from airtune.adapters.adapter import Adapter, check_update
-from airtune.adapters.export import export_peft
-from airtune.adapters.nested import RankSampler
-from airtune.adapters.ranks import RankVector, check_sites, rank_caps
-from airtune.adapters.svd_linear import SvdLinear
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airtune.adapters.adapter import Adapter
+    from airtune.adapters.export import export_peft
+    from airtune.adapters.nested import RankSampler
+    from airtune.adapters.ranks import RankVector, check_sites, rank_caps
+    from airtune.adapters.svd_linear import SvdLinear
+
+_HOMES = {
+    "Adapter": "adapter",
+    "RankSampler": "nested",
+    "RankVector": "ranks",
+    "SvdLinear": "svd_linear",
+    "check_sites": "ranks",
+    "export_peft": "export",
+    "rank_caps": "ranks",
+}
 
 __all__ = [
     "Adapter",
@@ -16,7 +33,12 @@ __all__ = [
     "RankVector",
     "SvdLinear",
     "check_sites",
-    "check_update",
     "export_peft",
     "rank_caps",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"airtune.adapters.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'airtune.adapters' has no attribute {name!r}")

@@ -161,7 +161,13 @@ def _reward(run: Run) -> Iterator[Plan]:
         if (rewards := [float(line["reward_mean"]) for line in _metric_lines(run, rival, "reward_mean")])
     ]
     if points:
-        yield _curve("policy_reward", "Reward of the policy", points, ("environment steps", "mean reward"), levels)
+        yield _curve(
+            "policy_reward",
+            "Reward of the policy, as the surrogate predicts it",
+            points,
+            ("environment steps", "mean predicted reward"),
+            levels,
+        )
 
 
 def _training(run: Run) -> Iterator[Plan]:
@@ -202,7 +208,7 @@ def _metric_lines(run: Run, name: str, *keys: str) -> Iterable[dict[str, float]]
 
 
 def _metric_points(run: Run, name: str, x: str, y: str) -> list[tuple[float, float]]:
-    return [(line[x], line[y]) for line in _metric_lines(run, name, x, y)]
+    return sorted({line[x]: line[y] for line in _metric_lines(run, name, x, y)}.items())  # a resumed run repeats some
 
 
 def _plottable(value: object) -> bool:

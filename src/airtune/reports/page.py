@@ -100,7 +100,7 @@ def _measured(run: Run) -> Iterator[tuple[str, str]]:
     yield (
         "Splits",
         "Training, calibration, development and test items are disjoint. Rewards and every search over ranks read "
-        "calibration, tuning reads development; loss and scores in the table are from test, read once.",
+        "calibration, tuning reads development; loss and scores in the table are from test, which no decision reads.",
     )
     scores = (
         ("Score, trained", "The adapter as trained, before quantising, cut to the row's ranks."),
@@ -124,8 +124,8 @@ def _channel(run: Run) -> str:
     blocks, late = sum(run.values("blocks")), sum(run.values("blocks_late"))
     if blocks:
         return (
-            f"The decision saw the block before; {late:,.0f} of {blocks:,.0f} blocks ({100 * late / blocks:.1f}"
-            f"{units.NO_BREAK}%) would have been late."
+            f"The coming block is not known when ranks are decided; {late:,.0f} of {blocks:,.0f} blocks "
+            f"({100 * late / blocks:.1f}{units.NO_BREAK}%) would have been late."
         )
     late_rows = sum(row.late for row in run.rows)
     if run.still and late_rows:

@@ -104,7 +104,7 @@ def amount(value: float, quantity: str) -> str:
     """A ledger amount in the unit of its quantity."""
     if quantity == "bits":
         return bits(value)
-    if quantity == "seconds":
+    if quantity in ("seconds", "compute_seconds"):
         return duration(value) if value >= 60 else seconds(value)
     if quantity in ("flops", "memory_bytes", "joules"):
         return _metric_prefix(value) + {"flops": "flop", "memory_bytes": "B", "joules": "J"}[quantity]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from airtune.errors import ConfigError, DataError, LinkError, ModelError
+from airtune.errors import ConfigError, DataError, LinkError, ModelError, TransportError
 from airtune.records import Progress, RunFolder, Silent
 from airtune.reports import write_report
 from airtune.services.catalog import MethodEntry, method_entry
@@ -29,16 +29,19 @@ def run_method(
     with RunFolder.create(out, config.as_dict()) as folder:
         try:
             return _run(method, entry, config, folder, progress or Silent())
-        except (ConfigError, DataError, LinkError, ModelError):
+        except (ConfigError, DataError, LinkError, ModelError, TransportError):
             folder.take_back(EDGE_LOG)
             raise
 
 
 def resume_method(method: str, *, out: Path, progress: Progress | None = None) -> dict[str, Any]:
-    """Go on with an interrupted run under its recorded settings."""
+    """Go on with an interrupted run under its recorded settings; a finished one is reported again, not repeated."""
     entry = method_entry(method)
-    recorded = RunFolder.open(out).config
-    config = entry.config_from(recorded)
+    found = RunFolder.open(out)
+    if found.finished:
+        write_report(out)
+        return found.read_summary()
+    config = entry.config_from(found.config)
     with RunFolder.resume(out, config.as_dict()) as folder:
         return _run(method, entry, config, folder, progress or Silent())
 

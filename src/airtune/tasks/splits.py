@@ -92,15 +92,16 @@ def assemble(
     of dev. Then rows whose normalised text stands in test leave dev, rows whose text stands in either leave train, and
     calibration is drawn from train. Raises `DataError` where the training rows do not suffice.
     """
+    fixed = np.random.default_rng(0)  # whatever the seed, the same dev and test
     train = tuple(given["train"])
     dev, test = tuple(given.get("dev", ())), tuple(given.get("test", ()))
     if not dev and not test:
-        test, remaining = draw_texts(train, round(SHARES["test"] * len(train)), rng)
-        dev, train = draw_texts(remaining, round(SHARES["dev"] * len(train)), rng)
+        test, remaining = draw_texts(train, round(SHARES["test"] * len(train)), fixed)
+        dev, train = draw_texts(remaining, round(SHARES["dev"] * len(train)), fixed)
     elif not dev:
-        dev, train = draw_texts(train, round(DEV_SHARE * len(train)), rng)
+        dev, train = draw_texts(train, round(DEV_SHARE * len(train)), fixed)
     elif not test:
-        dev, test = draw_texts(dev, len(dev) // 2, rng)
+        dev, test = draw_texts(dev, len(dev) // 2, fixed)
     dev = without_texts_of(dev, test)
     clean = without_texts_of(train, dev, test)
     calibration, rest = _calibration(name, clean, sizes.calibration, rng)

@@ -19,6 +19,8 @@ from airtune.links import ChannelState, Link
 from airtune.methods.airllm.encoding import decode
 from airtune.tasks import Complexity
 
+GOLDEN = 0.6180339887498949
+"""Multiples of the golden ratio, modulo 1, spread evenly whatever their number."""
 OBSERVED = 5.0
 """Largest magnitude of an observation."""
 BitsOf = Callable[[RankVector], int]
@@ -108,7 +110,9 @@ def project(ranks: RankVector, air_bits: BitsOf, budget_bits: int) -> RankVector
         fits = air_bits(RankVector.of(np.floor(middle * wanted))) <= budget_bits
         low, high = (middle, high) if fits else (low, middle)
     kept = np.floor(low * wanted).astype(int)
-    for site in np.argsort(-(low * wanted - kept), kind="stable"):
+    remainders = np.round(low * wanted - kept, 9)
+    spread = np.arange(len(wanted)) * GOLDEN % 1.0  # equal remainders are served all over the model, not from its start
+    for site in np.lexsort((spread, -remainders)):
         if kept[site] < wanted[site]:
             kept[site] += 1
             if air_bits(RankVector.of(kept)) > budget_bits:
@@ -214,11 +218,11 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         ranks = project(asked, self.air_bits, self.budget_bits)
         trial = self.trainee.try_ranks(ranks)
         bits = self.air_bits(ranks)
-        eta = communication_cost(bits, self._link, self.state.channel, self.deadline_s)
+        eta = communication_cost(bits, self._link, self._block, self.deadline_s)
         reward = allocation_reward(trial.loss, eta, self.cost_weight)
         return Executed(asked, ranks, self.air_bits(asked), bits, trial, eta, reward)
 
     def _observe(self, ranks: RankVector) -> None:
-        (channel,) = self._link.observe(self.np_random)
+        channel, self._block = self._link.observe(self.np_random, 2)  # seen before deciding; met when sending
         complexity = self.complexities[self.np_random.integers(len(self.complexities))]
         self.state = AllocationState(channel, complexity, ranks)

@@ -24,18 +24,15 @@ RATE_TIMES_WIDTH = 0.768
 """Adam's best rate falls as 1 / width (Yang et al. 2203.03466): 2e-3 at MiniLM's 384, 3.75e-4 at OPT-1.3B's 2048."""
 
 
-CALIBRATION_POOL = 512
-"""Items that `tasks` sets aside for calibration unless asked for more; a seed draws its own out of them."""
-
-
 def open_task(config: AirLLMConfig) -> Task:
-    """Load the task by its settings; its parts are the same for every seed. Raises `DataError`."""
+    """Load the task by its settings; a seed redraws calibration alone. Raises `DataError`."""
     task = config.task
     return load_task(
         task.name,
         data=Path(task.data).expanduser() if task.data else None,
         columns=Columns(text=task.text_column, label=task.label_column),
-        sizes=Sizes(calibration=task.calibration_items if task.calibration_items > CALIBRATION_POOL else None),
+        sizes=Sizes(calibration=task.calibration_items),
+        seed=config.seed,
     )
 
 

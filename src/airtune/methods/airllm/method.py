@@ -36,7 +36,7 @@ from airtune.methods.airllm.rounds import Rounds, Row, notes_on
 from airtune.methods.airllm.surrogate import LossSurrogate, held_out_error, probes
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import FitPlan, Score, Step, head_only, score
-from airtune.records import Measurements, Progress, RunFolder, generator, write_bytes
+from airtune.records import Measurements, Progress, RunFolder, generator, seed_for, write_bytes
 from airtune.transport import Transport
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
@@ -54,7 +54,7 @@ class Session:
     config: AirLLMConfig
     folder: RunFolder
     progress: Progress
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Ledger
     stage_s: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -62,7 +62,8 @@ class Session:
         begun = time.perf_counter()
         yield
         self.stage_s[stage] = time.perf_counter() - begun
-        self.ledger.book("seconds", self.stage_s[stage], role="cloud", what=f"compute: {stage}")
+        self.ledger.book("compute_seconds", self.stage_s[stage], role="cloud", what=stage)
+        self.folder.write_ledger(self.ledger)
 
 
 def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Progress) -> dict[str, Any]:
@@ -72,7 +73,9 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
         folder: Takes everything; a resumed one repeats no training step and no loss measurement.
         edge: Reaches a role made by `edge_role` from the same settings.
     """
-    session = Session(config, folder, progress)
+    begun = time.perf_counter()
+    session = Session(config, folder, progress, folder.read_ledger())  # costs from before an interruption count
+    earlier_s = session.ledger.total("compute_seconds")
     with session.timed("load"), progress.stage("Loading model and task"):
         reader = open_reader(config)
         parts = parts_of(config, reader)
@@ -104,11 +107,10 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
     with session.timed("policy"):
         env = new_env(config, surrogate, packer, caps, links, parts)
         policy = learn_policy(session, env, CoarseLatent.of(trainee.adapter.sites), greedy)  # Algorithm 1
-    uniform, random = Uniform(caps), Random(caps, generator(config.seed, "random"))
-    for rival in (uniform, random):
+    for rival in (Uniform(caps), Random(caps, generator(config.seed, "random", "reward"))):
         folder.metric(rival.name, reward_mean=mean_reward(env, rival, episodes=RIVAL_EPISODES, seed=config.seed))
 
-    allocators: list[Allocator] = [uniform, random, greedy, policy]
+    allocators: list[Allocator] = [Uniform(caps), Random(caps, generator(config.seed, "random")), greedy, policy]
     rounds = Rounds(
         trainee,
         packer,
@@ -119,18 +121,20 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
         deadline_s=config.link.deadline_s,
         cost_weight=config.policy.cost_weight,
         late_share=config.link.late_share,
+        run_id=seed_for(config.seed, str(folder.path.resolve()), str(config)),
     )
     with session.timed("rounds"):
         rows = send_all(session, rounds, allocators, links)  # Eq. 7, and over the air
 
-    session.ledger.book("loss_evaluations", trainee.measured, role="cloud", what="calibration losses measured")
+    new_losses = trainee.measured - session.ledger.total("loss_evaluations")
+    session.ledger.book("loss_evaluations", new_losses, role="cloud", what="calibration")
     summary = {
         "method": "airllm",
         "mode": config.mode,
         "seed": config.seed,
         "model": config.model.name,
         "task": config.task.name,
-        "wall_s": sum(session.stage_s.values()),
+        "wall_s": earlier_s + time.perf_counter() - begun,
         "stage_s": session.stage_s,
         "versions": folder.versions,
         "sites": [
@@ -250,5 +254,6 @@ def send_all(session: Session, rounds: Rounds, allocators: Sequence[Allocator], 
                 if allocator.name == "airllm" and link is links[-1]:
                     write_bytes(folder.payload, payload.data)
                 rows.append(row)
+                folder.write_ledger(session.ledger)
                 stage.advance(note=f"{allocator.name} at {link.snr_db:g} dB: {row.air_bits / 1e3:.1f} kbit")
     return rows

@@ -28,12 +28,12 @@ SMALLEST_SPREAD = 1e-6
 def advantage_weights(reward: Tensor, baseline: Tensor, kappa: float) -> Tensor:
     """exp(kappa z), z = advantage - its mean, over its standard deviation in the batch, kept within 1/10 and 10.
 
-    The advantage is reward - V(s). Without the baseline an action would weigh more because its channel happened to be
-    good; with it, only because it did better than that channel lets one expect.
+    The advantage is reward - baseline. Without the baseline an action would weigh more because its channel happened to
+    be good; with it, only because it did better than that channel lets one expect.
 
     Args:
-        reward: R_t ``(batch,)`` (Eq. 10).
-        baseline: V(s_t) ``(batch,)``.
+        reward: Of the action to be learned ``(batch,)`` (Eq. 10).
+        baseline: What the same state lets one expect ``(batch,)``: V(s), or the reward of uniform ranks.
         kappa: 0 weighs all samples alike.
 
     Returns:

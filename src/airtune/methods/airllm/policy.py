@@ -5,7 +5,9 @@ Knows the environment and its two learners; not what stands behind the environme
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -62,7 +64,7 @@ def train_policy(
     """
     state_size = int(env.observation_space.shape[0])  # type: ignore[index]
     refiner = new_refiner(latent, state_size, config, seed)
-    with torch.random.fork_rng(devices=[]):  # stable-baselines3 seeds and draws from torch's global generator
+    with _global_generators_kept():  # stable-baselines3 seeds and draws from them
         rng = generator(seed, "replay")
         refiner.warm_start(state_size, updates=config.warm_start_updates, batch=256, rng=rng)
         improver = Improver(env.caps, [latent.layer_of, latent.kind_of], expert, proposals=config.proposals)
@@ -88,3 +90,15 @@ def train_policy(
             reward = float(np.mean([transition.reward for transition in latest]))
             on_round((round + 1) * config.env_steps, reward, loss)
     return AirLLM(env.caps, coarse, refiner, seed)
+
+
+@contextmanager
+def _global_generators_kept() -> Iterator[None]:
+    """Give Python's, NumPy's and torch's global generators back as they were."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - kept, not used
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002

@@ -25,9 +25,10 @@ from airtune.methods.airllm.objective import advantage_weights, hybrid_loss
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """What Algorithm 1 stores: s, the raw latent a^out, coarse, refined and executed action, R, s'; and what to learn.
+    """What Algorithm 1 stores: s, the latent a^out, coarse, refined and executed action, R, s'; and what to learn.
 
-    All actions are on the normalised scale [-1, 1]; the raw latent may lie outside.
+    All actions are on the normalised scale [-1, 1]. The latent is the one executed, clipped to the action space; the
+    raw one that PPO's ratio needs is in PPO's own rollout buffer.
     """
 
     state: np.ndarray

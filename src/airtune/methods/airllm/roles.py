@@ -82,9 +82,9 @@ class EdgeRole:
             raise PayloadError(
                 f"the adapter in use is {self._applied[:12] or 'none'}, not {str(asked)[:12]}; send that one first"
             )
-        found = score(self._base.model, self._test)
+        found = score(self._base.model, self._test, keep_logits=PROBE_ITEMS)
         header: dict[str, JSON] = {"score": found.metric, "loss": found.loss, "items": len(self._test)}
-        return message.reply("score", header, found.logits[:PROBE_ITEMS].astype("<f4").tobytes())
+        return message.reply("score", header, found.logits.astype("<f4").tobytes())
 
 
 def check_edge(edge: Transport, base: BaseModel, test: Items) -> None:
@@ -107,7 +107,7 @@ def _identity(base: BaseModel, test: Items) -> dict[str, JSON]:
     return {"base_model": base.sha256, "tokenizer": base.tokenizer_sha256, "test_set": test.sha256}
 
 
-def adapter_message(payload: Payload, round: int) -> Message:
+def adapter_message(payload: Payload, round: int | str) -> Message:
     """The message that delivers a payload; its overhead on the air is `adapter_overhead_bits`."""
     header: dict[str, JSON] = {"payload_sha256": payload.sha256}
     return Message("adapter", message_id("adapter", header, payload.data, round), header, payload.data)
@@ -118,7 +118,7 @@ def adapter_overhead_bits() -> int:
     return air_overhead_bits("adapter", {"payload_sha256": "0" * 64})
 
 
-def ask_score(edge: Transport, payload: Payload, round: int, *, logits: int) -> tuple[float, float, np.ndarray]:
+def ask_score(edge: Transport, payload: Payload, round: int | str, *, logits: int) -> tuple[float, float, np.ndarray]:
     """The edge's metric and loss under a payload it has applied, and its probe logits, `logits` numbers in a row.
 
     Raises:

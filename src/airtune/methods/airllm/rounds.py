@@ -23,7 +23,7 @@ from airtune.methods.airllm.allocation import (
     decision_budget,
     project,
 )
-from airtune.methods.airllm.allocators import Allocator
+from airtune.methods.airllm.allocators import Allocator, Greedy
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.roles import PROBE_ITEMS, adapter_message, ask_score
 from airtune.methods.airllm.trainee import Trainee
@@ -84,6 +84,7 @@ class Rounds:
         edge: Reaches the device.
         complexity: H and rho of the task, part of every state.
         cost_weight: lambda of Eq. 10.
+        run_id: Tells this run's messages from another's to the same edge, which answers a repeated message from memory.
         late_share: Under fading, the share of blocks that may be late; 0 trusts the last block seen.
     """
 
@@ -99,6 +100,7 @@ class Rounds:
         deadline_s: float,
         cost_weight: float,
         late_share: float,
+        run_id: int,
     ) -> None:
         self._trainee, self._packer, self._edge, self._ledger = trainee, packer, edge, ledger
         self._complexity, self._metric = complexity, metric
@@ -106,7 +108,7 @@ class Rounds:
         self._held = RankVector(tuple(cap // 2 for cap in trainee.adapter.caps.ranks))
         self._scored: dict[str, tuple[Score, float, float, np.ndarray]] = {}
         self._trained: dict[RankVector, Score] = {}
-        self._number = 0
+        self._run_id, self._number = run_id, 0
 
     def run(self, allocator: Allocator, link: Link, rng: np.random.Generator) -> tuple[Row, Payload]:
         """One round over `link`; under fading, late deliveries are then counted over further blocks."""
@@ -115,7 +117,7 @@ class Rounds:
         trial = self._trainee.try_ranks(ranks)
         payload = self._packer.encode(ranks)
         air = OverTheAir(self._edge, link, self._ledger, "cloud", lambda: block)
-        _, sent = air.send(adapter_message(payload, self._number), round=self._number)
+        _, sent = air.send(adapter_message(payload, self._name), round=self._number)
         eta = communication_cost(sent.air_bits, link, block, self._deadline_s)
         cloud, edge_score, _, edge_logits = self._score(payload)
         blocks, late = self._count_late(allocator, link, rng) if link.fades else (None, None)
@@ -141,24 +143,37 @@ class Rounds:
             score_cloud=cloud.metric,
             score_edge=edge_score,
             payload_sha256=payload.sha256,
-            max_abs_logit_diff=float(np.abs(cloud.logits[:PROBE_ITEMS].ravel() - edge_logits).max()),
+            max_abs_logit_diff=float(np.abs(cloud.logits.ravel() - edge_logits).max()),
             blocks=blocks,
             blocks_late=late,
         )
         return row, payload
 
-    def _decide(self, allocator: Allocator, link: Link, seen: ChannelState) -> tuple[RankVector, RankVector]:
-        """What an allocator asks for on what it has seen, and that projected onto the deadline."""
+    @property
+    def _name(self) -> str:
+        """Names this round of this run, to an edge that may have served others."""
+        return f"{self._run_id:x}.{self._number}"
+
+    def _decide(
+        self, allocator: Allocator, link: Link, seen: ChannelState, *, measure: bool = True
+    ) -> tuple[RankVector, RankVector]:
+        """What an allocator asks for on what it has seen, and that projected onto the deadline.
+
+        Without `measure`, greedy stops at its proposal: 200 blocks of different rates would be 200 searches.
+        """
         least = self._packer.air_bits(RankVector((0,) * len(self._trainee.adapter.sites)))
         budget = decision_budget(link, seen, self._deadline_s, self._late_share, least_bits=least)
-        asked = allocator.decide(AllocationState(seen, self._complexity, self._held), budget)
+        if isinstance(allocator, Greedy) and not measure:
+            asked = allocator.propose(budget)
+        else:
+            asked = allocator.decide(AllocationState(seen, self._complexity, self._held), budget)
         return asked, project(asked, self._packer.air_bits, budget)
 
     def _count_late(self, allocator: Allocator, link: Link, rng: np.random.Generator) -> tuple[int, int]:
         states = link.observe(rng, COUNTED_BLOCKS + 1)
         late = 0
         for seen, realised in itertools.pairwise(states):
-            _, ranks = self._decide(allocator, link, seen)
+            _, ranks = self._decide(allocator, link, seen, measure=False)
             late += link.airtime_s(self._packer.air_bits(ranks), realised) > self._deadline_s
         return COUNTED_BLOCKS, late
 
@@ -167,14 +182,14 @@ class Rounds:
             adapter, decoded = self._trainee.adapter, self._packer.decode(payload)
             with self._trainee.borrowed():
                 adapter.load(decoded.factors, decoded.dense)
-                cloud = score(adapter.base.model, self._trainee.parts.test)
+                cloud = score(adapter.base.model, self._trainee.parts.test, keep_logits=PROBE_ITEMS)
             probe = cloud.logits[:PROBE_ITEMS].size
-            self._scored[payload.sha256] = (cloud, *ask_score(self._edge, payload, self._number, logits=probe))
+            self._scored[payload.sha256] = (cloud, *ask_score(self._edge, payload, self._name, logits=probe))
         return self._scored[payload.sha256]
 
     def _score_trained(self, ranks: RankVector) -> Score:
         if ranks not in self._trained:
-            self._trained[ranks] = self._trainee.score(ranks, self._trainee.parts.test)
+            self._trained[ranks] = self._trainee.score(ranks, self._trainee.parts.test, keep_logits=0)
         return self._trained[ranks]
 
 

@@ -1,6 +1,6 @@
 """A reward surrogate: predicts the loss of an allocation from measured ones, so that a policy trains by the thousand.
 
-It proposes and never reports: no number a run prints comes from it. Knows ranks and losses; not models or links.
+It proposes: no row of a result comes from it. Knows ranks and losses; not models or links.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Knows losses; not bits, links or policies.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,8 +40,8 @@ class Trainee:
     def __init__(self, adapter: Adapter, parts: Parts, measurements: Measurements) -> None:
         self.adapter, self.parts = adapter, parts
         self._measurements = measurements
-        self.measured = 0
-        """Losses measured by this process; those remembered from before an interruption are not counted again."""
+        self.identity = ""
+        """SHA-256 of the trained adapter and the calibration items, once trained: what measured losses are of."""
         self.factors: dict[str, Factors] = {}
         """P, lam, Q of every site, all directions, once trained."""
         self.dense: dict[str, np.ndarray] = {}
@@ -86,8 +87,23 @@ class Trainee:
                 _save(checkpoint, parameters, optimiser, done)
             on_step(step)
         self.factors = self.adapter.factors()
-        self.dense = {name: value.copy() for name, value in self.adapter.dense().items()}  # not the live parameters
+        self.dense = self.adapter.dense()
+        self.identity = self._identity()
         self.adapter.load(self.factors, self.dense)  # unit rows, norms in lam: measured as it is sent
+
+    @property
+    def measured(self) -> int:
+        """Losses measured for this run, before an interruption too."""
+        return len(self._measurements)
+
+    def _identity(self) -> str:
+        digest = hashlib.sha256(self.parts.calibration.sha256.encode())
+        for site in self.factors.values():
+            for values in (site.p, site.lam, site.q):
+                digest.update(np.ascontiguousarray(values).data)
+        for value in self.dense.values():
+            digest.update(value.data)
+        return digest.hexdigest()
 
     def try_ranks(self, ranks: RankVector) -> Trial:
         """U(r): the calibration loss under these ranks, dropout off, the same items every time.
@@ -95,17 +111,16 @@ class Trainee:
         Raises:
             ModelError: the loss is not finite.
         """
-        question = {"ranks": list(ranks.ranks)}
+        question = {"of": self.identity, "ranks": list(ranks.ranks)}
         return Trial(ranks, self._measurements.measure(question, lambda: self._measure(ranks)))
 
     def _measure(self, ranks: RankVector) -> float:
-        loss = self.score(ranks, self.parts.calibration).loss
+        loss = self.score(ranks, self.parts.calibration, keep_logits=0).loss
         if not math.isfinite(loss):
             raise ModelError(
                 f"the calibration loss under ranks {list(ranks.ranks)[:8]}... is {loss}; expected a finite number; "
                 "train with a lower learning rate"
             )
-        self.measured += 1
         return loss
 
     @contextmanager
@@ -116,10 +131,10 @@ class Trainee:
         finally:
             self.adapter.load(self.factors, self.dense)
 
-    def score(self, ranks: RankVector, items: Items) -> Score:
-        """Score the trained adapter, unquantised, cut to these ranks."""
+    def score(self, ranks: RankVector, items: Items, *, keep_logits: int | None = None) -> Score:
+        """Score the trained adapter, unquantised, cut to these ranks; `keep_logits` as in `models.score`."""
         self.adapter.set_ranks(ranks)
-        return score(self.adapter.base.model, items)
+        return score(self.adapter.base.model, items, keep_logits=keep_logits)
 
 
 def _save(path: Path, parameters: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer, done: int) -> None:
