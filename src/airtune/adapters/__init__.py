@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airtune.adapters.adapter import Adapter
+    from airtune.adapters.adapter import Adapter, check_update
     from airtune.adapters.export import export_peft
     from airtune.adapters.nested import RankSampler
     from airtune.adapters.ranks import RankVector, check_sites, rank_caps
@@ -23,6 +23,7 @@ _HOMES = {
     "RankVector": "ranks",
     "SvdLinear": "svd_linear",
     "check_sites": "ranks",
+    "check_update": "adapter",
     "export_peft": "export",
     "rank_caps": "ranks",
 }
@@ -33,6 +34,7 @@ __all__ = [
     "RankVector",
     "SvdLinear",
     "check_sites",
+    "check_update",
     "export_peft",
     "rank_caps",
 ]
