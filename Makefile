@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test check format clean
 
 demo: $(INSTALLED) ## run (or go on with) the main job, print the result table, name the report page
-	if [ -f runs/demo/config.toml ] && [ ! -f runs/demo/summary.json ]; then \
+	@if [ -f runs/demo/config.toml ] && [ ! -f runs/demo/summary.json ]; then \
 		HF_HUB_OFFLINE=1 $(BIN)/airtune run airllm --out runs/demo --resume; \
 	else \
 		rm -rf runs/demo && HF_HUB_OFFLINE=1 $(BIN)/airtune run airllm --preset demo --out runs/demo; \

@@ -215,12 +215,7 @@ def test_a_run_that_is_refused_before_it_begins_leaves_its_folder_free(settings,
     with pytest.raises(ModelError, match=r"holds no config\.json"):
         airtune.run("airllm", preset="tiny", overrides=settings | nobody | {"model.name": "./nowhere"}, out=out)
     assert not list(out.iterdir())
-    assert run_here(settings, out)["rows"]  # the same folder, once the name is mended
-
-
-def test_a_run_without_its_edge_can_be_resumed(settings, tmp_path):
-    out = tmp_path / "run"
-    nobody = settings | {"edge.url": "http://127.0.0.1:9"}
     with pytest.raises(TransportError, match=r"no connection to http://127\.0\.0\.1:9 after 2 attempts"):
-        airtune.run("airllm", preset="tiny", overrides=nobody, out=out)
-    assert [entry.name for entry in out.iterdir()] == ["config.toml"]
+        airtune.run("airllm", preset="tiny", overrides=settings | nobody, out=out)
+    assert not list(out.iterdir())
+    assert run_here(settings, out)["rows"]  # the same folder, once name and edge are mended

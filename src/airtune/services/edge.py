@@ -109,7 +109,7 @@ class EdgeProcess:
             watchdog.cancel()
         self._process.wait()
         raise TransportError(
-            f"the edge process ended before it was ready ({self._last_words()}); mend that and go on by --resume"
+            f"the edge process ended before it was ready ({self._last_words()}); mend that and run again"
         )
 
     def _ended(self, within_s: float) -> bool:

@@ -102,12 +102,11 @@ def test_a_resumed_run_ends_as_an_unbroken_one_and_repeats_nothing(
     with pytest.raises(Killed):
         run_here(settings | LONGER, tmp_path / "run", progress=KillsAt(stage, after))
     assert not (tmp_path / "run" / "summary.json").exists()
-    known = measured(tmp_path / "run") if (tmp_path / "run" / "measurements.jsonl").exists() else []
     found = run_here(settings | LONGER, tmp_path / "run", resume=True)
     assert outcome(found) == outcome(summary_of(unbroken))
     assert len(set(measured(tmp_path / "run"))) == len(measured(tmp_path / "run"))
     assert set(measured(tmp_path / "run")) == set(measured(unbroken))
-    assert evaluations(tmp_path / "run") == len(measured(unbroken)) - len(known)
+    assert evaluations(tmp_path / "run") == evaluations(unbroken) == len(measured(unbroken))
 
 
 def test_a_resumed_run_takes_no_step_twice(settings, tmp_path, monkeypatch):
@@ -262,14 +261,15 @@ def test_a_device_that_is_not_there_is_one_clear_line(settings, tmp_path, device
 
 
 def test_training_that_diverges_is_one_clear_line(settings, tmp_path):
-    line = refused(settings | {"adapter.learning_rate": "1e30"}, tmp_path / "run", ModelError)
-    assert "training loss is nan" in line
+    with pytest.raises(ModelError, match=r"training loss is nan at step 1 .* lower the learning rate"):
+        run_here(settings | {"adapter.learning_rate": "1e30"}, tmp_path / "adapter")
+    assert not (tmp_path / "adapter" / "checkpoint.safetensors").exists()
     with pytest.raises(ConfigError, match=r"PPO diverged: .* lower policy\.ppo_learning_rate"):
         run_here(settings | {"policy.ppo_learning_rate": "1e30"}, tmp_path / "policy")
     assert not (tmp_path / "policy" / "summary.json").exists()
 
 
-@pytest.mark.parametrize("changed", [{"seed": "1"}, {"task.test_items": "10"}, {"model.max_length": "5"}])
+@pytest.mark.parametrize("changed", [{"task.test_items": "10"}, {"model.max_length": "5"}])
 def test_an_edge_with_another_test_set_is_refused_before_training(settings, tmp_path, changed):
     edge = Loopback(edge_role(config_of(settings | changed)))
     with pytest.raises(ModelError, match=r"the edge's test set is .*, the cloud's .*; start both with the same"):
@@ -285,6 +285,6 @@ def test_an_edge_with_another_model_is_refused_before_training(settings, tmp_pat
 
 
 def test_a_copy_of_model_and_data_elsewhere_is_the_same_edge(settings, tmp_path):
-    copy = classify_settings(tmp_path / "copy")
+    copy = classify_settings(tmp_path / "copy") | {"seed": "5"}  # which draws other things, not the test set
     assert copy["task.data"] != settings["task.data"]
     assert run_here(settings, tmp_path / "run", edge=Loopback(edge_role(config_of(copy))))["rows"]
