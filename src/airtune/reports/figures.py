@@ -115,14 +115,13 @@ def _airtime(run: Run) -> Iterator[Plan]:
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
         draw_lines(axes, run, shown, theme, lambda row: row.snr_db, "airtime_s", unit)
-        axes.set_ylim(bottom=0)
         if len(set(deadlines.values())) == 1:
             deadline = next(iter(deadlines.values())) or 0.0
             draw_levels(axes, [Level(f"deadline\n{unit.quantity(deadline)}", deadline)], unit, theme, keep=True)
         elif deadlines:
             times = [(time or 0.0) / unit.factor for time in deadlines.values()]
             axes.plot(list(deadlines), times, color=theme.ink, linewidth=1.2, linestyle="--", label="deadline")
-        axes.set_ylim(top=axes.get_ylim()[1] * 1.06)
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.06)  # last: fixed limits do not grow with what is drawn
         axes.set_xticks(list(run.snrs_db))
         axes.set(xlabel="SNR, dB", ylabel=f"airtime, {unit.name}")
         put_legend(figure, axes)

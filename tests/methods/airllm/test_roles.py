@@ -188,8 +188,6 @@ def bad(cloud, folder) -> dict[str, Payload]:
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_refused_adapter_leaves_the_one_in_use(edge, cloud, bad, name):
-    with pytest.raises(PayloadError):  # before any is in use, too
-        edge.request(adapter_message(bad[name], 0))
     payload = cloud.payload(3)
     edge.request(adapter_message(payload, 1))
     before = asked(edge, payload, 2)
@@ -204,6 +202,16 @@ def test_a_refused_adapter_leaves_the_one_in_use(edge, cloud, bad, name):
     assert np.array_equal(after[2], before[2])
     with pytest.raises(PayloadError, match="send that one first"):
         asked(edge, bad[name], 5)
+
+
+def test_refusals_do_not_stand_in_the_way_of_what_follows(edge, cloud, bad):
+    for number, payload in enumerate(bad.values()):
+        with pytest.raises(PayloadError):
+            edge.request(adapter_message(payload, number))
+    with pytest.raises(PayloadError, match="the adapter in use is none"):
+        asked(edge, cloud.payload(2))
+    edge.request(adapter_message(cloud.payload(2), 99))
+    assert_scores(asked(edge, cloud.payload(2)), cloud.score(cloud.payload(2)))
 
 
 def test_a_manifest_of_another_payload_is_refused(edge, cloud):
