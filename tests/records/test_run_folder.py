@@ -219,8 +219,8 @@ def test_resume_under_other_settings_is_refused_and_names_them(path: Path, chang
 def test_the_same_settings_in_another_spelling_are_the_same(path: Path):
     with RunFolder.create(path, {"deadline_s": 1.0, "x": math.nan, "y": (1, 2)}):
         pass
-    with RunFolder.resume(path, {"y": [1, 2.0], "x": math.nan, "deadline_s": 1, "z": None}):
-        pass
+    with RunFolder.resume(path, {"y": [1, 2.0], "x": math.nan, "deadline_s": 1, "z": None}) as run:
+        assert run.config["deadline_s"] == 1.0
 
 
 def test_software_that_changed_is_recorded_on_resume(path: Path, monkeypatch: pytest.MonkeyPatch):
