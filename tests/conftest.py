@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch loads: sums split over more threads round differently
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from airtune.methods.airllm.building import edge_role
 from airtune.methods.airllm.config import AirLLMConfig, load_config
 from airtune.methods.airllm.method import run
@@ -71,20 +69,12 @@ def run_here(
     progress: Progress | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Run the method in this process, with an edge of its own behind a `Loopback` unless one is given.
-
-    On one thread, as the command line is run here: sums split over more threads round differently.
-    """
+    """Run the method in this process, with an edge of its own behind a `Loopback` unless one is given."""
     config = config_of(settings)
     start = RunFolder.resume if resume else RunFolder.create
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with start(out, config.as_dict()) as folder:
-            run(config, folder, edge or Loopback(edge_role(config)), progress or Silent())
-            return folder.read_summary()
-    finally:
-        torch.set_num_threads(threads)
+    with start(out, config.as_dict()) as folder:
+        run(config, folder, edge or Loopback(edge_role(config)), progress or Silent())
+        return folder.read_summary()
 
 
 def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
