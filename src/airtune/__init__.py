@@ -52,7 +52,7 @@ __all__ = [
 def run(
     method: str,
     *,
-    preset: str = "demo",
+    preset: str = "",
     overrides: Mapping[str, object] | None = None,
     out: str | Path,
     resume: bool = False,
@@ -62,7 +62,7 @@ def run(
 
     Args:
         method: `airllm`.
-        preset: `demo` or `tiny`.
+        preset: A file of settings to start from, by name: `demo` where none is given.
         overrides: Settings over the preset, e.g. ``{"model.name": "minilm", "adapter.max_rank": 16}``.
         out: New or empty folder, or with `resume` the folder of an interrupted run, whose recorded settings then hold.
         progress: Whoever watches; nobody by default.
@@ -73,10 +73,10 @@ def run(
     from airtune.services import resume_method, run_method
 
     if resume:
-        if overrides:
-            raise ConfigError("resume goes on under the recorded settings; leave overrides out")
+        if overrides or preset:
+            raise ConfigError("resume goes on under the recorded settings; leave preset and overrides out")
         return resume_method(method, out=Path(out), progress=progress)
-    return run_method(method, preset=preset, overrides=overrides or {}, out=Path(out), progress=progress)
+    return run_method(method, preset=preset or "demo", overrides=overrides or {}, out=Path(out), progress=progress)
 
 
 def report(*runs: str | Path, out: str | Path = "comparison.html") -> Path:

@@ -89,7 +89,7 @@ def run(
     if resume:
         _refuse_settings("--resume goes on under", preset, overrides)
     summary = airtune.run(
-        method, preset=preset or "demo", overrides=overrides, out=out, resume=resume, progress=Bars(console)
+        method, preset=preset, overrides=overrides, out=out, resume=resume, progress=Bars(console)
     )
     console.print(result_table(out))
     for note in summary["notes"]:

@@ -12,7 +12,7 @@ from airtune.errors import PayloadError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factors:
-    """The update P diag(lam) Q of one site (Eq. 2), directions in decreasing importance.
+    """The update P diag(lam) Q of one site (Eq. 2), directions in the order they are to be kept.
 
     Args:
         p: P, shape (out, r).

@@ -68,11 +68,22 @@ def headline(run: Run) -> str:
             f"No row that arrived in time is within {_margin(run)} of the unconstrained adapter ({_text(run, goal)}). "
             f"The closest: {_sentence(run, _best_scored(run, rows))}."
         )
+    if head_suffices(run):
+        return (
+            f"The head alone scores {_text(run, run.references['head_only'].score)}, within {_margin(run)} of the "
+            f"unconstrained adapter's {_text(run, goal)}: this task cannot rank allocators, and no row is named."
+        )
     return (
         f"{units.bits(_air_bits(best))} on air are enough: {best.allocator} at {units.decibels(best.snr_db)} scores "
         f"{_text(run, _score(run, best))} {PLACE[run.judged]}, within {_margin(run)} of the unconstrained adapter's "
         f"{_text(run, goal)}{_arrival(best)}."
     )
+
+
+def head_suffices(run: Run) -> bool:
+    """Whether a head trained alone is within the margin of the unconstrained adapter: then ranks decide nothing."""
+    goal, head = _unconstrained(run), run.references.get("head_only")
+    return goal is not None and head is not None and sufficient(head.score, goal, run.metric)
 
 
 def remarks(run: Run) -> tuple[str, ...]:
@@ -81,18 +92,13 @@ def remarks(run: Run) -> tuple[str, ...]:
 
 
 def _remarks(run: Run) -> Iterable[str]:
-    goal, head = _unconstrained(run), run.references.get("head_only")
+    goal = _unconstrained(run)
     if goal is not None:
         smallest = smallest_sufficient(run)
         yield f"Smallest row in time and within {_margin(run)}: " + ", ".join(
             f"{name} {units.bits(_air_bits(row))} ({units.decibels(row.snr_db)})" if row else f"{name} none"
             for name, row in smallest.items()
         )
-        if head is not None and sufficient(head.score, goal, run.metric):
-            yield (
-                f"The head alone ({_text(run, head.score)}) is already within {_margin(run)} of the unconstrained "
-                "adapter: this task cannot rank allocators"
-            )
     late = sum(row.late for row in run.rows)
     yield f"{late} of {len(run.rows)} rows {'is' if late == 1 else 'are'} LATE" if late else "No row is late"
     yield "One seed: a reading, not a test of non-inferiority"

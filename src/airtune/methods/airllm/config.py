@@ -171,6 +171,7 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         for name in ("ppo_learning_rate", "ddim_learning_rate", "clip"):
             require_positive(f"policy.{name}", getattr(self, name))
+        require_between("policy.clip", self.clip, 0, 1)
         for name in ("rounds", "ppo_width", "ppo_epochs", "width", "blocks", "train_steps", "updates"):
             require_between(f"policy.{name}", getattr(self, name), 1)
         for name in ("cost_weight", "guidance", "warm_start_updates", "proposals", "kappa"):
