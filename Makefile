@@ -14,7 +14,7 @@ demo: $(INSTALLED) ## run (or go on with) the main job, print the result table, 
 	fi
 
 test: $(INSTALLED) ## run the tests
-	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 check: $(INSTALLED) ## lint, types, room boundaries
 	$(BIN)/ruff check src tests

@@ -137,6 +137,8 @@ def test_the_probe_fits_what_the_features_hold_and_puts_the_head_back(family, tm
     base = load_base(str(save_tiny_model(tmp_path, family, kind="classify")), "classify", labels=2)
     items = sentences(["red", "blue"] * 8, [0, 1] * 8, base.tokenizer, max_length=8)
     before = {name: base.model.get_parameter(name).clone() for name in base.head}
-    found = head_only(base, items, items, items, FitPlan(steps=150, batch_size=8), np.random.default_rng(0))
-    assert found.metric == 1.0
+    other = sentences(["blue", "red", "blue"], [1, 0, 0], base.tokenizer, max_length=8)
+    dev, test = head_only(base, items, other, items, FitPlan(steps=150, batch_size=8), np.random.default_rng(0))
+    assert test.metric == 1.0
+    np.testing.assert_array_equal(dev.hits, [True, True, False])
     assert all(torch.equal(before[name], base.model.get_parameter(name)) for name in base.head)

@@ -63,7 +63,7 @@ def summary() -> dict[str, Any]:
         ],
         "sites": SITES,
         "reference": {
-            "head_only": {"score": 0.8, "loss": 0.55},
+            "head_only": {"score": 0.8, "loss": 0.55, "dev_score": 0.81, "dev_loss": 0.54},
             "unconstrained": {"score": 0.88, "loss": 0.39},
             "base": {"score": 0.5, "loss": 0.7},
         },

@@ -27,6 +27,7 @@ def test_every_cell_is_as_worked_out_by_hand(write_run):
     assert line(text, "random", "0") == "random 0 7 183.4 185.4 1.030 NO, LATE 0.5094 83.7 83.5 83.5"
     assert line(text, "airllm", "10") == "airllm 10 7 310.0 312.0 0.500 yes ★ 0.4012 87.3 87.1 87.1"
     assert line(text, "random", "10") == "random 10 7 429.5 431.5 0.690 yes 0.4305 – – –"
+    assert line(text, "head", "only") == "head only 0.5500 80.0"
 
 
 @pytest.mark.parametrize("fading", [False, True])

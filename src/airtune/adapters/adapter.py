@@ -30,7 +30,7 @@ class Adapter:
         generator: Draws Q's start.
     """
 
-    def __init__(self, base: BaseModel, max_rank: int, *, scale: float = 2.0, generator: torch.Generator) -> None:
+    def __init__(self, base: BaseModel, max_rank: int, *, scale: float = 1.0, generator: torch.Generator) -> None:
         self.base = base
         self.sites: tuple[Site, ...] = base.sites
         self.caps = rank_caps(self.sites, max_rank)

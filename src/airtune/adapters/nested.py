@@ -22,8 +22,8 @@ class RankSampler:
     rank of its own at every site otherwise. k is log-uniform: low ranks, which carry most, are drawn most.
     """
 
-    full: float = 0.3
-    uniform: float = 0.35
+    full: float = 0.5
+    uniform: float = 0.25
 
     def __post_init__(self) -> None:
         if not (self.full >= 0 and self.uniform >= 0 and self.full + self.uniform <= 1):

@@ -88,9 +88,7 @@ def run(
     overrides = _parsed(settings) | {key: value for key, value in named.items() if value != ""}
     if resume:
         _refuse_settings("--resume goes on under", preset, overrides)
-    summary = airtune.run(
-        method, preset=preset, overrides=overrides, out=out, resume=resume, progress=Bars(console)
-    )
+    summary = airtune.run(method, preset=preset, overrides=overrides, out=out, resume=resume, progress=Bars(console))
     console.print(result_table(out))
     for note in summary["notes"]:
         console.print(f"Note: {note}", highlight=False, markup=False)
@@ -243,9 +241,10 @@ def _parsed(settings: list[str] | None) -> dict[str, object]:
 
 
 def _quieten() -> None:
-    """Nothing on the screen but what airtune says; two thread pools do not spin against each other."""
+    """Nothing on the screen but what airtune says; threads wait briefly awake between a step's thousand operations."""
     if not sys.warnoptions:  # python -W still shows them
         warnings.simplefilter("ignore")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:  # asleep they wake too late, spinning for long they starve other processes
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -28,7 +28,8 @@ class FitPlan:
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.06
-    clip_norm: float = 1.0
+    clip_norm: float = 0.3
+    """Largest norm of a step's gradient. Early steps of low-rank factors overshoot at these rates without it."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -24,10 +24,13 @@ LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 """Tried in turn; dev picks."""
 
 
-def head_only(base: BaseModel, train: Items, dev: Items, test: Items, plan: FitPlan, rng: np.random.Generator) -> Score:
-    """Train the head alone for as many steps as the plan has, and score it on test; the head is put back afterwards.
+def head_only(
+    base: BaseModel, train: Items, dev: Items, test: Items, plan: FitPlan, rng: np.random.Generator
+) -> tuple[Score, Score]:
+    """Train the head alone for as many steps as the plan has; return its scores on dev and on test.
 
-    The learning rate is the best of `LEARNING_RATES` on dev, so that the probe is not a strawman.
+    The learning rate is the best of `LEARNING_RATES` on dev, so that the probe is not a strawman: on dev it looks a
+    little better than it is. The head is put back afterwards.
     """
     head = {name: base.model.get_parameter(name) for name in base.head}
     start = {name: parameter.detach().clone() for name, parameter in head.items()}
@@ -37,18 +40,17 @@ def head_only(base: BaseModel, train: Items, dev: Items, test: Items, plan: FitP
         _Features.of(base, module, train, np.unique(np.concatenate(schedule))),
         _Features.of(base, module, dev),
     )
-    best: tuple[float, dict[str, torch.Tensor]] | None = None
+    best: tuple[Score, dict[str, torch.Tensor]] | None = None
     try:
         for rate in LEARNING_RATES:
             _restore(head, start)
             _train(module, head, seen, schedule, rate, plan)
-            with torch.inference_mode():
-                loss = float(functional.cross_entropy(module(on_dev.values).flatten(1), on_dev.classes))
-            if best is None or loss < best[0]:
-                best = loss, {name: parameter.detach().clone() for name, parameter in head.items()}
+            found = on_dev.score(module)
+            if best is None or found.loss < best[0].loss:
+                best = found, {name: parameter.detach().clone() for name, parameter in head.items()}
         assert best is not None
         _restore(head, best[1])
-        return score(base.model, test)
+        return best[0], score(base.model, test)
     finally:
         _restore(head, start)
 
@@ -80,6 +82,14 @@ class _Features:
                 found.append(_read_token(base.model, seen.pop(), batch.attention_mask))
         classes = torch.from_numpy(items.classes[order]).to(base.device)  # type: ignore[index]
         return cls(place, torch.cat(found).clone(), classes)
+
+    @torch.inference_mode()
+    def score(self, module: nn.Module) -> Score:
+        """What the head makes of all items, in item order."""
+        logits = module(self.values).flatten(1)[self.place]
+        classes = self.classes[self.place]
+        losses = functional.cross_entropy(logits, classes, reduction="none").double().cpu().numpy()
+        return Score(losses, (logits.argmax(-1) == classes).cpu().numpy(), logits.float().cpu().numpy())
 
 
 def _read_token(model: PreTrainedModel, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -75,11 +75,15 @@ def _results(run: Run) -> Iterator[Markup]:
     if run.references:
         score = units.score_unit(run.metric)
         rows = [
-            (name.replace("_", " "), score.quantity(reference.score), units.LOSS.number(reference.loss))
+            (
+                name.replace("_", " "),
+                *(score.quantity(value) for value in (reference.score, reference.dev_score)),
+                *(units.LOSS.number(value) for value in (reference.loss, reference.dev_loss)),
+            )
             for name, reference in run.references.items()
         ]
         yield tag("h3", "Without a link", class_="table-title")
-        yield plain_table(("reference", run.metric, "loss, nat"), rows)
+        yield plain_table(("reference", run.metric, "on dev", "loss, nat", "on dev"), rows)
     yield tag("details", tag("summary", "Everything else in the rows"), html_table(run, details(run), marks=False))
 
 

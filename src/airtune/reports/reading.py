@@ -41,7 +41,9 @@ def read_run(folder: Path) -> Run:
         rows=tuple(sorted(rows, key=lambda row: (row.snr_db, order.index(row.allocator)))),
         sites=sites,
         references={
-            name: Reference(_number(entry, "score", f"reference.{name}"), _number(entry, "loss", f"reference.{name}"))
+            name: Reference(
+                **{field.name: _number(entry, field.name, f"reference.{name}") for field in fields(Reference)}
+            )
             for name, entry in _mapping(summary, "reference").items()
             if isinstance(entry, Mapping)
         },

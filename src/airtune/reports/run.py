@@ -58,10 +58,12 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Score and loss of something that no link limited."""
+    """Score and loss of something that no link limited, on test and on dev."""
 
     score: float | None
     loss: float | None
+    dev_score: float | None = None
+    dev_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

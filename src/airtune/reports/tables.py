@@ -132,17 +132,31 @@ def result_table(run_dir: Path) -> Table:
         last = index + 1 == len(run.rows) or run.rows[index + 1].snr_db != row.snr_db
         style = "bold red" if row.late else ""
         table.add_row(*(Text(text, style=style) for text in cells), end_section=last)
+    for texts in reference_cells(run, shown):
+        table.add_row(*map(_printable, texts), style="dim")
     return table
 
 
+def reference_cells(run: Run, shown: Sequence[Column]) -> list[list[str]]:
+    """Rows for what no link limited: its loss and its score, both before any quantising."""
+    rows = []
+    for name, reference in run.references.items():
+        known = {"loss": reference.loss, "score_trained": reference.score}
+        numbers = [c.unit.number(known[c.field]) if c.field in known else "" for c in shown[1:]]
+        rows.append([name.replace("_", " "), *numbers])
+    return rows
+
+
 def html_table(run: Run, shown: Sequence[Column], *, marks: bool = True) -> Markup:
-    """The rows under these columns as an HTML table, one body per SNR."""
+    """The rows under these columns as an HTML table, one body per SNR; with marks, the references below them."""
     best = best_rows(run) if marks else frozenset()
     head = tag("tr", *(tag("th", *_stacked(column), scope="col", class_=_kind(column)) for column in shown))
     bodies = []
     for snr_db in run.snrs_db:
         rows = [row for row in run.rows if row.snr_db == snr_db]
         bodies.append(tag("tbody", *(_html_row(row, shown, best=row in best) for row in rows)))
+    if marks and run.references:
+        bodies.append(tag("tbody", *map(_plain_row, reference_cells(run, shown))))
     return scrolling(tag("table", tag("thead", head), *bodies))
 
 

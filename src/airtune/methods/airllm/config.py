@@ -97,17 +97,17 @@ class LinkConfig:
 class AdapterConfig:
     max_rank: int = 8
     """r_max."""
-    scale: float = 2.0
+    scale: float = 1.0
     """Constant factor of every update (LoRA's alpha / r)."""
     steps: int = 800
     batch_size: int = 32
     learning_rate: float = 0.0
     """AdamW's peak rate; 0 takes one that suits the model's width (2e-3 for MiniLM)."""
-    orthogonality: float = 0.01
+    orthogonality: float = 0.001
     """Weight of Eq. 3 in the training loss."""
-    full_share: float = 0.3
+    full_share: float = 0.5
     """Nested training: share of steps under all ranks."""
-    uniform_share: float = 0.35
+    uniform_share: float = 0.25
     """Nested training: share of steps under one rank everywhere; the rest draws each site's own."""
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 """Shares of the full adapter around which allocations are measured, beside those that the asked SNRs allow."""
 RIVAL_EPISODES = 128
 """Episodes over which the rewards of uniform and random are averaged, to stand beside the policy's."""
-GREEDY_MOVES = 8
+GREEDY_MOVES = 4
 """Exchange moves that `greedy` measures at each SNR."""
 
 
@@ -189,23 +189,24 @@ def score_references(session: Session, trainee: Trainee, plan: FitPlan) -> dict[
     """What the rows stand beside: the unconstrained adapter, and the base model without one (with a trained head)."""
     parts, adapter = trainee.parts, trainee.adapter
     with session.progress.stage("Scoring the references", total=3) as stage:
-        found = {"unconstrained": _as_reference(trainee.score(adapter.caps, parts.test))}
-        stage.advance()
         on_dev = trainee.score(adapter.caps, parts.dev)
-        found["unconstrained"] |= {"dev_score": on_dev.metric, "dev_loss": on_dev.loss, "dev_items": len(parts.dev)}
+        stage.advance()
+        found = {"unconstrained": _as_reference(on_dev, trainee.score(adapter.caps, parts.test))}
         stage.advance()
         adapter.set_ranks(RankVector((0,) * len(adapter.sites)))
         if adapter.base.head:
             rng = generator(session.config.seed, "batches")
-            found["head_only"] = _as_reference(head_only(adapter.base, parts.train, parts.dev, parts.test, plan, rng))
+            scores = head_only(adapter.base, parts.train, parts.dev, parts.test, plan, rng)
+            found["head_only"] = _as_reference(*scores)
         else:
-            found["base"] = _as_reference(score(adapter.base.model, parts.test))
+            found["base"] = _as_reference(*(score(adapter.base.model, part) for part in (parts.dev, parts.test)))
         stage.advance()
     return found
 
 
-def _as_reference(found: Score) -> dict[str, float]:
-    return {"score": found.metric, "loss": found.loss, "items": len(found.losses)}
+def _as_reference(dev: Score, test: Score) -> dict[str, float]:
+    on_dev = {"dev_score": dev.metric, "dev_loss": dev.loss, "dev_items": len(dev.losses)}
+    return {"score": test.metric, "loss": test.loss, "items": len(test.losses)} | on_dev
 
 
 def learn_surrogate(
