@@ -10,7 +10,8 @@ demo: $(INSTALLED) ## run (or go on with) the main job, print the result table, 
 	@if [ -f runs/demo/config.toml ] && [ ! -f runs/demo/summary.json ]; then \
 		HF_HUB_OFFLINE=1 $(BIN)/airtune run airllm --out runs/demo --resume; \
 	else \
-		rm -rf runs/demo && HF_HUB_OFFLINE=1 $(BIN)/airtune run airllm --preset demo --out runs/demo; \
+		if [ -d runs/demo ]; then echo "Replacing the finished run in runs/demo."; rm -rf runs/demo; fi; \
+		HF_HUB_OFFLINE=1 $(BIN)/airtune run airllm --preset demo --out runs/demo; \
 	fi
 
 test: $(INSTALLED) ## run the tests

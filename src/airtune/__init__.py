@@ -1,6 +1,6 @@
 """airtune: fine-tune in the cloud, choose ranks for the channel, send the adapter in time, apply it at the edge.
 
-Everything a command does is one call here: `run`, `report`, `inspect`, `unpack`. Types load when they are first used,
+`run`, `report`, `inspect` and `unpack` are the commands of the same names. Types load when they are first used,
 so that importing airtune costs next to nothing and needs no torch.
 """
 

@@ -73,7 +73,7 @@ def tiny(settings, tmp_path) -> list[str]:
         (["--set", "=4"], ("--set is '=4'", "key=value")),
         (["--set", "link=still"], ("link is 'still'", "link.key=value")),
         (["--set", "seed=1", "--set", "seed.x=2"], ("seed is '1'", "seed.key=value")),
-        (["--set", "adapter.max_rank=0"], ("adapter.max_rank is 0", "at least 1")),
+        (["--set", "adapter.max_rank=0"], ("adapter.max_rank is 0", "1 to 65536")),
         (["--set", "adapter.max_rank=four"], ("adapter.max_rank is 'four'", "whole number")),
         (["--set", "codec.bits=5"], ("codec.bits is 5", "4, 8, 16 or 32")),
         (["--set", "policy.schedule=steep"], ("policy.schedule is 'steep'", "cosine")),
@@ -456,3 +456,25 @@ def test_unpack_prints_where_the_adapter_is(tmp_path: Path, monkeypatch, capsys)
         "adapter_config.json",
         "adapter_model.safetensors",
     }
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "RuntimeError('DefaultCPUAllocator: not enough memory: 4 bytes')"])
+def test_memory_that_runs_out_is_one_line(error):
+    program = f"""
+from airtune.cli import entry
+def app():
+    raise {error}
+entry.app = app
+entry.main()
+"""
+    ended = python(program)
+    assert ended.returncode == 1
+    assert one_line(ended.stderr).startswith("airtune: memory ran out (")
+
+
+def test_an_error_of_our_own_making_keeps_its_traceback():
+    ended = python(
+        "from airtune.cli import entry\ndef app():\n    raise RuntimeError('a bug')\nentry.app = app\nentry.main()"
+    )
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr

@@ -41,13 +41,15 @@ def export_peft(
         fan_in_fan_out: True where projections keep their weight as (in, out), as GPT-2's do.
 
     Raises:
-        PayloadError: another kind.
+        PayloadError: another kind, no sites, or numbers that float32 does not hold.
         RunError: the folder exists and holds something, or cannot be written.
     """
     if kind not in TASK_TYPES:
         raise PayloadError(f"the adapter is for a model of kind {kind!r}; one of {', '.join(TASK_TYPES)} expected")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunError(f"{folder} exists and is not empty; expected a new folder; choose another or remove it")
+    if not factors:
+        raise PayloadError("the adapter has no sites; expected one at least, as PEFT does; send one made for a model")
     kept = {path: site for path, site in factors.items() if len(site.lam)}
     if not kept:  # PEFT wants one target at least: one direction of zeros changes nothing
         path, site = next(iter(factors.items()))
@@ -57,11 +59,14 @@ def export_peft(
     tensors: dict[str, np.ndarray] = {}
     for path, site in kept.items():
         missing = rank - len(site.lam)
-        a, b = np.asarray(site.q, np.float32), np.asarray(site.p * site.lam, np.float32)
+        with np.errstate(over="ignore"):
+            a, b = np.asarray(site.q, np.float32), np.asarray(site.p * site.lam, np.float32)
         tensors[f"base_model.model.{path}.lora_A.weight"] = np.pad(a, ((0, missing), (0, 0)))
         tensors[f"base_model.model.{path}.lora_B.weight"] = np.pad(b, ((0, 0), (0, missing)))
     for name, value in dense.items():
         tensors[f"base_model.model.{name}"] = np.asarray(value, np.float32)
+    if odd := next((name for name, value in tensors.items() if not np.isfinite(value).all()), None):
+        raise PayloadError(f"{odd} holds a number that is not finite in float32; train again at a lower rate")
     config = {
         "peft_type": "LORA",
         "task_type": TASK_TYPES[kind],

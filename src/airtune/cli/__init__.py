@@ -1,8 +1,8 @@
-"""The command line on top: every command is one documented call of the Python API, plus tables and progress bars.
+"""The command line on top: every command is one call below it, plus tables and progress bars.
 
-Reading map: `app` (commands and their errors), `show` (progress, tables).
+Reading map: `entry` (errors and exit codes), `app` (commands), `show` (progress, tables).
 """
 
-from airtune.cli.app import main
+from airtune.cli.entry import main
 
 __all__ = ["main"]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
 
-from airtune.errors import AirtuneError, ConfigError
+from airtune.errors import ConfigError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,27 +26,6 @@ TaskName = Annotated[str, typer.Option("--task", help="pydocs (embedded), sst2, 
 Data = Annotated[str, typer.Option(help="File or folder of the task's data.")]
 Preset = Annotated[str, typer.Option(help="Settings to start from: demo (if not given) or tiny.")]
 Seed = Annotated[Optional[int], typer.Option(help="Redraws adapter, calibration set, policy and channel.")]  # noqa: UP045
-
-
-def main() -> None:
-    """Run the command line; end with 1 and one clear line when airtune refuses something."""
-    _quieten()
-    try:
-        app()
-    except AirtuneError as error:
-        _complain(" ".join(str(error).split()))
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        _complain(f"this command needs the package {error.name}, which is not installed; pip install 'airtune[train]'")
-        sys.exit(1)
-    except SystemExit as end:
-        if end.code == 130:  # what typer makes of Ctrl-C
-            _complain("interrupted; --resume goes on where a run stopped")
-        raise
-
-
-def _complain(line: str) -> None:
-    Console(stderr=True).print(f"airtune: {line}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -90,7 +65,7 @@ def run(
         _refuse_settings("--resume goes on under", preset, overrides)
     summary = airtune.run(method, preset=preset, overrides=overrides, out=out, resume=resume, progress=Bars(console))
     console.print(result_table(out))
-    for note in summary["notes"]:
+    for note in summary.get("notes", []):
         console.print(f"Note: {note}", highlight=False, markup=False)
     console.print(f"Report: {out / 'report.html'}", highlight=False, markup=False)
 
@@ -238,13 +213,3 @@ def _parsed(settings: list[str] | None) -> dict[str, object]:
             raise ConfigError(f"--set is {setting!r}; expected key=value such as adapter.max_rank=16")
         found[key] = value
     return found
-
-
-def _quieten() -> None:
-    """Nothing on the screen but what airtune says; threads wait briefly awake between a step's thousand operations."""
-    if not sys.warnoptions:  # python -W still shows them
-        warnings.simplefilter("ignore")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if "OMP_WAIT_POLICY" not in os.environ:  # asleep they wake too late, spinning for long they starve other processes
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -32,9 +32,9 @@ def encode(
 ) -> Payload:
     """Pack the first ranks[i] directions of site i at bits[i] bits per number, and the dense tensors.
 
-    lam is always float32. Dense tensors are float16, or float32 where every site is at 32 bits. At 32 bits decoding
-    gives back exactly what went in; below, a direction whose P or Q peaks outside 2^-10..2^10 is scaled by a power of
-    two that lam takes over, and P diag(lam) Q keeps the bounds of `quantise.pack`.
+    lam is always float32. Dense tensors have 8 bits where every site has 4 or 8, 32 where every site has 32, 16
+    otherwise. At 32 bits decoding gives back exactly what went in; below, a direction whose P or Q peaks outside
+    2^-10..2^10 is scaled by a power of two that lam takes over, and P diag(lam) Q keeps the bounds of `quantise.pack`.
 
     Args:
         factors: Updates by site, in the order of the allocation; any real dtype, any strides.

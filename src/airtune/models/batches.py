@@ -61,6 +61,11 @@ class Items:
             digest.update(len(ids).to_bytes(8, "little") + ids.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    def chosen(self, rows: np.ndarray) -> Items:
+        """Some of the items, in the order of `rows`."""
+        classes = None if self.classes is None else self.classes[rows]
+        return Items(tuple(self.ids[row] for row in rows), classes, self.pad_id)
+
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Pad the chosen rows to their longest."""
         chosen = [self.ids[row] for row in rows]

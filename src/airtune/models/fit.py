@@ -25,7 +25,7 @@ class FitPlan:
 
     steps: int
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.06
     clip_norm: float = 0.3

@@ -20,6 +20,8 @@ from airtune.models.batches import Items
 from airtune.models.fit import FitPlan, new_optimiser
 from airtune.models.score import Score, score
 
+MOST_ROWS = 16_384
+"""Training rows whose features are computed, at most: many more than a head of a few thousand numbers can use."""
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 """Tried in turn; dev picks."""
 
@@ -35,6 +37,8 @@ def head_only(
     head = {name: base.model.get_parameter(name) for name in base.head}
     start = {name: parameter.detach().clone() for name, parameter in head.items()}
     module = _head_module(base.model)
+    if len(train) > MOST_ROWS:
+        train = train.chosen(np.sort(rng.permutation(len(train))[:MOST_ROWS]))
     schedule = train.schedule(plan.steps, plan.batch_size, rng)
     seen, on_dev = (
         _Features.of(base, module, train, np.unique(np.concatenate(schedule))),

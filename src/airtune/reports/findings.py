@@ -101,6 +101,8 @@ def _remarks(run: Run) -> Iterable[str]:
         )
     late = sum(row.late for row in run.rows)
     yield f"{late} of {len(run.rows)} rows {'is' if late == 1 else 'are'} LATE" if late else "No row is late"
+    if blocks := sum(run.values("blocks")):
+        yield f"Of {blocks:,.0f} further blocks, {sum(run.values('blocks_late')):,.0f} would have been late"
     yield "One seed: a reading, not a test of non-inferiority"
 
 

@@ -104,7 +104,8 @@ def _measured(run: Run) -> Iterator[tuple[str, str]]:
     yield (
         "Splits",
         "Training, calibration, development and test items are disjoint. Rewards and every search over ranks read "
-        "calibration, tuning reads development; loss and scores in the table are from test, which no decision reads.",
+        "calibration, tuning reads development; loss and scores in the table are from test, which no decision of a "
+        "run reads.",
     )
     scores = (
         ("Score, trained", "The adapter as trained, before quantising, cut to the row's ranks."),

@@ -30,7 +30,7 @@ class MethodEntry:
 
 METHODS: Mapping[str, MethodEntry] = {
     "airllm": MethodEntry(
-        "rank of every site by PPO and a guided DDIM, for the channel and the data",
+        "rank of every site by PPO and a conditional DDIM, for the channel and the data",
         airllm_config,
         airllm_config_from,
         airllm_run,

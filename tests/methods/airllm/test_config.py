@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 
 from airtune.errors import ConfigError
-from airtune.methods.airllm.config import AirLLMConfig, LinkConfig, config_from, load_config
+from airtune.methods.airllm.config import AirLLMConfig, config_from, load_config
 
 OTHER = {
     "mode": "nested",
@@ -106,7 +106,7 @@ def test_every_setting_is_overridden_by_text(name, default):
         ("adapter.max_rank", "inf", "'inf'; expected a whole number"),
         ("adapter.max_rank", [8], "[8]; expected a whole number"),
         ("adapter.max_rank", None, "None; expected a whole number"),
-        ("adapter.max_rank", "0", "0; choose at least 1"),
+        ("adapter.max_rank", "0", "0; choose 1 to 65536"),
         ("adapter.scale", "two", "'two'; expected a finite number"),
         ("adapter.scale", True, "True; expected a finite number"),
         ("adapter.scale", "0", "0.0; choose a finite number above 0"),
@@ -130,8 +130,10 @@ def test_every_setting_is_overridden_by_text(name, default):
         ("policy.prediction", 3, "3; choose one of epsilon, v, sample"),
         ("policy.sample_steps", "601", "601; choose 1 to 600 (policy.train_steps)"),
         ("policy.measurements", "2", "2; choose at least 3"),
-        ("policy.env_steps", "1", "1; choose at least 2"),
-        ("policy.updates", "0", "0; choose at least 1"),
+        ("policy.width", "1e6", "1000000; choose 1 to 4096"),
+        ("adapter.steps", "1e12", "1000000000000; choose 1 to 1e+06"),
+        ("policy.env_steps", "1", "1; choose 2 to 1e+06"),
+        ("policy.updates", "0", "0; choose 1 to 1e+06"),
         ("policy.eta", "1.5", "1.5; choose 0 to 1"),
         ("mode", "flat", "'flat'; choose 'nested'"),
         ("seed", "-3", "-3; choose at least 0"),
@@ -184,7 +186,7 @@ def test_overrides_leave_what_they_were_given_alone():
     link = {"deadline_s": 2.0}
     config = load_config("tiny", {"link": link, "link.gap_db": "3"})
     assert (config.link.deadline_s, config.link.gap_db) == (2.0, 3.0)
-    assert config.link.snrs_db == LinkConfig().snrs_db  # the whole group was replaced
+    assert config.link.snrs_db == (-5, 15)  # as the preset has it
     assert link == {"deadline_s": 2.0}
 
 

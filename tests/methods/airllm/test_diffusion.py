@@ -292,6 +292,13 @@ def test_sigmas_given_one_by_one_equal_those_of_eta():
     assert min(sigmas[:-1]) > 0
 
 
+@pytest.mark.parametrize(("train_steps", "steps"), [(600, 3), (1000, 2), (1000, 3)])
+def test_all_of_ddpms_noise_is_allowed_where_alpha_bar_is_next_to_nothing(train_steps, steps):
+    schedule = Schedule("cosine", train_steps)  # rounding put sigma^2 above 1 - alpha_bar here
+    drawn = sample(lambda x, tau: 0 * x, torch.ones(4, 2), schedule, steps, eta=1.0, generator=generator(1))
+    assert torch.isfinite(drawn).all()
+
+
 def test_seeds_reproduce_and_differ():
     schedule, start = Schedule("linear", 100), unit_noise(torch.empty(2, 3), generator(18))
     first, again, other = (

@@ -194,6 +194,16 @@ def test_a_loss_is_measured_once_also_by_another_process(folder, trained, tmp_pa
     assert later.measured == 2
 
 
+@pytest.mark.parametrize("answer", [None, "0.5", True, [1]])
+def test_a_remembered_loss_that_is_no_number_is_refused(folder, tmp_path, answer):
+    trainee = new_trainee(folder, tmp_path / "m.jsonl")
+    caps = trainee.adapter.caps
+    Measurements(tmp_path / "m.jsonl").put({"of": "", "ranks": list(caps.ranks)}, answer)
+    again = new_trainee(folder, tmp_path / "m.jsonl")
+    with pytest.raises(RunError, match=r"holds the loss .* remove that line and resume"):
+        again.try_ranks(caps)
+
+
 def test_a_loss_that_is_not_finite_is_refused_and_not_remembered(folder, tmp_path):
     trainee = new_trainee(folder, tmp_path / "m.jsonl")
     with torch.no_grad():

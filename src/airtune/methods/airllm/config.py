@@ -102,7 +102,7 @@ class AdapterConfig:
     steps: int = 800
     batch_size: int = 32
     learning_rate: float = 0.0
-    """AdamW's peak rate; 0 takes one that suits the model's width (2e-3 for MiniLM)."""
+    """AdamW's peak rate; 0 takes one that suits the model's width (1e-3 for MiniLM)."""
     orthogonality: float = 0.001
     """Weight of Eq. 3 in the training loss."""
     full_share: float = 0.5
@@ -112,8 +112,8 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         require_positive("adapter.scale", self.scale)
-        for name in ("max_rank", "steps", "batch_size"):
-            require_between(f"adapter.{name}", getattr(self, name), 1)
+        for name, most in (("max_rank", 65_536), ("steps", 1_000_000), ("batch_size", 65_536)):
+            require_between(f"adapter.{name}", getattr(self, name), 1, most)
         require_between("adapter.learning_rate", self.learning_rate, 0)
         require_between("adapter.orthogonality", self.orthogonality, 0)
         require_between("adapter.full_share", self.full_share, 0, 1)
@@ -172,14 +172,16 @@ class PolicyConfig:
         for name in ("ppo_learning_rate", "ddim_learning_rate", "clip"):
             require_positive(f"policy.{name}", getattr(self, name))
         require_between("policy.clip", self.clip, 0, 1)
-        for name in ("rounds", "ppo_width", "ppo_epochs", "width", "blocks", "train_steps", "updates"):
-            require_between(f"policy.{name}", getattr(self, name), 1)
+        for name in ("ppo_width", "width", "blocks", "ppo_epochs"):
+            require_between(f"policy.{name}", getattr(self, name), 1, 4096)
+        for name in ("rounds", "train_steps", "updates"):
+            require_between(f"policy.{name}", getattr(self, name), 1, 1_000_000)
         for name in ("cost_weight", "guidance", "warm_start_updates", "proposals", "kappa"):
             require_between(f"policy.{name}", getattr(self, name), 0)
         for name in ("eta", "condition_dropout"):
             require_between(f"policy.{name}", getattr(self, name), 0, 1)
         require_between("policy.measurements", self.measurements, 3)  # two to learn from, one held out
-        require_between("policy.env_steps", self.env_steps, 2)  # PPO standardises advantages
+        require_between("policy.env_steps", self.env_steps, 2, 1_000_000)  # PPO standardises advantages
         steps = self.sample_steps
         expected = f"choose 1 to {self.train_steps} (policy.train_steps)"
         require(1 <= steps <= self.train_steps, "policy.sample_steps", steps, expected)
@@ -228,6 +230,8 @@ def load_config(preset: str, overrides: Mapping[str, object] = {}) -> AirLLMConf
         where, _, key = dotted.rpartition(".")
         if where:
             values[where] = {**group(where, values.get(where, {})), key: value}
+        elif isinstance(value, Mapping):  # a whole group, from Python
+            values[key] = {**group(key, values.get(key, {})), **value}
         else:
             values[key] = value
     return config_from(values)

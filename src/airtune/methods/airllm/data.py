@@ -32,6 +32,15 @@ class Parts:
     test: Items
     complexities: tuple[Complexity, ...]
 
+    @property
+    def complexity(self) -> Complexity:
+        """Of the task as a whole: the mean over its batches."""
+        entropy, rate, words = (
+            float(np.mean([getattr(found, name) for found in self.complexities]))
+            for name in ("entropy_bits", "oov_rate", "words")
+        )
+        return Complexity(entropy, rate, round(words))
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:
@@ -61,9 +70,7 @@ class Reader:
         items = self.items(part)
         if len(items) <= count:
             return items
-        rows = np.sort(generator(seed, "draw", part).permutation(len(items))[:count])
-        classes = None if items.classes is None else items.classes[rows]
-        return Items(tuple(items.ids[row] for row in rows), classes, items.pad_id)
+        return items.chosen(np.sort(generator(seed, "draw", part).permutation(len(items))[:count]))
 
     def complexities(self, batch_size: int, seed: int) -> tuple[Complexity, ...]:
         """H and rho of some training batches, against the whole words of the tokenizer's vocabulary as lexicon."""

@@ -27,6 +27,8 @@ Target = Literal["epsilon", "v", "sample"]
 
 BETA_START, BETA_END = 1e-4, 2e-2
 COSINE_OFFSET, LARGEST_BETA = 0.008, 0.999
+ROUNDING = 1e-6
+"""Share by which a float32 sigma^2 may exceed what it is allowed: eta 1 asks for all of it where alpha_bar is small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +169,12 @@ def ddim_step(
     # x: x_tau      clean: x0-hat      direction: eps-hat      now, then: alpha_bar of tau and of previous
     now, then = schedule.alphas_bar[tau], schedule.alphas_bar[previous]
     room = float(1 - then)
-    if not (sigma >= 0 and sigma**2 <= room):
+    if not (sigma >= 0 and sigma**2 <= room * (1 + ROUNDING)):
         raise ConfigError(f"sigma at step {tau} is {sigma:g}; choose 0 to sqrt(1 - alpha_bar) = {room**0.5:g}")
     clean, direction = clean_and_noise(x, prediction, now, target)
     if clip_clean:
         clean = clean.clamp(-1, 1)
-    x_previous = then**0.5 * clean + (1 - then - sigma**2) ** 0.5 * direction
+    x_previous = then**0.5 * clean + (1 - then - sigma**2).clamp_min(0) ** 0.5 * direction
     if sigma == 0:
         return x_previous
     if noise is None:

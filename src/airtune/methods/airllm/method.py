@@ -6,6 +6,7 @@ START HERE. The paper's order: data and its complexity -> nested adapter (Eqs. 1
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ from airtune.methods.airllm.rounds import Rounds, Row, notes_on
 from airtune.methods.airllm.surrogate import LossSurrogate, held_out_error, probes
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import FitPlan, Score, Step, head_only, score
-from airtune.records import Measurements, Progress, RunFolder, generator, seed_for, write_bytes
+from airtune.records import Measurements, Progress, RunFolder, generator, write_bytes
 from airtune.transport import Transport
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
@@ -70,7 +71,7 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
     """Run the main job; return its summary, which is also in the folder.
 
     Args:
-        folder: Takes everything; a resumed one repeats no training step and no loss measurement.
+        folder: Takes everything; a resumed one repeats no fine-tuning step and no loss measurement.
         edge: Reaches a role made by `edge_role` from the same settings.
     """
     begun = time.perf_counter()
@@ -116,12 +117,14 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
         packer,
         edge,
         session.ledger,
-        parts.complexities[0],
+        parts.complexity,
         metric=reader.task.metric,
         deadline_s=config.link.deadline_s,
         cost_weight=config.policy.cost_weight,
         late_share=config.link.late_share,
-        run_id=seed_for(config.seed, str(folder.path.resolve()), str(config)),
+        run_id=secrets.randbits(
+            64
+        ),  # a resumed run's messages are new ones, also to an edge that has not forgotten the old
     )
     with session.timed("rounds"):
         rows = send_all(session, rounds, allocators, links)  # Eq. 7, and over the air
@@ -173,7 +176,7 @@ def fine_tune(session: Session, trainee: Trainee, plan: FitPlan) -> None:
             on_step=on_step,
             on_resume=lambda done: stage.advance(done, f"resumed at step {done}"),
         )
-    if not folder.adapter.exists():
+    if not (folder.adapter / "adapter_config.json").exists():
         base = adapter.base
         export_peft(
             folder.adapter,

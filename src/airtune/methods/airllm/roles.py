@@ -39,7 +39,7 @@ class EdgeRole:
         self._base, self._test = base, test
         self._binding = Binding(base.sha256, base.tokenizer_sha256)
         self._adapter: Adapter | None = None
-        self._applied = ""
+        self._applied: str | None = None
 
     def handle(self, message: Message) -> Message:
         """Answer one message. Raises `PayloadError` or `TransportError` to refuse it."""
@@ -78,9 +78,9 @@ class EdgeRole:
 
     def _score(self, message: Message) -> Message:
         asked = message.header.get("payload_sha256")
-        if asked != self._applied:
+        if self._applied is None or asked != self._applied:
             raise PayloadError(
-                f"the adapter in use is {self._applied[:12] or 'none'}, not {str(asked)[:12]}; send that one first"
+                f"the adapter in use is {(self._applied or 'none')[:12]}, not {str(asked)[:12]}; send that one first"
             )
         found = score(self._base.model, self._test, keep_logits=PROBE_ITEMS)
         header: dict[str, JSON] = {"score": found.metric, "loss": found.loss, "items": len(self._test)}

@@ -110,9 +110,16 @@ class Trainee:
 
         Raises:
             ModelError: the loss is not finite.
+            RunError: a loss remembered from before an interruption is no number.
         """
         question = {"of": self.identity, "ranks": list(ranks.ranks)}
-        return Trial(ranks, self._measurements.measure(question, lambda: self._measure(ranks)))
+        loss = self._measurements.measure(question, lambda: self._measure(ranks))
+        if isinstance(loss, bool) or not isinstance(loss, int | float):
+            raise RunError(
+                f"measurements.jsonl holds the loss {loss!r:.40} of ranks {list(ranks.ranks)[:8]}...; "
+                "expected a finite number; remove that line and resume"
+            )
+        return Trial(ranks, float(loss))
 
     def _measure(self, ranks: RankVector) -> float:
         loss = self.score(ranks, self.parts.calibration, keep_logits=0).loss
