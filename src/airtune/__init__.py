@@ -62,7 +62,7 @@ def run(
 
     Args:
         method: `airllm`.
-        preset: A file of settings to start from, by name: `demo` where none is given.
+        preset: Settings to start from: `default` where none is given, `demo` or `tiny`.
         overrides: Settings over the preset, e.g. ``{"model.name": "minilm", "adapter.max_rank": 16}``.
         out: New or empty folder, or with `resume` the folder of an interrupted run, whose recorded settings then hold.
         progress: Whoever watches; nobody by default.
@@ -76,7 +76,7 @@ def run(
         if overrides or preset:
             raise ConfigError("resume goes on under the recorded settings; leave preset and overrides out")
         return resume_method(method, out=Path(out), progress=progress)
-    return run_method(method, preset=preset or "demo", overrides=overrides or {}, out=Path(out), progress=progress)
+    return run_method(method, preset=preset or "default", overrides=overrides or {}, out=Path(out), progress=progress)
 
 
 def report(*runs: str | Path, out: str | Path = "comparison.html") -> Path:

@@ -24,7 +24,7 @@ Set = Annotated[
 Model = Annotated[str, typer.Option(help="`minilm` (embedded), a folder in Hugging Face layout, or a hub name.")]
 TaskName = Annotated[str, typer.Option("--task", help="pydocs (embedded), sst2, classify, text, or hub:NAME.")]
 Data = Annotated[str, typer.Option(help="File or folder of the task's data.")]
-Preset = Annotated[str, typer.Option(help="Settings to start from: demo (if not given) or tiny.")]
+Preset = Annotated[str, typer.Option(help="Settings to start from: default (if not given), demo or tiny.")]
 Seed = Annotated[Optional[int], typer.Option(help="Redraws adapter, calibration set, policy and channel.")]  # noqa: UP045
 
 
@@ -95,7 +95,7 @@ def edge(
         _refuse_settings("--like serves", preset, overrides)
         chosen = entry.config_from(RunFolder.open(like).config)
     else:
-        chosen = entry.load_config(preset or "demo", overrides)
+        chosen = entry.load_config(preset or "default", overrides)
     serve_edge(method, chosen, host=host, port=port, say=lambda line: print(line, flush=True), until_eof=until_eof)
 
 

@@ -57,7 +57,7 @@ def refused(overrides: dict[str, object]) -> str:
     return line
 
 
-@pytest.mark.parametrize("preset", ["demo", "tiny"])
+@pytest.mark.parametrize("preset", ["default", "demo", "tiny"])
 def test_presets_load_and_ask_for_a_bandwidth_at_which_there_is_a_choice(preset):
     config = load_config(preset)
     assert config.model.name == "minilm"
@@ -72,7 +72,7 @@ def test_tiny_says_what_its_file_says():
 
 
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(ConfigError, match=r"'huge'; choose one of demo, tiny"):
+    with pytest.raises(ConfigError, match=r"'huge'; choose one of default, demo, tiny"):
         load_config("huge")
 
 
@@ -190,7 +190,7 @@ def test_overrides_leave_what_they_were_given_alone():
     assert link == {"deadline_s": 2.0}
 
 
-@pytest.mark.parametrize("preset", ["demo", "tiny"])
+@pytest.mark.parametrize("preset", ["default", "demo", "tiny"])
 def test_a_config_comes_back_from_toml_as_it_was(preset):
     config = load_config(preset, {"seed": 3, "link.snrs_db": "0.1,-7", "policy.ppo_learning_rate": "1.234e-5"})
     again = config_from(tomllib.loads(tomli_w.dumps(config.as_dict())))
