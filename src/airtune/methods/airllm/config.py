@@ -103,6 +103,8 @@ class AdapterConfig:
     batch_size: int = 32
     learning_rate: float = 0.0
     """AdamW's peak rate; 0 takes one that suits the model's width (1e-3 for MiniLM)."""
+    clip_norm: float = 0.3
+    """Largest norm of a step's gradient."""
     orthogonality: float = 0.001
     """Weight of Eq. 3 in the training loss."""
     full_share: float = 0.5
@@ -112,6 +114,7 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         require_positive("adapter.scale", self.scale)
+        require_positive("adapter.clip_norm", self.clip_norm)
         for name, most in (("max_rank", 65_536), ("steps", 1_000_000), ("batch_size", 65_536)):
             require_between(f"adapter.{name}", getattr(self, name), 1, most)
         require_between("adapter.learning_rate", self.learning_rate, 0)
