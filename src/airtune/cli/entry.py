@@ -11,6 +11,9 @@ from rich.console import Console
 from airtune.cli.app import app
 from airtune.errors import AirtuneError
 
+NO_MEMORY = ("out of memory", "not enough memory", "allocate memory")
+"""What torch's allocators say in a RuntimeError."""
+
 
 def main() -> None:
     """Run the command line; end with 1 and one clear line when airtune refuses something."""
@@ -24,7 +27,7 @@ def main() -> None:
         _complain(f"this command needs the package {error.name}, which is not installed; pip install 'airtune[train]'")
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         reason = (str(error).strip().splitlines() or ["no more memory"])[0]
         _complain(f"memory ran out ({reason}); choose smaller settings, batches or model, or a larger machine")

@@ -138,7 +138,7 @@ class CodecConfig:
 class PolicyConfig:
     cost_weight: float = 0.01
     """lambda of Eq. 10 (Table II: 0.01, 0.1, 1)."""
-    measurements: int = 96
+    measurements: int = 56
     """Real loss measurements that the reward surrogate learns from."""
     rounds: int = 12
     """Alternations of PPO and DDIM training (Algorithm 1)."""

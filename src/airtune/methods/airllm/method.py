@@ -122,9 +122,7 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
         deadline_s=config.link.deadline_s,
         cost_weight=config.policy.cost_weight,
         late_share=config.link.late_share,
-        run_id=secrets.randbits(
-            64
-        ),  # a resumed run's messages are new ones, also to an edge that has not forgotten the old
+        run_id=secrets.randbits(64),  # after a resume too: the edge may remember the messages from before
     )
     with session.timed("rounds"):
         rows = send_all(session, rounds, allocators, links)  # Eq. 7, and over the air
