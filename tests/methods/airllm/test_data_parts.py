@@ -125,6 +125,19 @@ def test_draws_are_as_many_as_asked_in_order_without_repeats(base, labelled):
     assert tokens(reader.drawn("calibration", 60, seed=4)) == whole
 
 
+def test_reported_items_lie_evenly_over_their_part(base, labelled):
+    reader = Reader(labelled, base, max_length=32, window=8)
+    whole = tokens(reader.items("calibration"))
+    assert len(whole) == 60
+    assert [whole.index(ids) for ids in tokens(reader.spread("calibration", 12))] == list(range(2, 60, 5))
+    assert [whole.index(ids) for ids in tokens(reader.spread("calibration", 1))] == [30]
+    for count in (7, 41, 59):
+        rows = np.array([whole.index(ids) for ids in tokens(reader.spread("calibration", count))])
+        assert len(rows) == count
+        assert set(np.diff(rows)) <= {60 // count, 60 // count + 1}
+    assert tokens(reader.spread("calibration", 60)) == whole
+
+
 def classification(texts: list[str]) -> Classification:
     examples = tuple(Example(text, index % 2) for index, text in enumerate(texts))
     other = (Example("red", 0), Example("blue", 1))

@@ -56,7 +56,7 @@ def open_reader(config: AirLLMConfig) -> Reader:
 def edge_role(config: AirLLMConfig) -> EdgeRole:
     """The edge's side: its own copy of the base model, and the test set."""
     reader = open_reader(config)
-    return EdgeRole(reader.base, reader.drawn("test", config.task.test_items))
+    return EdgeRole(reader.base, reader.spread("test", config.task.test_items))
 
 
 def parts_of(config: AirLLMConfig, reader: Reader) -> Parts:

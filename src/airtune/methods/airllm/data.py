@@ -65,12 +65,19 @@ class Reader:
         texts, classes = [example.text for example in content], [example.label for example in content]
         return sentences(texts, classes, self.base.tokenizer, max_length=self.max_length)
 
-    def drawn(self, part: str, count: int, seed: int = 0) -> Items:
-        """At most `count` items of a part, in order."""
+    def drawn(self, part: str, count: int, seed: int) -> Items:
+        """At most `count` items of a part, drawn by the seed; in the part's order."""
         items = self.items(part)
         if len(items) <= count:
             return items
         return items.chosen(np.sort(generator(seed, "draw", part).permutation(len(items))[:count]))
+
+    def spread(self, part: str, count: int) -> Items:
+        """At most `count` items of a part, evenly over it: a module or page counts by its length."""
+        items = self.items(part)
+        if len(items) <= count:
+            return items
+        return items.chosen((2 * np.arange(count) + 1) * len(items) // (2 * count))
 
     def complexities(self, batch_size: int, seed: int) -> tuple[Complexity, ...]:
         """H and rho of some training batches, against the whole words of the tokenizer's vocabulary as lexicon."""
@@ -104,7 +111,7 @@ def read_parts(
     return Parts(
         train=reader.items("train"),
         calibration=reader.drawn("calibration", calibration_items, seed),
-        dev=reader.drawn("dev", dev_items),
-        test=reader.drawn("test", test_items),
+        dev=reader.spread("dev", dev_items),
+        test=reader.spread("test", test_items),
         complexities=reader.complexities(batch_size, seed),
     )
