@@ -1,13 +1,13 @@
 """airtune: fine-tune in the cloud, choose ranks for the channel, send the adapter in time, apply it at the edge.
 
-`run`, `report`, `inspect` and `unpack` are the commands of the same names. Types load when they are first used,
+`run`, `plan`, `report`, `inspect` and `unpack` are the commands of the same names. Types load when they are first used,
 so that importing airtune costs next to nothing and needs no torch.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airtune.codec import Allocation, Payload, PayloadInfo
     from airtune.ledger import Ledger
     from airtune.links import ChannelState, Link
+    from airtune.methods.airllm.plan import Plan
     from airtune.records import Progress, RunFolder
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "RunFolder",
     "__version__",
     "inspect",
+    "plan",
     "report",
     "run",
     "unpack",
@@ -77,6 +79,31 @@ def run(
             raise ConfigError("resume goes on under the recorded settings; leave preset and overrides out")
         return resume_method(method, out=Path(out), progress=progress)
     return run_method(method, preset=preset or "default", overrides=overrides or {}, out=Path(out), progress=progress)
+
+
+def plan(
+    method: str = "airllm",
+    *,
+    preset: str = "",
+    overrides: Mapping[str, object] | None = None,
+    known: Sequence[str | Path] = (),
+) -> Plan:
+    """Say before any training what ranks, bits and airtime a link has room for, by SNR.
+
+    Args:
+        preset, overrides: Settings, as for `run`.
+        known: Finished run folders of the same model and task; the lowest loss they sent within a budget stands beside.
+
+    Raises:
+        AirtuneError: one line that says what was found, what was expected and what to do.
+    """
+    from airtune.records import RunFolder
+    from airtune.services import method_entry
+
+    entry = method_entry(method)
+    summaries = [RunFolder.open(Path(folder)).read_summary() for folder in known]
+    found: Plan = entry.plan(entry.load_config(preset or "default", overrides or {}), summaries)
+    return found
 
 
 def report(*runs: str | Path, out: str | Path = "comparison.html") -> Path:

@@ -79,7 +79,7 @@ def peft_logits(whole: Whole, adapter: Path) -> tuple[np.ndarray, Items]:
     reader = open_reader(config_of(whole.settings))
     kind = AutoModelForSequenceClassification if reader.base.head else AutoModelForCausalLM
     model = PeftModel.from_pretrained(kind.from_pretrained(whole.settings["model.name"]), adapter).eval()
-    test = reader.drawn("test", 64)
+    test = reader.spread("test", 64)
     with torch.inference_mode():
         found = [model(input_ids=torch.from_numpy(ids)[None]).logits.squeeze(0) for ids in test.ids]
     return np.stack([(logits if reader.base.head else logits[-1]).numpy() for logits in found]), test

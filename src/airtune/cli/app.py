@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from airtune.cli.options import Bandwidth, Data, Deadline, Model, Preset, Seed, Set, Snr, TaskName, overrides_of
+from airtune.cli.planning import plan
 from airtune.errors import ConfigError
 
 app = typer.Typer(
@@ -17,16 +19,6 @@ app = typer.Typer(
     help="Fine-tune in the cloud, choose ranks for the channel, send the adapter in time, apply it at the edge.",
 )
 
-Set = Annotated[
-    Optional[list[str]],  # noqa: UP045 - typer reads this at run time
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set adapter.max_rank=16. Repeatable."),
-]
-Model = Annotated[str, typer.Option(help="`minilm` (embedded), a folder in Hugging Face layout, or a hub name.")]
-TaskName = Annotated[str, typer.Option("--task", help="pydocs (embedded), sst2, classify, text, or hub:NAME.")]
-Data = Annotated[str, typer.Option(help="File or folder of the task's data.")]
-Preset = Annotated[str, typer.Option(help="Settings to start from: default (if not given), demo or tiny.")]
-Seed = Annotated[Optional[int], typer.Option(help="Redraws adapter, calibration set, policy and channel.")]  # noqa: UP045
-
 
 @app.command()
 def run(
@@ -35,9 +27,9 @@ def run(
     model: Model = "",
     task: TaskName = "",
     data: Data = "",
-    snr: Annotated[str, typer.Option(help="Mean SNRs in dB, comma-separated: -5,0,5,10,15")] = "",
-    bandwidth: Annotated[str, typer.Option(help="Bandwidth in Hz; 0 asks for one at which there is a choice.")] = "",
-    deadline: Annotated[str, typer.Option(help="T_max in seconds.")] = "",
+    snr: Snr = "",
+    bandwidth: Bandwidth = "",
+    deadline: Deadline = "",
     seed: Seed = None,
     edge: Annotated[str, typer.Option(help="Address of a running `airtune edge`; empty starts one here.")] = "",
     out: Annotated[Path, typer.Option(help="Run folder to write; must be new or empty.")] = Path("runs/airllm"),
@@ -57,10 +49,10 @@ def run(
         "link.snrs_db": snr,
         "link.bandwidth_hz": bandwidth,
         "link.deadline_s": deadline,
-        "seed": "" if seed is None else str(seed),
+        "seed": seed,
         "edge.url": edge,
     }
-    overrides = _parsed(settings) | {key: value for key, value in named.items() if value != ""}
+    overrides = overrides_of(settings, named)
     if resume:
         _refuse_settings("--resume goes on under", preset, overrides)
     summary = airtune.run(method, preset=preset, overrides=overrides, out=out, resume=resume, progress=Bars(console))
@@ -89,14 +81,16 @@ def edge(
     from airtune.services import method_entry, serve_edge
 
     entry = method_entry(method)
-    named = {"model.name": model, "task.name": task, "task.data": data, "seed": "" if seed is None else str(seed)}
-    overrides = _parsed(settings) | {key: value for key, value in named.items() if value}
+    overrides = overrides_of(settings, {"model.name": model, "task.name": task, "task.data": data, "seed": seed})
     if like is not None:
         _refuse_settings("--like serves", preset, overrides)
         chosen = entry.config_from(RunFolder.open(like).config)
     else:
         chosen = entry.load_config(preset or "default", overrides)
     serve_edge(method, chosen, host=host, port=port, say=lambda line: print(line, flush=True), until_eof=until_eof)
+
+
+app.command()(plan)
 
 
 @app.command()
@@ -224,13 +218,3 @@ def _refuse_settings(why: str, preset: str, overrides: dict[str, object]) -> Non
     given = ["preset"] * bool(preset) + list(overrides)
     if given:
         raise ConfigError(f"{why} the settings recorded in the run folder, but {given[0]} was given; leave it out")
-
-
-def _parsed(settings: list[str] | None) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not (equals and key):
-            raise ConfigError(f"--set is {setting!r}; expected key=value such as adapter.max_rank=16")
-        found[key] = value
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from airtune.methods.airllm.building import edge_role as airllm_edge
 from airtune.methods.airllm.config import config_from as airllm_config_from
 from airtune.methods.airllm.config import load_config as airllm_config
 from airtune.methods.airllm.method import run as airllm_run
+from airtune.methods.airllm.plan import plan as airllm_plan
 from airtune.records import Progress, RunFolder
 from airtune.transport import Role, Transport
 
@@ -26,6 +27,8 @@ class MethodEntry:
     """A recorded config back to a validated one."""
     run: Callable[[Any, RunFolder, Transport, Progress], dict[str, Any]]
     edge_role: Callable[[Any], Role]
+    plan: Callable[[Any, Sequence[Mapping[str, Any]]], Any]
+    """What its links have room for, beside the summaries of earlier runs."""
 
 
 METHODS: Mapping[str, MethodEntry] = {
@@ -35,6 +38,7 @@ METHODS: Mapping[str, MethodEntry] = {
         airllm_config_from,
         airllm_run,
         airllm_edge,
+        airllm_plan,
     ),
 }
 

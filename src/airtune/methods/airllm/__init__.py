@@ -24,6 +24,7 @@ Reading map, equation -> file:
 | -               | uniform, random, greedy, AirLLM                    | `allocators`  |
 | 4, 5            | the edge, and what the cloud asks of it            | `roles`       |
 | 4-7             | one real round: decide, send, score                | `rounds`      |
+| 5-7             | what a link has room for, before any training      | `plan`        |
 
 docs/methods/airllm.md maps every symbol to a name and lists every departure from the paper.
 """

@@ -16,7 +16,7 @@ from airtune.methods.airllm.data import Parts, Reader, read_parts
 from airtune.methods.airllm.packing import Packer, fitting_bandwidth
 from airtune.methods.airllm.roles import EdgeRole
 from airtune.methods.airllm.trainee import Trainee
-from airtune.models import FitPlan, load_base
+from airtune.models import BaseModel, FitPlan, load_base
 from airtune.records import Measurements, seed_for
 from airtune.tasks import Classification, Columns, Sizes, Task, load_task
 
@@ -36,21 +36,30 @@ def open_task(config: AirLLMConfig) -> Task:
     )
 
 
+def labels_of(task: Task) -> int:
+    """How many classes a task tells apart; 0 for running text."""
+    return len(task.labels) if isinstance(task, Classification) else 0
+
+
 def open_reader(config: AirLLMConfig) -> Reader:
     """Load task and base model. Raises `DataError`, `ModelError`, or `ConfigError` where items are too long for it."""
     task = open_task(config)
-    labels = len(task.labels) if isinstance(task, Classification) else 0
-    base = load_base(
-        config.model.name,
-        task.kind,
-        labels=labels,
-        seed=seed_for(config.seed, "head") % 2**31,
-        device=config.model.device,
-    )
+    base = open_base(config, labels_of(task))
     name = "max_length" if isinstance(task, Classification) else "window"
     if (asked := getattr(config.model, name)) > base.max_tokens:
         raise ConfigError(f"model.{name} is {asked}, {base.name} takes up to {base.max_tokens} tokens; choose less")
     return Reader(task, base, max_length=config.model.max_length, window=config.model.window)
+
+
+def open_base(config: AirLLMConfig, labels: int) -> BaseModel:
+    """Load the base model: a classifier with a new head of so many classes, or with 0 one that predicts next tokens."""
+    return load_base(
+        config.model.name,
+        "classify" if labels else "text",
+        labels=labels,
+        seed=seed_for(config.seed, "head") % 2**31,
+        device=config.model.device,
+    )
 
 
 def edge_role(config: AirLLMConfig) -> EdgeRole:

@@ -1,0 +1,34 @@
+"""Options that several commands share, and how settings are read off the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Optional
+
+import typer
+
+from airtune.errors import ConfigError
+
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads this at run time
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set adapter.max_rank=16. Repeatable."),
+]
+Model = Annotated[str, typer.Option(help="`minilm` (embedded), a folder in Hugging Face layout, or a hub name.")]
+TaskName = Annotated[str, typer.Option("--task", help="pydocs (embedded), sst2, classify, text, or hub:NAME.")]
+Data = Annotated[str, typer.Option(help="File or folder of the task's data.")]
+Preset = Annotated[str, typer.Option(help="Settings to start from: default (if not given), demo or tiny.")]
+Seed = Annotated[Optional[int], typer.Option(help="Redraws adapter, calibration set, policy and channel.")]  # noqa: UP045
+Snr = Annotated[str, typer.Option(help="Mean SNRs in dB, comma-separated: -5,0,5,10,15")]
+Bandwidth = Annotated[str, typer.Option(help="Bandwidth in Hz; 0 asks for one at which there is a choice.")]
+Deadline = Annotated[str, typer.Option(help="T_max in seconds.")]
+
+
+def overrides_of(settings: list[str] | None, named: Mapping[str, object]) -> dict[str, object]:
+    """`--set` options, and over them the options that have a name of their own, where given."""
+    found: dict[str, object] = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not (equals and key):
+            raise ConfigError(f"--set is {setting!r}; expected key=value such as adapter.max_rank=16")
+        found[key] = value
+    return found | {key: str(value) for key, value in named.items() if value not in ("", None)}
