@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from airtune.codec import Allocation
 from airtune.errors import ConfigError
-from airtune.models import Site
+
+if TYPE_CHECKING:
+    from airtune.models import Site
 
 Count = Literal["exact", "paper"]
 

@@ -24,10 +24,10 @@ from airtune.methods.airllm.allocation import (
     decision_budget,
     project,
 )
-from airtune.methods.airllm.coarse import CoarseLatent
 from airtune.methods.airllm.config import PolicyConfig
 from airtune.methods.airllm.improve import Improver
 from airtune.methods.airllm.policy import new_refiner, train_policy
+from airtune.methods.airllm.priors import CoarseLatent
 from airtune.methods.airllm.refine import RefinedActions
 from airtune.tasks import Complexity
 

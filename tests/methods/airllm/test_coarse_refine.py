@@ -10,9 +10,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from airtune.methods.airllm.coarse import CoarseLatent, CoarsePolicy
+from airtune.methods.airllm.coarse import CoarsePolicy
 from airtune.methods.airllm.config import PolicyConfig
 from airtune.methods.airllm.policy import new_refiner
+from airtune.methods.airllm.priors import CoarseLatent
 from airtune.methods.airllm.refine import Refiner, Transition
 from airtune.models import Site
 

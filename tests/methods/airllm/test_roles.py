@@ -17,7 +17,7 @@ from airtune.methods.airllm.roles import (
     PROBE_ITEMS,
     EdgeRole,
     adapter_message,
-    adapter_overhead_bits,
+
     ask_score,
     check_edge,
 )

@@ -185,27 +185,28 @@ def _loss(trial: Trial) -> float:
     return trial.loss
 
 
+class Policy(Protocol):
+    """Acts on what it observes."""
+
+    def act(self, states: np.ndarray, noise: np.random.Generator) -> np.ndarray:
+        """States ``(n, d_s)`` to normalised ranks ``(n, sites)``."""
+        ...
+
+
 @final
 class AirLLM:
     """A trained policy from fixed noise, decoded by Eq. 18: the same state, the same ranks.
 
     Args:
-        act: The policy: states ``(n, d_s)`` and noise to normalised ranks ``(n, sites)``.
         seed: Draws the noise.
         name: Tells variants of the policy apart.
     """
 
-    def __init__(
-        self,
-        caps: RankVector,
-        act: Callable[[np.ndarray, np.random.Generator], np.ndarray],
-        seed: int,
-        name: str = "airllm",
-    ) -> None:
-        self._caps, self._act, self._seed, self.name = caps, act, seed, name
+    def __init__(self, caps: RankVector, policy: Policy, seed: int, name: str = "airllm") -> None:
+        self._caps, self.policy, self._seed, self.name = caps, policy, seed, name
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
-        action = self._act(state.vector(self._caps)[None], generator(self._seed, "decide"))[0]
+        action = self.policy.act(state.vector(self._caps)[None], generator(self._seed, "decide"))[0]
         return RankVector.of(decode(action, np.array(self._caps.ranks)))
 
 

@@ -1,4 +1,4 @@
-"""The coarse policy: PPO over one value per layer plus one per kind of module, or over discrete heads (Eqs. 11-12).
+"""The coarse policy: PPO over a prior's actions (Eqs. 11-12).
 
 PPO is stable-baselines3's, unmodified: it sees environments whose action is the coarse one, and stores the raw action
 it emitted. Knows coarse actions and states; not what becomes of them further on.
@@ -6,126 +6,16 @@ it emitted. Knows coarse actions and states; not what becomes of them further on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
 
-from airtune.adapters import RankVector
 from airtune.errors import ConfigError
-from airtune.methods.airllm.encoding import encode
-from airtune.models import Site
-
-WIDE = 10.0
-"""Bound of PPO's latent space, to which stable-baselines3 clips what it hands on: so wide, that is the raw latent."""
-
-
-class Prior(Protocol):
-    """What PPO decides, and what the refiner is told of it."""
-
-    @property
-    def size(self) -> int:
-        """Numbers of a coarse action as the refiner's condition."""
-        ...
-
-    @property
-    def space(self) -> gymnasium.Space:
-        """PPO's action space."""
-        ...
-
-    def condition(self, actions: np.ndarray) -> np.ndarray:
-        """PPO's actions ``(n, ...)`` as ``(n, size)`` numbers in [-1, 1]."""
-        ...
-
-    def spread(self, condition: np.ndarray) -> np.ndarray:
-        """Those as normalised coarse ranks ``(n, sites)`` in [-1, 1]."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class CoarseLatent:
-    """a_t^out: one value per layer, then one per kind of module; a site's coarse value is their sum.
-
-    12 values for 6 x 6 sites, 30 for OPT-1.3B's 24 x 6, so that PPO never faces one dimension per site.
-    """
-
-    layer_of: tuple[int, ...]
-    """Index of each site's layer."""
-    kind_of: tuple[int, ...]
-    """Index of each site's kind of module."""
-
-    @classmethod
-    def of(cls, sites: Sequence[Site]) -> CoarseLatent:
-        layers = sorted({site.layer for site in sites})
-        kinds = list(dict.fromkeys(site.module for site in sites))
-        return cls(tuple(layers.index(site.layer) for site in sites), tuple(kinds.index(site.module) for site in sites))
-
-    @property
-    def size(self) -> int:
-        return max(self.layer_of) + max(self.kind_of) + 2
-
-    @property
-    def space(self) -> gymnasium.Space:
-        return gymnasium.spaces.Box(-WIDE, WIDE, (self.size,), np.float32)
-
-    def condition(self, actions: np.ndarray) -> np.ndarray:
-        """Raw latents ``(n, size)``, clipped to [-1, 1]."""
-        return np.clip(np.asarray(actions, dtype=np.float32), -1, 1)
-
-    def spread(self, latent: np.ndarray) -> np.ndarray:
-        """Latents ``(..., size)`` to normalised coarse ranks ``(..., sites)`` in [-1, 1]."""
-        latent = np.asarray(latent, dtype=np.float32)
-        layers = latent[..., list(self.layer_of)]
-        kinds = latent[..., [max(self.layer_of) + 1 + kind for kind in self.kind_of]]
-        return np.clip(layers + kinds, -1, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class DiscreteHeads:
-    """The paper's other reading of a_t: one categorical head per site over the ranks 0..cap (section IV-A.2).
-
-    A refiner is told the chosen ranks, normalised: one-hot would be sites x (r_max + 1) numbers.
-    """
-
-    caps: RankVector
-
-    @property
-    def size(self) -> int:
-        return len(self.caps)
-
-    @property
-    def space(self) -> gymnasium.Space:
-        return gymnasium.spaces.MultiDiscrete(np.array(self.caps.ranks) + 1)
-
-    def condition(self, actions: np.ndarray) -> np.ndarray:
-        """Ranks ``(n, sites)``, normalised."""
-        return encode(np.asarray(actions, dtype=np.int64), np.array(self.caps.ranks))
-
-    def spread(self, condition: np.ndarray) -> np.ndarray:
-        return condition
-
-
-@dataclass(frozen=True, slots=True)
-class NoPrior:
-    """No PPO: the refiner is told the state alone."""
-
-    sites: int
-    size: int = 0
-
-    @property
-    def space(self) -> gymnasium.Space:
-        return gymnasium.spaces.Box(-1.0, 1.0, (0,), np.float32)
-
-    def condition(self, actions: np.ndarray) -> np.ndarray:
-        return np.zeros((len(actions), 0), dtype=np.float32)
-
-    def spread(self, condition: np.ndarray) -> np.ndarray:
-        """Half of every cap: no opinion."""
-        return np.zeros((len(condition), self.sites), dtype=np.float32)
 
 
 class CoarsePolicy:
@@ -192,3 +82,14 @@ class CoarsePolicy:
     def act(self, states: np.ndarray) -> np.ndarray:
         """The mean latent (or each head's most probable rank) for each state, ``(n, d_s)`` -> ``(n, ...)``."""
         return np.asarray(self._ppo.predict(states, deterministic=True)[0])
+
+    def actor(self) -> dict[str, torch.Tensor]:
+        """The actor network's layers, `actor.I.weight` and `.bias`, tanh between them; its output is the mean action,
+        or the logits of all heads in a row."""
+        policy: Any = self._ppo.policy
+        layers = [module for module in policy.mlp_extractor.policy_net if isinstance(module, nn.Linear)]
+        return {
+            f"actor.{index}.{name}": value
+            for index, layer in enumerate([*layers, policy.action_net])
+            for name, value in layer.state_dict().items()
+        }

@@ -28,10 +28,10 @@ from airtune.methods.airllm.building import (
     parts_of,
     rank_sampler,
 )
-from airtune.methods.airllm.coarse import CoarseLatent
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.policy import train_policy
+from airtune.methods.airllm.priors import CoarseLatent
 from airtune.methods.airllm.roles import check_edge
 from airtune.methods.airllm.rounds import Rounds, Row, notes_on
 from airtune.methods.airllm.surrogate import LossSurrogate, held_out_error, probes

@@ -1,6 +1,6 @@
-"""What a rank vector weighs: bits of its payload and on the air, before and after it is encoded.
+"""Payloads of rank vectors, and the bandwidth at which choosing between them is worth it.
 
-Knows the codec and the message that carries a payload; not losses, links or policies.
+Knows the codec; not losses or policies.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 from airtune.adapters import RankVector
 from airtune.codec import Binding, Decoded, Factors, Payload, decode, encode, layout_of
 from airtune.links import Link
-from airtune.methods.airllm.roles import adapter_overhead_bits
+from airtune.methods.airllm.sizes import Sizes
 from airtune.models import BaseModel
 
 
-class Packer:
+class Packer(Sizes):
     """Packs the prefixes of one trained adapter.
 
     Args:
@@ -37,29 +37,11 @@ class Packer:
             "kind": base.kind,
             "fan_in_fan_out": int(base.fan_in_fan_out),
         }
-        self._bits = bits
-        self.layout = layout_of(factors, dense, self.binding, self._meta)
-        self._overhead_bits = adapter_overhead_bits()
-        self._known: dict[RankVector, int] = {}
-
-    def payload_bits(self, ranks: RankVector) -> int:
-        """Bits of the payload: adapter, head, container."""
-        if ranks not in self._known:
-            self._known[ranks] = self.layout.payload_bits(ranks.allocation(self._bits))
-        return self._known[ranks]
-
-    def air_bits(self, ranks: RankVector) -> int:
-        """Bits on the air: the payload, its manifest and the request that carries it."""
-        return self.payload_bits(ranks) + self._overhead_bits
-
-    @property
-    def direction_bits(self) -> np.ndarray:
-        """Bits of one direction at each site, shape ``(sites,)``."""
-        return self.layout.site_bits(self._bits)
+        super().__init__(layout_of(factors, dense, self.binding, self._meta), bits)
 
     def encode(self, ranks: RankVector) -> Payload:
         """The payload of these ranks; its length is `payload_bits` exactly."""
-        return encode(self._factors, self._dense, ranks.allocation(self._bits), self.binding, self._meta)
+        return encode(self._factors, self._dense, ranks.allocation(self.bits), self.binding, self._meta)
 
     def decode(self, payload: Payload) -> Decoded:
         """What a receiver of the payload holds."""

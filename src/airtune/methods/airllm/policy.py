@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -20,12 +21,13 @@ from airtune.adapters import RankVector
 from airtune.errors import AirtuneError
 from airtune.methods.airllm.allocation import AllocationEnv
 from airtune.methods.airllm.allocators import AirLLM
-from airtune.methods.airllm.coarse import CoarseLatent, CoarsePolicy, DiscreteHeads, NoPrior, Prior
+from airtune.methods.airllm.coarse import CoarsePolicy
 from airtune.methods.airllm.config import PolicyConfig
 from airtune.methods.airllm.critic import TwinCritics
 from airtune.methods.airllm.denoiser import Denoiser, ResidualMLP
 from airtune.methods.airllm.diffusion import Schedule
 from airtune.methods.airllm.improve import Improver
+from airtune.methods.airllm.priors import CoarseLatent, DiscreteHeads, NoPrior, Prior
 from airtune.methods.airllm.refine import Refiner
 from airtune.methods.airllm.rollouts import RefinedActions
 from airtune.methods.airllm.unet import UNet
@@ -87,6 +89,21 @@ def new_refiner(prior: Prior, sites: int, state_size: int, config: PolicyConfig,
     )
 
 
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """A prior with PPO's networks, the refiner, or both."""
+
+    prior: Prior
+    coarse: CoarsePolicy | None
+    refiner: Refiner | None
+
+    def act(self, states: np.ndarray, noise: np.random.Generator) -> np.ndarray:
+        """States ``(n, d_s)`` to normalised ranks ``(n, sites)`` in [-1, 1]; noise is the refiner's."""
+        raw = np.zeros((len(states), 0)) if self.coarse is None else self.coarse.act(states)
+        condition = self.prior.condition(raw)
+        return self.prior.spread(condition) if self.refiner is None else self.refiner.refine(states, condition, noise)
+
+
 def train_policy(
     env: AllocationEnv,
     latent: CoarseLatent,
@@ -145,12 +162,7 @@ def train_policy(
             latest = envs.replay[-config.env_steps :]
             on_round(round * config.env_steps, float(np.mean([t.reward for t in latest])), loss)
 
-    def act(states: np.ndarray, noise: np.random.Generator) -> np.ndarray:
-        raw = np.zeros((len(states), 0)) if coarse is None else coarse.act(states)
-        condition = prior.condition(raw)
-        return prior.spread(condition) if refiner is None else refiner.refine(states, condition, noise)
-
-    return AirLLM(env.caps, act, seed, name_of(config))
+    return AirLLM(env.caps, TrainedPolicy(prior, coarse, refiner), seed, name_of(config))
 
 
 def _new_ppo(envs: RefinedActions, config: PolicyConfig, seed: int) -> CoarsePolicy:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from airtune.errors import ConfigError
-from airtune.methods.airllm.coarse import Prior
 from airtune.methods.airllm.critic import Outcome, TwinCritics
 from airtune.methods.airllm.denoiser import Denoiser
 from airtune.methods.airllm.diffusion import Schedule, Target
 from airtune.methods.airllm.objective import Batch, Objective, hybrid_loss
+from airtune.methods.airllm.priors import Prior
 from airtune.methods.airllm.sampling import sample, sample_ddpm
 
 Sampler = Literal["ddim", "ddpm"]

@@ -13,8 +13,9 @@ import torch
 from airtune.adapters import Adapter, RankVector, check_update
 from airtune.codec import Binding, Payload, decode
 from airtune.errors import ModelError, PayloadError, TransportError
+from airtune.methods.airllm.sizes import adapter_header
 from airtune.models import BaseModel, Items, score
-from airtune.transport import JSON, Message, Transport, air_overhead_bits, message_id
+from airtune.transport import JSON, Message, Transport, message_id
 
 PROBE_ITEMS = 64
 """Test items whose logits the edge sends back, so that cloud and edge can be compared number by number."""
@@ -108,14 +109,9 @@ def _identity(base: BaseModel, test: Items) -> dict[str, JSON]:
 
 
 def adapter_message(payload: Payload, round: int | str) -> Message:
-    """The message that delivers a payload; its overhead on the air is `adapter_overhead_bits`."""
-    header: dict[str, JSON] = {"payload_sha256": payload.sha256}
+    """The message that delivers a payload; its overhead on the air is `sizes.adapter_overhead_bits`."""
+    header = adapter_header(payload.sha256)
     return Message("adapter", message_id("adapter", header, payload.data, round), header, payload.data)
-
-
-def adapter_overhead_bits() -> int:
-    """Bits on the air beside the payload's own: manifest, message frame, request head."""
-    return air_overhead_bits("adapter", {"payload_sha256": "0" * 64})
 
 
 def ask_score(edge: Transport, payload: Payload, round: int | str, *, logits: int) -> tuple[float, float, np.ndarray]:

@@ -17,9 +17,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from airtune.adapters import RankVector
 from airtune.errors import ModelError
 from airtune.methods.airllm.allocation import AllocationEnv, Executed
-from airtune.methods.airllm.coarse import Prior
 from airtune.methods.airllm.encoding import encode
 from airtune.methods.airllm.improve import Improver
+from airtune.methods.airllm.priors import Prior
 from airtune.methods.airllm.refine import Replay
 
 Refine = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]

@@ -1,0 +1,64 @@
+"""Freezes a trained policy: takes its networks apart into named arrays. Knows torch on one side, names on the other."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+import torch
+
+from airtune.errors import ConfigError
+from airtune.methods.airllm.coarse import CoarsePolicy
+from airtune.methods.airllm.denoiser import ResidualMLP, time_embedding
+from airtune.methods.airllm.fast_sampling import steps_of
+from airtune.methods.airllm.frozen import FrozenPolicy
+from airtune.methods.airllm.priors import Prior
+from airtune.methods.airllm.refine import Refiner
+
+
+def freeze(prior: Prior, coarse: CoarsePolicy | None, refiner: Refiner | None) -> FrozenPolicy:
+    """The policy as it decides now.
+
+    Raises:
+        ConfigError: it draws noise in every step, or its denoiser is no residual MLP.
+    """
+    arrays: dict[str, torch.Tensor] = {}
+    if coarse is not None:
+        arrays |= coarse.actor()
+    if refiner is None:
+        return FrozenPolicy(prior, 1.0, {name: _plain(tensor) for name, tensor in arrays.items()})
+    backbone = refiner.denoiser.backbone
+    if refiner.sampler != "ddim" or refiner.eta > 0 or not isinstance(backbone, ResidualMLP):
+        raise ConfigError(
+            f"the policy samples by {refiner.sampler} with eta {refiner.eta:g} and a {type(backbone).__name__}; "
+            "only one by ddim, eta 0 and a residual MLP can be saved; set policy.refiner, policy.eta, policy.backbone"
+        )
+    steps = steps_of(refiner.schedule, refiner.sample_steps, refiner.target, refiner.eta)
+    times = time_embedding(torch.tensor([step.tau for step in steps]), backbone.time_size)
+    sites = backbone.enter.in_features - backbone.time_size - backbone.condition_size
+    by_x, by_time, by_condition = backbone.enter.weight.split([sites, backbone.time_size, backbone.condition_size], 1)
+    arrays |= {
+        "refiner.null": refiner.denoiser.null,
+        "refiner.steps": torch.tensor([astuple(step)[1:-1] for step in steps]),  # all but tau and sigma
+        "refiner.times": times @ by_time.T,
+        "refiner.enter_x": by_x,
+        "refiner.enter_condition": by_condition,
+        "refiner.enter_bias": backbone.enter.bias,
+    }
+    stack: Any = backbone.blocks  # a module list does not say what its modules are
+    for index, (norm, first, _, second) in enumerate(stack):
+        arrays |= _named(f"refiner.blocks.{index}", norm=norm, first=first, second=second)
+    norm, _, last = backbone.leave
+    arrays |= _named("refiner.leave", norm=norm, last=last)
+    return FrozenPolicy(prior, refiner.guidance, {name: _plain(tensor) for name, tensor in arrays.items()})
+
+
+def _named(where: str, **modules: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        f"{where}.{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()
+    }
+
+
+def _plain(tensor: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype=np.float32)
