@@ -1,7 +1,7 @@
 """airtune: fine-tune in the cloud, choose ranks for the channel, send the adapter in time, apply it at the edge.
 
-`run`, `plan`, `report`, `inspect` and `unpack` are the commands of the same names. Types load when they are first used,
-so that importing airtune costs next to nothing and needs no torch.
+`run`, `plan`, `decide`, `report`, `inspect` and `unpack` are the commands of the same names. Types load when they
+are first used, so that importing airtune costs next to nothing and needs no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airtune.codec import Allocation, Payload, PayloadInfo
     from airtune.ledger import Ledger
     from airtune.links import ChannelState, Link
+    from airtune.methods.airllm.decide import Decision
     from airtune.methods.airllm.plan import Plan
     from airtune.records import Progress, RunFolder
 
@@ -43,6 +44,7 @@ __all__ = [
     "RankVector",
     "RunFolder",
     "__version__",
+    "decide",
     "inspect",
     "plan",
     "report",
@@ -104,6 +106,38 @@ def plan(
     summaries = [RunFolder.open(Path(folder)).read_summary() for folder in known]
     found: Plan = entry.plan(entry.load_config(preset or "default", overrides or {}), summaries)
     return found
+
+
+def decide(
+    snr_db: float,
+    bandwidth_hz: float,
+    *,
+    policy: str | Path = "",
+    deadline_s: float | None = None,
+    entropy_bits: float | None = None,
+    oov_rate: float | None = None,
+) -> Decision:
+    """Decide the ranks for one channel state by a trained policy; needs no torch.
+
+    Args:
+        policy: Folder of a saved policy, or of a run; by default the one that comes with airtune, for `minilm`.
+        deadline_s: T_max in seconds; the policy's own where none is given.
+        entropy_bits, oov_rate: H and rho of the data; those of the task it was trained on where none are given.
+
+    Raises:
+        AirtuneError: one line that says what was found, what was expected and what to do.
+    """
+    from airtune.links import Link
+    from airtune.methods.airllm.decide import decide as decide_for
+    from airtune.methods.airllm.decide import open_policy
+
+    return decide_for(
+        open_policy(policy),
+        Link(bandwidth_hz, snr_db),
+        deadline_s=deadline_s,
+        entropy_bits=entropy_bits,
+        oov_rate=oov_rate,
+    )
 
 
 def report(*runs: str | Path, out: str | Path = "comparison.html") -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from airtune.cli.options import Bandwidth, Data, Deadline, Model, Preset, Seed, Set, Snr, TaskName, overrides_of
-from airtune.cli.planning import plan
+from airtune.cli.planning import decide, plan
 from airtune.errors import ConfigError
 
 app = typer.Typer(
@@ -91,6 +91,7 @@ def edge(
 
 
 app.command()(plan)
+app.command()(decide)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`airtune plan`: what a link has room for before anything is trained."""
+"""`airtune plan` and `airtune decide`: what a link has room for, and what a trained policy would send over it."""
 
 from __future__ import annotations
 
@@ -53,3 +53,41 @@ def plan(
     console.print(table(f"{found.model}: room by SNR", columns, rows))
     if not known:
         console.print("Losses are known after training; --known RUN lets those of an earlier run stand beside.")
+
+
+def decide(
+    snr: Annotated[float, typer.Option(help="SNR of the block in dB.")],
+    bandwidth: Annotated[float, typer.Option(help="Bandwidth in Hz.")],
+    deadline: Annotated[Optional[float], typer.Option(help="T_max in seconds; the policy's own if not given.")] = None,  # noqa: UP045
+    policy: Annotated[
+        str, typer.Option(help="Folder of a saved policy or of a run; the one for minilm if not given.")
+    ] = "",
+    entropy: Annotated[Optional[float], typer.Option(help="Lexical entropy H of the data in bits.")] = None,  # noqa: UP045
+    oov: Annotated[Optional[float], typer.Option(help="Out-of-vocabulary rate rho of the data.")] = None,  # noqa: UP045
+) -> None:
+    """Decide the rank of every site for a channel state, by a trained policy."""
+    import airtune
+    from airtune.cli.show import new_console, table
+
+    found = airtune.decide(snr, bandwidth, policy=policy, deadline_s=deadline, entropy_bits=entropy, oov_rate=oov)
+    rank_at = dict(zip(found.modules, found.ranks.ranks, strict=True))
+    kinds = list(dict.fromkeys(kind for _, kind in found.modules))
+    rows = [
+        [layer, *(rank_at.get((layer, kind), "") for kind in kinds)]
+        for layer in sorted({layer for layer, _ in rank_at})
+    ]
+    console = new_console()
+    console.print(table("Rank by layer and module", dict.fromkeys(["layer", *kinds], "right"), rows))
+    room = f"{found.air_bits / 1e3:.1f} of {found.budget_bits / 1e3:.1f} kbit"
+    console.print(
+        f"Total rank {found.ranks.total}: {room} on the air, "
+        f"{1e3 * found.airtime_s:.1f} of {1e3 * found.deadline_s:g} ms; "
+        f"asked for {found.asked_air_bits / 1e3:.1f} kbit before projection.",
+        highlight=False,
+    )
+    trained = found.trained_on
+    ranges = [f"{min(trained[key]) / per:g} to {max(trained[key]) / per:g} {unit}" for key, per, unit in _TRAINED]
+    console.print(f"Policy of {trained['model']} on {trained['task']}, {', '.join(ranges)}.", highlight=False)
+
+
+_TRAINED = (("snrs_db", 1, "dB"), ("bandwidths_hz", 1e3, "kHz"))

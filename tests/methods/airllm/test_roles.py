@@ -17,10 +17,10 @@ from airtune.methods.airllm.roles import (
     PROBE_ITEMS,
     EdgeRole,
     adapter_message,
-
     ask_score,
     check_edge,
 )
+from airtune.methods.airllm.sizes import adapter_overhead_bits
 from airtune.models import BaseModel, Items, load_base, score, sentences
 from airtune.transport import Idempotent, Loopback, Message, air_bits
 from tiny_models import save_tiny_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,10 +12,12 @@ from airtune.adapters import Adapter, RankSampler, RankVector
 from airtune.errors import ConfigError, DeadlineError, LinkError
 from airtune.links import Link, make_fading
 from airtune.methods.airllm.allocation import AllocationEnv, TryRanks, decision_budget, project
+from airtune.methods.airllm.allocators import AirLLM
 from airtune.methods.airllm.config import AirLLMConfig, LinkConfig
 from airtune.methods.airllm.data import Parts, Reader, read_parts
 from airtune.methods.airllm.packing import Packer, fitting_bandwidth
 from airtune.methods.airllm.roles import EdgeRole
+from airtune.methods.airllm.saved_policy import load_policy
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import BaseModel, FitPlan, load_base
 from airtune.records import Measurements, seed_for
@@ -139,6 +142,20 @@ def open_links(config: LinkConfig, packer: Packer, caps: RankVector) -> tuple[li
         raise DeadlineError(line) from None
 
 
+def practice_links(links: Sequence[Link], factors: Sequence[float]) -> list[Link]:
+    """The links that a policy trains on: those given, at every multiple of their bandwidth."""
+    return [replace(link, bandwidth_hz=link.bandwidth_hz * factor) for factor in factors for link in links]
+
+
+def given_policy(config: AirLLMConfig, adapter: Adapter) -> AirLLM | None:
+    """The saved policy to decide by, if the settings name one. Raises `ConfigError` where it is for another model."""
+    if not config.policy.trained:
+        return None
+    saved = load_policy(Path(config.policy.trained).expanduser())
+    saved.check_anatomy(adapter.sites, adapter.caps)
+    return saved.allocator()
+
+
 def check_links(config: AirLLMConfig, trainee: Trainee) -> None:
     """Refuse links that cannot carry so much as the head by the deadline, before anything is trained.
 
@@ -146,7 +163,8 @@ def check_links(config: AirLLMConfig, trainee: Trainee) -> None:
     """
     adapter, link = trainee.adapter, config.link
     packer = Packer(adapter.base, adapter.factors(), adapter.dense(), config.codec.bits)
-    for opened in open_links(link, packer, adapter.caps)[0]:
+    links = open_links(link, packer, adapter.caps)[0]
+    for opened in [*links, *practice_links(links, config.policy.bandwidth_factors)]:
         budget = decision_budget(opened, opened.mean_state, link.deadline_s, link.late_share)
         project(RankVector((0,) * len(adapter.sites)), packer.air_bits, budget)
 

@@ -148,6 +148,10 @@ class PolicyConfig:
     objective: Objective = "improved"
     """How the reward enters Eq. 19: `advantage` weighs imitation, `critic` adds a learned value's gradient, `improved`
     denoises towards better actions that were found."""
+    trained: str = ""
+    """Folder of a saved policy to decide by, instead of training one."""
+    bandwidth_factors: tuple[float, ...] = (1.0,)
+    """The policy trains on links of these multiples of the bandwidth; with 1 alone, bandwidth tells it nothing."""
     cost_weight: float = 0.01
     """lambda of Eq. 10 (Table II: 0.01, 0.1, 1)."""
     measurements: int = 56
@@ -201,6 +205,11 @@ class PolicyConfig:
             require_between(f"policy.{name}", getattr(self, name), 0)
         for name in ("eta", "condition_dropout"):
             require_between(f"policy.{name}", getattr(self, name), 0, 1)
+        require(
+            len(self.bandwidth_factors) > 0, "policy.bandwidth_factors", self.bandwidth_factors, "give at least one"
+        )
+        for factor in self.bandwidth_factors:
+            require_between("policy.bandwidth_factors", factor, 1e-3, 1e3)
         require_between("policy.measurements", self.measurements, 3)  # two to learn from, one held out
         require_between("policy.env_steps", self.env_steps, 2, 1_000_000)  # PPO standardises advantages
         steps = self.sample_steps

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from airtune.adapters import RankVector
 from airtune.links import Link
 from airtune.methods.airllm.allocation import AllocationState, project
-from airtune.methods.airllm.saved_policy import SavedPolicy
+from airtune.methods.airllm.saved_policy import POLICY, SavedPolicy, load_policy, shipped_policy
+from airtune.methods.airllm.settings import require_between
 from airtune.tasks import Complexity
+
+EMBEDDED = "minilm"
+"""Name of the base model whose policy comes with airtune."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Ranks for one channel state, and what they weigh."""
 
+    modules: tuple[tuple[int, str], ...]
+    """Layer and kind of module of every site."""
     ranks: RankVector
-    """After projection onto the deadline, in the order of the policy's sites."""
+    """One rank per site, after projection onto the deadline."""
     asked_air_bits: int
     """Bits on the air of what the policy asked for, before projection."""
     payload_bits: int
@@ -25,6 +34,20 @@ class Decision:
     """Bits that the link carries by the deadline."""
     airtime_s: float
     deadline_s: float
+    trained_on: Mapping[str, Any]
+    """Model, task and links of the policy's training."""
+
+
+def open_policy(where: str | Path) -> SavedPolicy:
+    """The policy in a folder of its own or in a run folder; for "", the one that comes with airtune, for `minilm`.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    if not str(where):
+        return shipped_policy(EMBEDDED)
+    folder = Path(where).expanduser()
+    return load_policy(folder / POLICY if (folder / POLICY).is_dir() else folder)
 
 
 def decide(
@@ -32,33 +55,39 @@ def decide(
     link: Link,
     *,
     deadline_s: float | None = None,
-    complexity: Complexity | None = None,
-    ranks: RankVector | None = None,
+    entropy_bits: float | None = None,
+    oov_rate: float | None = None,
 ) -> Decision:
-    """Decide for a block at the link's mean SNR.
+    """Decide for a block at the link's mean SNR, with half of every cap as the ranks in force.
 
     Args:
         deadline_s: T_max; the policy's own where none is given.
-        complexity: H and rho of the data; those of the task it was trained on where none is given.
-        ranks: Ranks in force; half of every cap where none are given.
+        entropy_bits, oov_rate: H and rho of the data; those of the task it was trained on where none are given.
 
     Raises:
         DeadlineError: not even head and container arrive by the deadline.
-        LinkError: a value out of range.
-        ConfigError: the policy is damaged.
+        LinkError, ConfigError: a value out of range.
     """
-    seconds, channel = deadline_s or saved.deadline_s, link.mean_state
+    known = saved.complexity
+    entropy = known.entropy_bits if entropy_bits is None else entropy_bits
+    rate = known.oov_rate if oov_rate is None else oov_rate
+    require_between("entropy (H)", entropy, 0, 64)
+    require_between("out-of-vocabulary rate (rho)", rate, 0, 1)
+    seconds, channel = saved.deadline_s if deadline_s is None else deadline_s, link.mean_state
+    held = RankVector(tuple(cap // 2 for cap in saved.caps.ranks))
+    state = AllocationState(channel, Complexity(entropy, rate, known.words), held)
     budget = link.budget_bits(seconds, channel)
-    held = ranks or RankVector(tuple(cap // 2 for cap in saved.caps.ranks))
-    asked = saved.allocator().decide(AllocationState(channel, complexity or saved.complexity, held), budget)
-    chosen = project(asked, saved.sizes.air_bits, budget)
-    bits = saved.sizes.air_bits(chosen)
+    asked = saved.allocator().decide(state, budget)
+    ranks = project(asked, saved.sizes.air_bits, budget)
+    bits = saved.sizes.air_bits(ranks)
     return Decision(
-        ranks=chosen,
+        modules=saved.modules,
+        ranks=ranks,
         asked_air_bits=saved.sizes.air_bits(asked),
-        payload_bits=saved.sizes.payload_bits(chosen),
+        payload_bits=saved.sizes.payload_bits(ranks),
         air_bits=bits,
         budget_bits=budget,
         airtime_s=link.airtime_s(bits, channel),
         deadline_s=seconds,
+        trained_on=saved.trained_on,
     )

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 import torch
 
+from airtune.adapters import RankVector
 from airtune.errors import ConfigError
+from airtune.links import Link
+from airtune.methods.airllm.allocators import AirLLM
 from airtune.methods.airllm.coarse import CoarsePolicy
+from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.denoiser import ResidualMLP, time_embedding
 from airtune.methods.airllm.fast_sampling import steps_of
 from airtune.methods.airllm.frozen import FrozenPolicy
+from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.policy import TrainedPolicy
 from airtune.methods.airllm.priors import Prior
 from airtune.methods.airllm.refine import Refiner
+from airtune.methods.airllm.saved_policy import SavedPolicy
+from airtune.models import Site
+from airtune.tasks import Complexity
 
 
 def freeze(prior: Prior, coarse: CoarsePolicy | None, refiner: Refiner | None) -> FrozenPolicy:
@@ -52,6 +62,38 @@ def freeze(prior: Prior, coarse: CoarsePolicy | None, refiner: Refiner | None) -
     norm, _, last = backbone.leave
     arrays |= _named("refiner.leave", norm=norm, last=last)
     return FrozenPolicy(prior, refiner.guidance, {name: _plain(tensor) for name, tensor in arrays.items()})
+
+
+def saved_policy(
+    policy: AirLLM,
+    config: AirLLMConfig,
+    packer: Packer,
+    sites: Sequence[Site],
+    caps: RankVector,
+    links: Sequence[Link],
+    complexity: Complexity,
+) -> SavedPolicy:
+    """The policy that a run has trained, with all that is needed to decide by it elsewhere. Raises `ConfigError`."""
+    trained = policy.policy
+    if not isinstance(trained, TrainedPolicy):
+        raise ConfigError("the policy was loaded, not trained; copy the folder that it came from")
+    return SavedPolicy(
+        name=policy.name,
+        seed=config.seed,
+        policy=freeze(trained.prior, trained.coarse, trained.refiner),
+        modules=tuple((site.layer, site.module) for site in sites),
+        caps=caps,
+        sizes=packer,
+        deadline_s=config.link.deadline_s,
+        complexity=complexity,
+        trained_on={
+            "model": config.model.name,
+            "task": config.task.name,
+            "snrs_db": sorted({link.snr_db for link in links}),
+            "bandwidths_hz": sorted({link.bandwidth_hz for link in links}),
+            "cost_weight": config.policy.cost_weight,
+        },
+    )
 
 
 def _named(where: str, **modules: torch.nn.Module) -> dict[str, torch.Tensor]:

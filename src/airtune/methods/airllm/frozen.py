@@ -52,6 +52,14 @@ class FrozenPolicy:
         for name, values in self.arrays.items():
             if not np.isfinite(values).all():
                 raise ConfigError(f"the policy's {name} holds values that are not finite; train the policy anew")
+        null, enter = self.arrays.get("refiner.null"), self.arrays.get("refiner.enter_condition")
+        if self.refines and (null is None or enter is None or null.shape != enter.shape[1:]):
+            raise ConfigError("the policy's null token does not fit its first layer; save the policy anew")
+
+    @property
+    def refines(self) -> bool:
+        """Whether a refiner follows PPO."""
+        return any(name.startswith("refiner.") for name in self.arrays)
 
     def act(self, states: np.ndarray, noise: np.random.Generator) -> Array:
         """States ``(n, d_s)`` to normalised ranks ``(n, sites)`` in [-1, 1]; noise draws x_T.
@@ -61,7 +69,7 @@ class FrozenPolicy:
         """
         try:
             condition = self.prior.condition(self._actor(states))
-            if "refiner.null" not in self.arrays:
+            if not self.refines:
                 return self.prior.spread(condition)
             return self._refine(np.concatenate([states, condition], axis=1, dtype=np.float32), noise)
         except (KeyError, ValueError) as error:
@@ -87,7 +95,9 @@ class FrozenPolicy:
         for coefficients, time in zip(a["refiner.steps"], a["refiner.times"], strict=True):
             hidden = x @ a["refiner.enter_x"].T + known + time
             for block in range(blocks):
-                inner = self._linear(f"refiner.blocks.{block}.first", self._norm(f"refiner.blocks.{block}.norm", hidden))
+                inner = self._linear(
+                    f"refiner.blocks.{block}.first", self._norm(f"refiner.blocks.{block}.norm", hidden)
+                )
                 hidden = hidden + self._linear(f"refiner.blocks.{block}.second", _silu(inner))
             found = self._linear("refiner.leave.last", _silu(self._norm("refiner.leave.norm", hidden)))
             prediction = found[0] + self.guidance * (found[1] - found[0]) if guided else found[0]
@@ -106,4 +116,5 @@ class FrozenPolicy:
 
 
 def _silu(x: Array) -> Array:
-    return x * (0.5 + 0.5 * np.tanh(x / 2))  # the logistic function, without its overflow
+    half: Array = 0.5 * x
+    return half + half * np.tanh(half)  # the logistic function, without its overflow

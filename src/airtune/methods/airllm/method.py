@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airtune.adapters import RankVector, export_peft
+from airtune.errors import ConfigError
 from airtune.ledger import Ledger
 from airtune.links import Link
 from airtune.methods.airllm.allocation import AllocationEnv, Trial, decision_budget
@@ -21,19 +22,23 @@ from airtune.methods.airllm.allocators import AirLLM, Allocator, Greedy, Random,
 from airtune.methods.airllm.building import (
     check_links,
     fit_plan,
+    given_policy,
     new_env,
     new_trainee,
     open_links,
     open_reader,
     parts_of,
+    practice_links,
     rank_sampler,
 )
 from airtune.methods.airllm.config import AirLLMConfig
+from airtune.methods.airllm.freeze import saved_policy
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.policy import train_policy
 from airtune.methods.airllm.priors import CoarseLatent
 from airtune.methods.airllm.roles import check_edge
 from airtune.methods.airllm.rounds import Rounds, Row, notes_on
+from airtune.methods.airllm.saved_policy import POLICY, save_policy
 from airtune.methods.airllm.surrogate import LossSurrogate, held_out_error, probes
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import FitPlan, Score, Step, head_only, score
@@ -82,6 +87,7 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
         parts = parts_of(config, reader)
         trainee = new_trainee(config, reader, parts, Measurements(folder.path / "measurements.jsonl"))
         check_links(config, trainee)
+        given = given_policy(config, trainee.adapter)
         check_edge(edge, reader.base, parts.test)
 
     plan = fit_plan(config, reader.base.hidden_size)
@@ -106,8 +112,11 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
         moves=GREEDY_MOVES,
     )
     with session.timed("policy"):
-        env = new_env(config, surrogate, packer, caps, links, parts)
-        policy = learn_policy(session, env, CoarseLatent.of(trainee.adapter.sites), greedy)  # Algorithm 1
+        practice = practice_links(links, config.policy.bandwidth_factors)
+        env = new_env(config, surrogate, packer, caps, practice, parts)
+        policy = given or learn_policy(session, env, CoarseLatent.of(trainee.adapter.sites), greedy)  # Algorithm 1
+        if given is None:
+            keep_policy(session, policy, trainee, packer, practice)
     for rival in (Uniform(caps), Random(caps, generator(config.seed, "random", "reward"))):
         folder.metric(rival.name, reward_mean=mean_reward(env, rival, episodes=RIVAL_EPISODES, seed=config.seed))
 
@@ -242,6 +251,19 @@ def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent, gre
             stage.advance(note=f"reward {reward:.3f}")
 
         return train_policy(env, latent, config.policy, greedy.propose, seed=config.seed, on_round=on_round)
+
+
+def keep_policy(session: Session, policy: AirLLM, trainee: Trainee, packer: Packer, practice: Sequence[Link]) -> None:
+    """Save the policy in the run folder, for `airtune decide` and `policy.trained`."""
+    adapter = trainee.adapter
+    try:
+        saved = saved_policy(
+            policy, session.config, packer, adapter.sites, adapter.caps, practice, trainee.parts.complexity
+        )
+    except ConfigError as error:
+        session.progress.say(f"The policy is not kept: {error}.")
+    else:
+        save_policy(session.folder.path / POLICY, saved)
 
 
 def send_all(session: Session, rounds: Rounds, allocators: Sequence[Allocator], links: Sequence[Link]) -> list[Row]:

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
 import tomli_w
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS, ABOUT = "policy.safetensors", "policy.toml"
+POLICY = "policy"
+"""Folder of the policy within a run folder."""
 
 
 @final
@@ -68,13 +71,21 @@ class SavedPolicy:
     def check_anatomy(self, sites: Sequence[Site], caps: RankVector) -> None:
         """Refuse to decide for a model with other sites, shapes or largest ranks. Raises `ConfigError`."""
         shapes = self.sizes.layout.contents.sites
-        mine = [(*module, (shape.fan_out, shape.fan_in), cap) for module, shape, cap in zip(self.modules, shapes, self.caps.ranks, strict=True)]
-        asked = [(site.layer, site.module, (site.fan_out, site.fan_in), cap) for site, cap in zip(sites, caps.ranks, strict=True)]
+        mine = [
+            (*module, (shape.fan_out, shape.fan_in), cap)
+            for module, shape, cap in zip(self.modules, shapes, self.caps.ranks, strict=True)
+        ]
+        asked = [
+            (site.layer, site.module, (site.fan_out, site.fan_in), cap)
+            for site, cap in zip(sites, caps.ranks, strict=True)
+        ]
         if len(mine) != len(asked):
             raise ConfigError(f"the policy decides {len(mine)} ranks, this model has {len(asked)} sites; {_ADVICE}")
         for have, want in zip(mine, asked, strict=True):
             if have != want:
-                raise ConfigError(f"the policy has {_described(have)} where this model has {_described(want)}; {_ADVICE}")
+                raise ConfigError(
+                    f"the policy has {_described(have)} where this model has {_described(want)}; {_ADVICE}"
+                )
 
 
 _ADVICE = "give a policy that was trained for this model and adapter.max_rank"
@@ -130,11 +141,13 @@ def load_policy(folder: Path) -> SavedPolicy:
     try:
         return _read(about, dict(load(weights)))
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, AirtuneError) as error:
-        raise ConfigError(f"the policy in {folder} is damaged ({type(error).__name__}: {error}); save it anew") from None
+        raise ConfigError(
+            f"the policy in {folder} is damaged ({type(error).__name__}: {error}); save it anew"
+        ) from None
 
 
 def shipped_policy(name: str) -> SavedPolicy:
-    """A policy that comes with airtune, by the name of its base model. Raises `ConfigError` that lists what there is."""
+    """A policy that comes with airtune, by its base model's name. Raises `ConfigError` that lists what there is."""
     root = resources.files("airtune.methods.airllm") / "policies"
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     if name not in names:
@@ -153,7 +166,7 @@ def _read(about: Mapping[str, Any], arrays: dict[str, Any]) -> SavedPolicy:
         Binding(about["base"]["sha256"], about["base"]["tokenizer_sha256"]),
         about["meta"],
     )
-    return SavedPolicy(
+    read = SavedPolicy(
         name=about["name"],
         seed=about["seed"],
         policy=FrozenPolicy(_prior(about["prior"], modules, caps), float(about["guidance"]), arrays),
@@ -164,12 +177,18 @@ def _read(about: Mapping[str, Any], arrays: dict[str, Any]) -> SavedPolicy:
         complexity=Complexity(**about["complexity"]),
         trained_on=about["trained_on"],
     )
+    read.sizes.air_bits(caps)
+    read.policy.act(np.zeros((1, 4 + len(sites)), dtype=np.float32), np.random.default_rng(0))  # do the parts fit?
+    return read
 
 
 _PRIORS = {CoarseLatent: "latent", DiscreteHeads: "discrete", NoPrior: "none"}
 
 
 def _prior(kind: str, modules: Sequence[tuple[int, str]], caps: RankVector) -> Prior:
-    if kind == "latent":
-        return CoarseLatent.of_modules(modules)
-    return {"discrete": DiscreteHeads(caps), "none": NoPrior(len(caps))}[kind]
+    made: Mapping[str, Prior] = {
+        "latent": CoarseLatent.of_modules(modules),
+        "discrete": DiscreteHeads(caps),
+        "none": NoPrior(len(caps)),
+    }
+    return made[kind]
