@@ -4,7 +4,7 @@
 |--------------------------|-----------------------------------------------------------------------------------|
 | `cell.json`              | settings, values, seconds, machine, hashes of the files, and a hash over all this |
 | `items.safetensors`      | outcomes of single items, where a value is a mean over items                      |
-| `work/`                  | what the computation leaves; the files that others need are hashed                |
+| `work/`                  | what is computed on; in the end the files that others need, hashed                |
 | `cell.lock`              | there while a process computes                                                    |
 
 A cell is trusted only if every hash is right. The room of methods makes kinds, the room of studies runs them.
@@ -41,7 +41,7 @@ class DamagedCell(RunError):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One number of a cell: what it is, at which x (an SNR, a step), of whom (an allocator), where (a site, an input)."""
+    """One number of a cell: what, at which x (an SNR, a step), of whom (an allocator), where (a site, an input)."""
 
     measure: str
     value: float
@@ -154,7 +154,7 @@ class CellStore:
             raise DamagedCell(f"{folder} cannot be read ({reason:.120}); it is to be redone") from None
 
     def write(self, kind: Kind, key: str, settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> Done:
-        """Keep an outcome; `cell.json` comes last and makes it count. Raises `RunError` for a value that is no number."""
+        """Keep an outcome; `cell.json` comes last and makes it count. Raises `RunError` for a value not finite."""
         for value in outcome.values:
             if not math.isfinite(value.value):
                 where = f"{value.measure} {value.of} {value.at} {'' if value.x is None else value.x}".strip()
@@ -174,6 +174,11 @@ class CellStore:
             "seconds": seconds,
             "machine": versions_in_force(),
         }
+        for entry in sorted((folder / "work").rglob("*"), reverse=True):  # deepest first
+            if entry.is_file() and entry.relative_to(folder).as_posix() not in names:
+                entry.unlink()
+            elif entry.is_dir() and not any(entry.iterdir()):
+                entry.rmdir()
         body = json.loads(canonical_json(body))  # as it will be read, so that the hash is over the same numbers
         write_text(folder / _RESULT, json_text({"sha256": _hash(canonical_json(body).encode()), "body": body}))
         return self.read(kind.name, key)

@@ -132,7 +132,7 @@ def studies_of(method: str) -> list[str]:
 
 
 def read_study(method: str, name: str) -> Study:
-    """Read a declaration. Raises `ConfigError` for an unknown study or key, a variant or a kind of figure there is not."""
+    """Read a declaration. Raises `ConfigError` for an unknown study or key, or a variant that is not declared."""
     known = studies_of(method)
     if name not in known:
         raise ConfigError(

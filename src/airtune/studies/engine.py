@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -39,7 +39,7 @@ class Computed:
 
 @final
 class Durations:
-    """Measured seconds of finished cells, for estimates: of the same kind, workload and variant where there are some."""
+    """Measured seconds of finished cells: of the same kind, workload and variant where there are some."""
 
     def __init__(self, store: CellStore) -> None:
         self._path = store.root / "seconds.jsonl"
@@ -104,8 +104,8 @@ def forecast(plan: Plan, missing: Mapping[str, Cell], durations: Durations, jobs
     return lines
 
 
-def _left(cells: Sequence[Cell] | object, durations: Durations, jobs: int) -> str:
-    times = [durations.of(cell.like) for cell in cells]  # type: ignore[attr-defined]
+def _left(cells: Iterable[Cell], durations: Durations, jobs: int) -> str:
+    times = [durations.of(cell.like) for cell in cells]
     known = [seconds for seconds in times if seconds is not None]
     if not times:
         return "none left"
@@ -132,17 +132,16 @@ class _Run:
         """Cells not ended yet, running ones too."""
         return [*self._missing.values(), *self._running.values()]
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[tuple[Cell, Report]]:
         workers = [Worker(self._store.root) for _ in range(min(self._jobs, len(self._missing)))]
         try:
             while self._missing or self._running:
                 for cell in self._doomed():
                     yield cell, Report("failed", why=self._found.failed[cell.key])
                 for worker in workers:
-                    if worker not in self._running and (cell := self._next()) is not None:
-                        del self._missing[cell.key]
-                        self._running[worker] = cell
-                        worker.give(Job(cell.kind, cell.key, cell.settings, cell.needed))
+                    if worker not in self._running and (ready := self._next()) is not None:
+                        self._running[worker] = self._missing.pop(ready.key)
+                        worker.give(Job(ready.kind, ready.key, ready.settings, ready.needed))
                 pipes = {worker.pipe: worker for worker in self._running}
                 for pipe in wait(list(pipes), timeout=LOOK_AGAIN_S) if pipes else ():
                     worker = pipes[pipe]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""A study's numbers out of its cells: every value in long form, and by measure, variant and seed as tables need them."""
+"""A study's numbers out of its cells: every value in long form, and by measure, variant and seed for tables."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Gathered:
         return list(dict.fromkeys(v.at for p in self.plan.points for _, _, v in self.values(p, measure)))
 
     def by_seed(self, slot: Slot) -> dict[int, np.ndarray]:
-        """For each seed the slot's mean ``(1,)``, or the items it is a mean of ``(items,)`` where all of it has items."""
+        """For each seed the slot's mean ``(1,)``, or where all of it has items those ``(items,)``."""
         found = {}
         for point in self.plan.points:
             if (point.workload, point.variant.name) == (slot.workload, slot.variant):

@@ -33,7 +33,7 @@ class Interval:
 
 
 def tail(seeds: int, level: float = LEVEL) -> float:
-    """The share to cut off at each end: Phi(-sqrt(n / (n - 1)) t), t Student's quantile with n - 1 degrees of freedom."""
+    """The share to cut off at each end: Phi(-sqrt(n / (n - 1)) t), with Student's t of n - 1 degrees of freedom."""
     quantile = stats.t.ppf(0.5 + level / 2, seeds - 1)
     return float(stats.norm.cdf(-np.sqrt(seeds / (seeds - 1)) * quantile))
 
