@@ -55,6 +55,26 @@ class Gathered:
                 writer.writerow((*head, kind, key[:20], v.measure, v.of, v.at, x, repr(v.value)))
         return out.getvalue()
 
+    def failures(self) -> list[str]:
+        """Each failed cell: kind, workload, variant, seed, settings of the variant, and why."""
+        lines, told = [], set()
+        for point in self.plan.points:
+            for kind, key in reversed(point.cells):
+                if key in self._computed.failed and key not in told:
+                    told.add(key)
+                    under = ", ".join(f"{name}={value}" for name, value in point.variant.set.items())
+                    where = f"{kind} of {point.variant.name} on {point.workload}, seed {point.seed}"
+                    lines.append(f"{where}{f' ({under})' if under else ''}: {self._computed.failed[key]}")
+        return lines
+
+    def costs(self) -> list[tuple[str, int, int, float]]:
+        """For each kind: finished cells, those computed in this run, seconds of all."""
+        found: dict[str, list[tuple[bool, float]]] = {}
+        for key, cell in self.plan.cells.items():
+            if (done := self._computed.done.get(key)) is not None:
+                found.setdefault(cell.kind.name, []).append((key in self._computed.fresh, done.seconds))
+        return [(kind, len(all_), sum(f for f, _ in all_), sum(s for _, s in all_)) for kind, all_ in found.items()]
+
     def xs(self, measure: str) -> list[float]:
         """Every x at which a measure was taken, in order."""
         return sorted({v.x for p in self.plan.points for _, _, v in self.values(p, measure) if v.x is not None})
