@@ -57,6 +57,22 @@ class Figure:
     x: str = ""
     y: str = ""
     factor: float = 1.0
+    log: bool = False
+    """Both axes logarithmic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """A measure made of a curve: the first x at which it has covered a share of the way from a floor to the best end.
+
+    The best end is the highest mean of the last three points over all variants under the same seed. A curve that never
+    gets there counts as one point beyond its end.
+    """
+
+    name: str
+    curve: str
+    floor: str
+    share: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,7 @@ class Study:
     paper_measure: str = ""
     not_run: tuple[str, ...] = ()
     """What belongs here and is not measured, and why."""
+    reach: Reach | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -148,6 +165,8 @@ def study_from(name: str, declared: Mapping[str, Any]) -> Study:
         key: tuple(_make(kind, entry, f"{name}.{key}") for entry in declared.get(key, ()))
         for key, kind in parts.items()
     }
+    if "reach" in declared:
+        made["reach"] = _make(Reach, declared["reach"], f"{name}.reach")
     rest = {
         key: tuple(value) if isinstance(value, list) else value for key, value in declared.items() if key not in made
     }

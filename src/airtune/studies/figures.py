@@ -54,7 +54,9 @@ def _lines(gathered: Gathered, workload: str, declared: Declared, name: str) -> 
             axes.plot(at, mean, color=theme.colour(index), marker=marker, label=variant, zorder=3)
             axes.fill_between(at, low, high, color=theme.colour(index), alpha=0.13, linewidth=0)
         axes.set(xlabel=declared.x, ylabel=declared.y)
-        if len(xs) <= 8:
+        if declared.log:
+            axes.set(xscale="log", yscale="log")
+        elif len(xs) <= 8:
             axes.set_xticks(xs)
         put_legend(figure, axes)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from airtune.records.cells import Value
+from airtune.studies.declaration import Reach
 from airtune.studies.engine import Computed
 from airtune.studies.intervals import Interval, interval
 from airtune.studies.plan import Plan, Point
@@ -85,6 +86,9 @@ class Gathered:
 
     def by_seed(self, slot: Slot) -> dict[int, np.ndarray]:
         """For each seed the slot's mean ``(1,)``, or where all of it has items those ``(items,)``."""
+        reach = self.plan.study.reach
+        if reach is not None and slot.measure == reach.name:
+            return self._reached(slot, reach)
         found = {}
         for point in self.plan.points:
             if (point.workload, point.variant.name) == (slot.workload, slot.variant):
@@ -99,6 +103,26 @@ class Gathered:
                         found[point.seed] = np.mean(np.stack([i for i in items if i is not None]), axis=0)
                     else:
                         found[point.seed] = np.array([np.mean([v.value for _, v in parts])])
+        return found
+
+    def _reached(self, slot: Slot, reach: Reach) -> dict[int, np.ndarray]:
+        curves: dict[int, dict[str, list[tuple[float, float]]]] = {}
+        floors: dict[int, float] = {}
+        for point in self.plan.points:
+            if point.workload == slot.workload:
+                points = [(v.x, v.value) for _, _, v in self.values(point, reach.curve) if v.x is not None]
+                if points:
+                    curves.setdefault(point.seed, {})[point.variant.name] = sorted(points)
+                for _, _, v in self.values(point, reach.floor) if point.variant.name == slot.variant else ():
+                    floors[point.seed] = v.value
+        found = {}
+        for seed, by_variant in curves.items():
+            if slot.variant in by_variant and seed in floors:
+                best = max(float(np.mean([value for _, value in points[-3:]])) for points in by_variant.values())
+                goal = floors[seed] + reach.share * (best - floors[seed])
+                mine = by_variant[slot.variant]
+                beyond = mine[-1][0] + mine[0][0]
+                found[seed] = np.array([next((x for x, value in mine if value >= goal), beyond)])
         return found
 
     def mean(self, slot: Slot) -> Interval | None:

@@ -78,7 +78,7 @@ def _by_variant(gathered: Gathered, workload: str, table: Table, *, with_paper: 
     papers = with_paper and any(variant.paper is not None for variant in study.variants)
     headings = ["variant", *([f"paper: {study.paper_measure}"] if papers else []), f"ours{_unit(table)}"]
     if table.better:
-        headings += [f"less {study.baseline}", "real"]
+        headings += [f"less {study.baseline}'s", "real"]
     rows = []
     for variant in study.variants:
         slot = Slot(workload, variant.name, table.measure)
@@ -89,7 +89,7 @@ def _by_variant(gathered: Gathered, workload: str, table: Table, *, with_paper: 
             cells += [shown(difference, table, signed=True), _real(difference, table)]
         if mean is not None or (papers and variant.paper is not None):
             rows.append(tuple(cells))
-    over = f", mean over {table.x}" if table.x else ""
+    over = f", mean over {table.x.split(',')[0]}s" if table.x else ""
     return Sheet(f"{table.title}{over}", tuple(headings), tuple(rows))
 
 
@@ -105,7 +105,8 @@ def _by_x(gathered: Gathered, workload: str, table: Table, xs: list[float]) -> S
             cells.append(shown(gathered.mean(slot), table) + star)
         if set(cells[1:]) != {MISSING}:
             rows.append(tuple(cells))
-    title = f"{table.title}{_unit(table)} by {table.x}; * real difference to {study.baseline}"
+    star = f"; * real difference to {study.baseline}" if table.better else ""
+    title = f"{table.title}{_unit(table)}, by {table.x}{star}"
     return Sheet(title, ("variant", *(f"{x:g}" for x in xs)), tuple(rows), main=False)
 
 
@@ -120,7 +121,7 @@ def _by_place(gathered: Gathered, workload: str, table: Table) -> Sheet:
 
 
 def _has(gathered: Gathered, workload: str, measure: str) -> bool:
-    return any(p.workload == workload and any(True for _ in gathered.values(p, measure)) for p in gathered.plan.points)
+    return any(gathered.by_seed(Slot(workload, variant.name, measure)) for variant in gathered.plan.study.variants)
 
 
 def shown(found: Interval | None, table: Table, *, signed: bool = False) -> str:

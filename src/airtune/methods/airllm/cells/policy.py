@@ -19,11 +19,11 @@ import numpy as np
 from airtune.adapters import RankVector
 from airtune.links import ChannelState, Link
 from airtune.methods.airllm.allocation import AllocationEnv, AllocationState, decision_budget, project
-from airtune.methods.airllm.allocators import Allocator, mean_reward
+from airtune.methods.airllm.allocators import Allocator, Random, Uniform, mean_reward
 from airtune.methods.airllm.building import new_env
 from airtune.methods.airllm.cells.opening import Opened, opened
 from airtune.methods.airllm.coarse import CoarseLatent
-from airtune.methods.airllm.method import learn_policy
+from airtune.methods.airllm.method import RIVAL_EPISODES, learn_policy
 from airtune.records import generator
 from airtune.records.cells import Done, Outcome, Value
 
@@ -46,6 +46,9 @@ def compute_policy(settings: Mapping[str, Any], work: Path, needs: Mapping[str, 
         trained_s = time.process_time() - begun
         episodes = found.config.policy.rounds * found.config.policy.env_steps
         values = [Value("train_cpu_s", trained_s), Value("cpu_s_per_1000_episodes", 1000 * trained_s / episodes)]
+        for rival in (Uniform(env.caps), Random(env.caps, generator(found.config.seed, "random", "reward"))):
+            reward = mean_reward(env, rival, episodes=RIVAL_EPISODES, seed=found.config.seed)
+            values.append(Value(f"reward_{rival.name}", reward))
         curve = {line["env_steps"]: line for line in found.session.folder.read_metrics("policy")}
         for steps, line in sorted(curve.items()):
             values.append(Value("reward_curve", line["reward_mean"], steps))

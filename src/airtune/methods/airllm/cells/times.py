@@ -29,7 +29,7 @@ UNET_LAYERS, UNET_WIDTHS, CAPS = (24, 96, 384), (256, 512, 1024), (16, 64, 256, 
 
 
 def compute_times(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
-    """Values: `ms` by size (x), and `exponent`, at each axis."""
+    """Values: `ms` by size (x), and `exponent`, of each axis."""
     torch.set_num_threads(1)
     seed = int(settings["seed"])
     axes: dict[str, tuple[tuple[int, ...], Callable[[int], Callable[[], object]]]] = {
@@ -41,11 +41,11 @@ def compute_times(settings: Mapping[str, Any], work: Path, needs: Mapping[str, D
         "softmax over r_max + 1 ranks": (CAPS, lambda n: _softmax(24, n, seed)),
     }
     values = []
-    for at, (sizes, make) in axes.items():
+    for of, (sizes, make) in axes.items():
         times = [1e3 * _median_s(make(size)) for size in sizes]
-        values += [Value("ms", ms, size, at=at) for size, ms in zip(sizes, times, strict=True)]
+        values += [Value("ms", ms, size, of) for size, ms in zip(sizes, times, strict=True)]
         slope = np.polyfit(np.log(sizes), np.log(times), 1)[0]
-        values.append(Value("exponent", float(slope), at=at))
+        values.append(Value("exponent", float(slope), of=of))
     return Outcome(tuple(values))
 
 
