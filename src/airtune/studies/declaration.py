@@ -43,6 +43,8 @@ class Table:
     """`lower`, `higher`, or `` (neither)."""
     x: str = ""
     """What x is, with its unit; each x gets a column of its own."""
+    mean: bool = True
+    """Whether the mean over all x says something."""
     at: str = ""
     """What `at` is (an input, a size); each gets a line of its own."""
 

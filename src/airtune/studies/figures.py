@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from airtune.reports.axes import put_legend
 from airtune.reports.figures import Drawing, Plan
 from airtune.reports.theme import MARKERS, Theme
 from airtune.studies.declaration import Figure as Declared
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH_IN = 5.0
+LEGEND_CHARACTERS = 72
+"""What fits beside each other above the axes."""
 
 
 def draw(gathered: Gathered) -> tuple[Drawing, ...]:
@@ -56,12 +57,15 @@ def _lines(gathered: Gathered, workload: str, declared: Declared, name: str) -> 
         axes.set(xlabel=declared.x, ylabel=declared.y)
         if declared.log:
             axes.set(xscale="log", yscale="log")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         elif len(xs) <= 8:
             axes.set_xticks(xs)
-        put_legend(figure, axes)
+        columns = max(1, min(4, LEGEND_CHARACTERS // (6 + max(map(len, names)))))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns)
 
     ends = "; ".join(f"{n} ends at {m[-1].mean / declared.factor:.3g}" for n, m in found.items() if m[-1] is not None)
-    size = (WIDTH_IN, 3.2 + 0.18 * len(names))
+    size = (WIDTH_IN, 3.2 + 0.12 * len(names))
     return Plan(name, declared.title, _caption(gathered, workload), f"{declared.title}: {ends}.", paint, size)
 
 

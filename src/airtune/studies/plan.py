@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from airtune.errors import AirtuneError, ConfigError
@@ -63,17 +64,18 @@ def chosen_workload(harness: Harness, name: str, model: str, data: str) -> tuple
         workload = harness.workloads[workload.instead]
         note += f"{workload.what}"
     settings = dict(workload.set)
+    who = f"workload {name} ({workload.what})"
     for option, key, given in (("--model", workload.model, model), ("--data", workload.data, data)):
         if key and not given:
-            raise ConfigError(
-                f"workload {name} ({workload.what}) needs {option}; give a path, or leave both out"
-                if workload.instead
-                else f"workload {name} ({workload.what}) needs {option}; give a path"
-            )
+            hint = ", or leave --model and --data out" if workload.instead else ""
+            raise ConfigError(f"{who} needs {option}; give a path{hint}")
+        local = option == "--data" or given.startswith((".", "/", "~"))  # otherwise a hub's name
+        if key and local and not Path(given).expanduser().exists():
+            raise ConfigError(f"{option} is {given!r}, which does not exist; give the path of what {who} needs")
         if key:
             settings[key] = given
-        elif given and not note and option == "--model":
-            raise ConfigError(f"workload {name} has a model of its own ({workload.what}); leave --model out")
+        elif given and workload is harness.workloads[name]:
+            raise ConfigError(f"{who} takes no {option}; leave it out")
     return workload, settings, note
 
 
@@ -87,8 +89,9 @@ def make_plan(
     overrides: Mapping[str, object],
     model: str,
     data: str,
+    workload: str = "",
 ) -> Plan:
-    """Expand a study.
+    """Expand a study, on its own workloads or on the one named.
 
     Raises:
         ConfigError: settings that contradict the study or each other, a kind that the method does not have, or a
@@ -100,8 +103,10 @@ def make_plan(
     cells: dict[str, Cell] = {}
     points: list[Point] = []
     notes: list[str] = []
-    for name in study.workloads:
-        workload, own, note = chosen_workload(harness, name, model, data)
+    if workload and workload not in harness.workloads:
+        raise ConfigError(f"workload is {workload!r}; choose one of {', '.join(harness.workloads)}")
+    for name in (workload,) if workload else study.workloads:
+        chosen, own, note = chosen_workload(harness, name, model, data)
         notes += [note] if note else []
         for variant in study.variants:
             base = {**preset.set, **own, **study.set, **variant.set, **overrides}
@@ -110,9 +115,9 @@ def make_plan(
                     all_settings = settings(preset.preset, {**base, "seed": seed})
                 except AirtuneError as error:
                     raise ConfigError(f"study {study.name}, variant {variant.name!r}: {error}") from None
-                like = (workload.name, variant.name)
+                like = (chosen.name, variant.name)
                 found = _closure(variant.cell or study.cell, kinds, all_settings, like, cells, study.name)
-                points.append(Point(workload.name, variant, seed, tuple(found.items())))
+                points.append(Point(chosen.name, variant, seed, tuple(found.items())))
     return Plan(study, preset.seeds, tuple(points), cells, tuple(dict.fromkeys(notes)))
 
 

@@ -36,6 +36,7 @@ def run_study(
     overrides: Mapping[str, object],
     model: str,
     data: str,
+    workload: str = "",
     out: Path,
     store: Path,
     jobs: int,
@@ -54,7 +55,15 @@ def run_study(
     if jobs < 1:
         raise ConfigError(f"jobs is {jobs}; choose at least 1")
     plan = make_plan(
-        study, harness, harness.presets[preset], kinds, settings, overrides=overrides, model=model, data=data
+        study,
+        harness,
+        harness.presets[preset],
+        kinds,
+        settings,
+        overrides=overrides,
+        model=model,
+        data=data,
+        workload=workload,
     )
     for note in plan.notes:
         progress.say(f"Note: {note}.")

@@ -46,10 +46,11 @@ def sheets(gathered: Gathered, workload: str) -> Iterator[Sheet]:
         if gathered.ats(table.measure) not in ([], [""]) and table.at:
             yield _by_place(gathered, workload, table)
         elif _has(gathered, workload, table.measure):
-            yield _by_variant(gathered, workload, table, with_paper=first)
+            if table.mean:
+                yield _by_variant(gathered, workload, table, with_paper=first)
             xs = gathered.xs(table.measure)
             if table.x and len(xs) > 1:
-                yield _by_x(gathered, workload, table, xs)
+                yield _by_x(gathered, workload, table, xs, main=not table.mean)
             first = False
 
 
@@ -93,7 +94,7 @@ def _by_variant(gathered: Gathered, workload: str, table: Table, *, with_paper: 
     return Sheet(f"{table.title}{over}", tuple(headings), tuple(rows))
 
 
-def _by_x(gathered: Gathered, workload: str, table: Table, xs: list[float]) -> Sheet:
+def _by_x(gathered: Gathered, workload: str, table: Table, xs: list[float], *, main: bool) -> Sheet:
     """Every x a column; a star marks a real difference to the baseline at this x."""
     study, rows = gathered.plan.study, []
     for variant in study.variants:
@@ -107,7 +108,7 @@ def _by_x(gathered: Gathered, workload: str, table: Table, xs: list[float]) -> S
             rows.append(tuple(cells))
     star = f"; * real difference to {study.baseline}" if table.better else ""
     title = f"{table.title}{_unit(table)}, by {table.x}{star}"
-    return Sheet(title, ("variant", *(f"{x:g}" for x in xs)), tuple(rows), main=False)
+    return Sheet(title, ("variant", *(f"{x:g}" for x in xs)), tuple(rows), main)
 
 
 def _by_place(gathered: Gathered, workload: str, table: Table) -> Sheet:
