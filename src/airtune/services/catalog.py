@@ -8,11 +8,13 @@ from typing import Any
 
 from airtune.errors import ConfigError
 from airtune.methods.airllm.building import edge_role as airllm_edge
+from airtune.methods.airllm.cells import KINDS as AIRLLM_KINDS
 from airtune.methods.airllm.config import config_from as airllm_config_from
 from airtune.methods.airllm.config import load_config as airllm_config
 from airtune.methods.airllm.method import run as airllm_run
 from airtune.methods.airllm.plan import plan as airllm_plan
 from airtune.records import Progress, RunFolder
+from airtune.records.cells import Kind
 from airtune.transport import Role, Transport
 
 
@@ -29,6 +31,8 @@ class MethodEntry:
     edge_role: Callable[[Any], Role]
     plan: Callable[[Any, Sequence[Mapping[str, Any]]], Any]
     """What its links have room for, beside the summaries of earlier runs."""
+    kinds: Mapping[str, Kind]
+    """What its studies are made of."""
 
 
 METHODS: Mapping[str, MethodEntry] = {
@@ -39,6 +43,7 @@ METHODS: Mapping[str, MethodEntry] = {
         airllm_run,
         airllm_edge,
         airllm_plan,
+        AIRLLM_KINDS,
     ),
 }
 
