@@ -204,7 +204,7 @@ def study(
         method,
         name,
         preset=preset,
-        overrides=_parsed(settings),
+        overrides=overrides_of(settings, {}),
         model=model,
         data=data,
         workload=workload,

@@ -17,8 +17,10 @@ from airtune.adapters import RankVector, export_peft
 from airtune.errors import ConfigError
 from airtune.ledger import Ledger
 from airtune.links import Link
-from airtune.methods.airllm.allocation import AllocationEnv, Trial, decision_budget
-from airtune.methods.airllm.allocators import AirLLM, Allocator, Greedy, Random, Uniform, mean_reward
+from airtune.methods.airllm.acquisition import Acquisition, collect
+from airtune.methods.airllm.allocation import AllocationEnv, decision_budget
+from airtune.methods.airllm.allocators import AirLLM, Allocator, Random, Uniform, mean_reward
+from airtune.methods.airllm.archive import Archive
 from airtune.methods.airllm.building import (
     check_links,
     fit_plan,
@@ -33,24 +35,25 @@ from airtune.methods.airllm.building import (
 )
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.freeze import saved_policy
+from airtune.methods.airllm.greedy import Greedy
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.policy import train_policy
 from airtune.methods.airllm.priors import CoarseLatent
+from airtune.methods.airllm.probes import probes
 from airtune.methods.airllm.roles import check_edge
 from airtune.methods.airllm.rounds import Rounds, Row, notes_on
 from airtune.methods.airllm.saved_policy import POLICY, save_policy
-from airtune.methods.airllm.surrogate import LossSurrogate, held_out_error, probes
+from airtune.methods.airllm.space import Space
+from airtune.methods.airllm.surrogate import LossSurrogate, held_out
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import FitPlan, Score, Step, head_only, score
 from airtune.records import Measurements, Progress, RunFolder, generator, write_bytes
 from airtune.transport import Transport
 
-SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
-"""Shares of the full adapter around which allocations are measured, beside those that the asked SNRs allow."""
 RIVAL_EPISODES = 128
 """Episodes over which the rewards of uniform and random are averaged, to stand beside the policy's."""
-GREEDY_MOVES = 4
-"""Exchange moves that `greedy` measures at each SNR."""
+GREEDY_EVALUATIONS = 6
+"""Losses that `greedy` measures at each SNR, at most, beside those that the surrogate learned from."""
 
 
 @dataclass
@@ -102,15 +105,8 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
     progress.say(f"Bandwidth {links[0].bandwidth_hz / 1e3:.1f} kHz: {reason}.")
 
     with session.timed("measure"):
-        surrogate, quality = learn_surrogate(session, trainee, packer, links)
-    greedy = Greedy(
-        caps,
-        packer.air_bits,
-        packer.direction_bits,
-        surrogate.predict,
-        trainee,
-        moves=GREEDY_MOVES,
-    )
+        surrogate, acquisition, quality = learn_surrogate(session, trainee, packer, links)
+    greedy = Greedy(acquisition, evaluations=GREEDY_EVALUATIONS)
     with session.timed("policy"):
         practice = practice_links(links, config.policy.bandwidth_factors)
         env = new_env(config, surrogate, packer, caps, practice, parts)
@@ -221,24 +217,28 @@ def _as_reference(dev: Score, test: Score) -> dict[str, float]:
 
 def learn_surrogate(
     session: Session, trainee: Trainee, packer: Packer, links: Sequence[Link]
-) -> tuple[LossSurrogate, dict[str, float]]:
-    """Measure allocations around the budgets that will be asked for, and learn to predict their losses."""
+) -> tuple[LossSurrogate, Acquisition, dict[str, float]]:
+    """Measure allocations around the budgets that will be asked for, then where searches on the surrogate lead."""
     config, caps = session.config, trainee.adapter.caps
-    full = packer.air_bits(caps)
     budgets = [decision_budget(link, link.mean_state, config.link.deadline_s, config.link.late_share) for link in links]
-    allowed = [min(1.0, budget / full) for budget in budgets]
-    asked = probes(caps, (*SHARES, *allowed), config.policy.measurements, generator(config.seed, "probes"))
-    trials: list[Trial] = []
-    with session.progress.stage("Measuring losses of allocations", total=len(asked)) as stage:
-        for ranks in asked:
-            trials.append(trainee.try_ranks(ranks))
-            stage.advance(note=f"loss {trials[-1].loss:.3f}")
+    space, archive = Space(caps, packer.air_bits, packer.direction_bits), Archive(trainee, packer.air_bits)
     latent = CoarseLatent.of(trainee.adapter.sites)
     surrogate = LossSurrogate(caps, [latent.layer_of, latent.kind_of])
-    error, explained = held_out_error(surrogate, trials)
-    quality = {"measurements": len(trials), "held_out_rmse": error, "held_out_r2": explained}
+    acquisition = Acquisition(space, surrogate, archive)
+    count, shares = config.policy.measurements, [space.uniform(budget).total / caps.total for budget in budgets]
+    drawn = probes(caps, shares, count, generator(config.seed, "probes"))
+    with session.progress.stage("Measuring losses of allocations", total=count) as stage:
+        collect(acquisition, drawn, budgets, count, lambda trial: stage.advance(note=f"loss {trial.loss:.3f}"))
+    found = held_out(surrogate, archive.trials)
+    quality = {
+        "measurements": len(archive),
+        "held_out_rmse": found.rmse,
+        "held_out_r2": found.r2,
+        "held_out_rank_correlation": found.rank_correlation,
+        "held_out_coverage": found.coverage,
+    }
     session.folder.metric("surrogate", **quality)
-    return surrogate, quality
+    return surrogate, acquisition, quality
 
 
 def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent, greedy: Greedy) -> AirLLM:

@@ -23,7 +23,8 @@ from airtune.methods.airllm.allocation import (
     decision_budget,
     project,
 )
-from airtune.methods.airllm.allocators import Allocator, Greedy
+from airtune.methods.airllm.allocators import Allocator
+from airtune.methods.airllm.greedy import Greedy
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.roles import PROBE_ITEMS, adapter_message, ask_score
 from airtune.methods.airllm.trainee import Trainee

@@ -1,4 +1,4 @@
-"""A reward surrogate: predicts the loss of an allocation from measured ones, so that a policy trains by the thousand.
+"""A reward surrogate: predicts the loss of an allocation, and how far off that may be, from measured ones.
 
 It proposes: no row of a result comes from it. Knows ranks and losses; not models or links.
 """
@@ -6,27 +6,30 @@ It proposes: no row of a result comes from it. Knows ranks and losses; not model
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.stats import norm, spearmanr
 
 from airtune.adapters import RankVector
 from airtune.errors import ConfigError
 from airtune.methods.airllm.allocation import Trial
+from airtune.methods.airllm.gaussian_process import GaussianProcess
 
-RIDGE = 1e-2
-"""Weight of a coefficient's square beside a measurement's squared error, both in standard deviations of the losses."""
-PARTS = 3
-"""Parts that each site's rank contributes."""
+COVERED = 0.9
+"""Share of measured losses that the interval of a prediction should hold."""
+SMALLEST_SPREAD = 1e-9
 
 
+@final
 class LossSurrogate:
-    """Loss as a constant plus non-negative parts that fall as ranks rise.
+    """A Gaussian process over rank vectors.
 
-    For each site: a part that is lost at rank 0, one that falls as 1 / (1 + r), and one that falls linearly to the cap;
-    the same three averaged over each layer, each kind of module and the whole adapter, which carry what the sites have
-    in common. Coefficients are non-negative least squares with a ridge: more rank never predicts a larger loss. The
-    constant is free.
+    A site's rank enters as two numbers: whether it is above 0, and log2(1 + r) as a share of log2(1 + cap). They stand
+    for themselves, and averaged over each layer, each kind of module and the whole adapter: sites that were rarely
+    measured take after their group. The linear part of the kernel says what ranks are worth, the squared exponential
+    part how sites depend on each other. More rank may predict a larger loss, where that was measured.
 
     Args:
         caps: Largest rank of each site, at least 1.
@@ -34,22 +37,17 @@ class LossSurrogate:
     """
 
     def __init__(self, caps: RankVector, groups: Sequence[Sequence[int]] = ()) -> None:
-        self._caps = np.array(caps.ranks, dtype=float)
-        sites = len(caps)
-        rows = [np.eye(sites)]
-        for grouping in groups:
+        self._scale = 1 / np.log2(1 + np.array(caps.ranks))
+        pools = [np.eye(len(caps))]
+        for grouping in (*groups, (0,) * len(caps)):
             members = np.array(grouping)
-            rows += [(members == index)[None] / np.sum(members == index) for index in np.unique(members)]
-        rows.append(np.full((1, sites), 1 / sites))
-        self._pool = np.concatenate(rows)
+            pools.append(np.stack([(members == index) / np.sum(members == index) for index in np.unique(members)]))
+        self._pool = np.concatenate(pools).T
+        self._group_of = np.tile(np.repeat(np.arange(len(pools)), [len(pool) for pool in pools]), 2)
 
     def features(self, ranks: np.ndarray) -> np.ndarray:
-        """Shape ``(n, sites)`` -> ``(n, features)``, each in [0, 1], 0 at the caps, falling in every rank."""
-        return np.concatenate([part @ self._pool.T for part in self._parts(ranks)], axis=1)
-
-    def _parts(self, ranks: np.ndarray) -> tuple[np.ndarray, ...]:
-        floor = 1 / (1 + self._caps)
-        return ranks == 0, (1 / (1 + ranks) - floor) / (1 - floor), (self._caps - ranks) / self._caps
+        """Shape ``(n, sites)`` -> ``(n, 2 * pools)``, each in [0, 1], 0 at rank 0 and 1 at the caps."""
+        return np.concatenate([(ranks > 0) @ self._pool, np.log2(1 + ranks) * self._scale @ self._pool], axis=1)
 
     def fit(self, trials: Sequence[Trial]) -> LossSurrogate:
         """Learn from measured trials.
@@ -59,63 +57,77 @@ class LossSurrogate:
         """
         if len(trials) < 2:
             raise ConfigError(f"the surrogate was given {len(trials)} measurements; measure at least 2 allocations")
-        ranks = np.array([trial.ranks.ranks for trial in trials], dtype=float)
         losses = np.array([trial.loss for trial in trials])
-        inputs = self.features(ranks)
-        centre, spread = inputs.mean(axis=0), max(float(losses.std()), 1e-9)  # centred: no constant to fit
-        design = np.concatenate([inputs - centre, np.sqrt(RIDGE) * np.eye(len(centre))])
-        target = np.concatenate([(losses - losses.mean()) / spread, np.zeros(len(centre))])
-        coefficients = nnls(design, target, maxiter=50 * len(centre))[0] * spread
-        self._constant = float(losses.mean() - centre @ coefficients)
-        self._weights = coefficients.reshape(PARTS, -1) @ self._pool  # of each part at each site, pooled ones included
+        found = self.features(np.array([trial.ranks.ranks for trial in trials]))
+        spreads = [
+            found[:, self._group_of == group].var(axis=0).sum() ** 0.5 for group in range(self._group_of[-1] + 1)
+        ]
+        self._centre, self._stretch = found.mean(axis=0), 1 / np.maximum(spreads, SMALLEST_SPREAD)[self._group_of]
+        self._mean, self._spread = float(losses.mean()), max(float(losses.std()), SMALLEST_SPREAD)
+        self._process = GaussianProcess(
+            (found - self._centre) * self._stretch, self._group_of, (losses - self._mean) / self._spread
+        )
         return self
 
     def predict(self, ranks: np.ndarray) -> np.ndarray:
         """Predicted losses of rank vectors, shape ``(n, sites)`` -> ``(n,)``."""
-        parts = self._parts(np.atleast_2d(np.asarray(ranks, dtype=float)))
-        return self._constant + sum(part @ weights for part, weights in zip(parts, self._weights, strict=True))
+        return self._mean + self._spread * self._process.mean(self._inputs(ranks))
+
+    def deviation(self, ranks: np.ndarray) -> np.ndarray:
+        """Standard deviation of a measured loss about its prediction, in nat, ``(n, sites)`` -> ``(n,)``."""
+        return self._spread * self._process.deviation(self._inputs(ranks))
 
     def try_ranks(self, ranks: RankVector) -> Trial:
         """The environment's view: a trial that was predicted, not measured."""
         return Trial(ranks, float(self.predict(np.array(ranks.ranks))[0]), measured=False)
 
+    def _inputs(self, ranks: np.ndarray) -> np.ndarray:
+        return (self.features(np.atleast_2d(np.asarray(ranks))) - self._centre) * self._stretch
 
-def held_out_error(surrogate: LossSurrogate, trials: Sequence[Trial], folds: int = 5) -> tuple[float, float]:
-    """Cross-validated error of the surrogate: root mean square in nat, and share of variance explained (R^2).
 
-    Trial i is predicted from those of other folds than i mod `folds`. Leaves the surrogate fitted to all trials.
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How well losses are predicted that a surrogate was not fitted to."""
+
+    rmse: float
+    """Root mean square error in nat."""
+    r2: float
+    """Share of the variance explained."""
+    rank_correlation: float
+    """Spearman's, of predicted with measured losses."""
+    coverage: float
+    """Share of losses within the interval that should hold `COVERED` of them."""
+
+
+def held_out(surrogate: LossSurrogate, trials: Sequence[Trial], folds: int = 5) -> Fidelity:
+    """Cross-validate: trial i is predicted from those of other folds than i mod `folds`.
+
+    Leaves the surrogate fitted to all trials.
 
     Raises:
         ConfigError: fewer than three trials.
     """
     folds = min(folds, len(trials))
+    fold_of = np.arange(len(trials)) % max(folds, 1)
     losses = np.array([trial.loss for trial in trials])
-    predicted = np.zeros_like(losses)
+    ranks = np.array([trial.ranks.ranks for trial in trials])
+    predicted, deviation = np.zeros_like(losses), np.zeros_like(losses)
     for fold in range(folds):
-        held = np.arange(len(trials)) % folds == fold
+        held = fold_of == fold
         surrogate.fit([trial for trial, out in zip(trials, held, strict=True) if not out])
-        predicted[held] = surrogate.predict(
-            np.array([t.ranks.ranks for t, out in zip(trials, held, strict=True) if out])
-        )
+        predicted[held], deviation[held] = surrogate.predict(ranks[held]), surrogate.deviation(ranks[held])
     surrogate.fit(trials)
-    residual = losses - predicted
-    variance = float(((losses - losses.mean()) ** 2).mean())
-    return float(np.sqrt((residual**2).mean())), 1 - float((residual**2).mean()) / max(variance, 1e-18)
+    return fidelity(predicted, deviation, losses)
 
 
-def probes(caps: RankVector, budgets: Sequence[float], count: int, rng: np.random.Generator) -> list[RankVector]:
-    """Draw allocations worth measuring: the full adapter, then some around every budget, even and uneven.
-
-    Args:
-        budgets: Shares of the full adapter, in (0, 1], that allocations will be asked for.
-    """
-    top = np.array(caps.ranks, dtype=float)
-    drawn = [caps]
-    while len(drawn) < count:
-        share = budgets[len(drawn) % len(budgets)] * rng.uniform(0.7, 1.4)
-        spread = rng.choice([0.0, 0.5, 1.0])
-        weights = np.exp(spread * rng.normal(size=len(top)))
-        weights[rng.random(len(top)) < rng.choice([0.0, 0.1])] = 0.0
-        ranks = share * top * weights / max(float(weights.mean()), 1e-9)
-        drawn.append(RankVector.of(np.clip(np.floor(ranks + rng.random(len(top))), 0, top)))
-    return drawn
+def fidelity(predicted: np.ndarray, deviation: np.ndarray, losses: np.ndarray) -> Fidelity:
+    """Compare predictions with what was measured, all of shape ``(n,)``."""
+    error = float(((losses - predicted) ** 2).mean())
+    varies = min(np.ptp(losses), np.ptp(predicted)) > 0
+    within = np.abs(losses - predicted) <= norm.ppf((1 + COVERED) / 2) * deviation
+    return Fidelity(
+        error**0.5,
+        1 - error / max(float(losses.var()), SMALLEST_SPREAD**2),
+        float(spearmanr(predicted, losses).statistic) if varies else 0.0,
+        float(within.mean()),
+    )

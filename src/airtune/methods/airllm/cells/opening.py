@@ -18,10 +18,11 @@ from typing import Any
 
 from airtune.ledger import Ledger
 from airtune.links import Link
-from airtune.methods.airllm.allocators import Greedy
+from airtune.methods.airllm.acquisition import Acquisition
 from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
 from airtune.methods.airllm.config import AirLLMConfig, config_from
-from airtune.methods.airllm.method import GREEDY_MOVES, Session, fine_tune, learn_surrogate
+from airtune.methods.airllm.greedy import Greedy
+from airtune.methods.airllm.method import GREEDY_EVALUATIONS, Session, fine_tune, learn_surrogate
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.surrogate import LossSurrogate
 from airtune.methods.airllm.trainee import Trainee
@@ -96,18 +97,21 @@ class Opened:
         return open_links(self.config.link, self.packer, self.trainee.adapter.caps)[0]
 
     @cached_property
+    def acquisition(self) -> Acquisition:
+        """The surrogate and what it learned from: the adapter cell's measurements, remembered and not repeated."""
+        return learn_surrogate(self.session, self.trainee, self.packer, self.links)[1]
+
+    @property
     def surrogate(self) -> LossSurrogate:
-        """Learned from the adapter cell's measurements, which are remembered and not repeated."""
-        return learn_surrogate(self.session, self.trainee, self.packer, self.links)[0]
+        return self.acquisition.surrogate
 
     @cached_property
     def greedy(self) -> Greedy:
-        return self.greedy_of(GREEDY_MOVES)
+        return self.greedy_of(GREEDY_EVALUATIONS)
 
-    def greedy_of(self, moves: int) -> Greedy:
-        """Elimination on the surrogate, then so many measured moves."""
-        caps, packer = self.trainee.adapter.caps, self.packer
-        return Greedy(caps, packer.air_bits, packer.direction_bits, self.surrogate.predict, self.trainee, moves=moves)
+    def greedy_of(self, evaluations: int) -> Greedy:
+        """Elimination and exchange on the surrogate, then so many measured losses for each budget."""
+        return Greedy(self.acquisition, evaluations=evaluations)
 
     @property
     def site_names(self) -> list[str]:

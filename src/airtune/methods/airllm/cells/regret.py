@@ -14,15 +14,15 @@ from airtune.methods.airllm.cells.opening import opened
 from airtune.methods.airllm.cells.rows import Measurer
 from airtune.records.cells import Done, Outcome, Value
 
-SEARCH_MOVES = 40
-"""Real losses measured at each SNR, beside the two starts."""
+SEARCH_EVALUATIONS = 60
+"""Real losses measured at each SNR, beside those that the surrogate learned from: ten times those of `greedy`."""
 
 
 def compute_search(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
-    """A search with ten times the measured moves of `greedy`."""
+    """A search with ten times the measured losses of `greedy`."""
     with opened(settings, work, needs["adapter"]) as found:
         measurer = Measurer(found)
-        measurer.decide(found.greedy_of(SEARCH_MOVES), "search")
+        measurer.decide(found.greedy_of(SEARCH_EVALUATIONS), "search")
         return measurer.outcome
 
 
