@@ -100,7 +100,7 @@ def test_a_site_computes_w_x_plus_scaled_p_lam_q_x(tmp_path):
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_items_with_ranks_of_their_own_are_each_alone_under_theirs(family, tmp_path):
-    """One pass over a batch: every item's logits, and the mean of the gradients, are those of items taken one by one."""
+    """One pass over a batch gives every item the logits it has alone, and the mean of the gradients it has alone."""
     kind = "classify" if "bert" in family else "text"
     base = load_base(str(save_tiny_model(tmp_path, family, kind=kind)), kind, labels=3)
     adapter = randomised(base)
