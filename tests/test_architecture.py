@@ -26,8 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"errors", "ledger"},
     "methods": {"errors", "ledger", "links", "codec", "tasks", "models", "adapters", "transport", "records"},
     "reports": {"errors", "ledger", "records"},
-    "services": {"errors", "methods", "records", "reports", "transport"},
-    "cli": {"errors", "links", "records", "reports", "services"},
+    "studies": {"errors", "records", "reports"},
+    "benches": {"errors", "adapters", "methods", "models", "records", "tasks"},
+    "services": {"errors", "methods", "records", "reports", "studies", "transport"},
+    "cli": {"errors", "benches", "links", "records", "reports", "services", "studies"},
 }
 TORCH_FREE = (
     "airtune",

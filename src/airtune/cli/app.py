@@ -188,6 +188,27 @@ def link(
 
 
 @app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="decision, env, ...; an unknown name lists them.")],
+    out: Annotated[Path, typer.Option(help="Folder that takes NAME.json.")] = Path("benchmarks/results"),
+    repeats: Annotated[Optional[int], typer.Option(help="Repeats that medians are taken over.")] = None,  # noqa: UP045
+) -> None:
+    """Measure rivals side by side; end with 1 where a ratio misses what was asked of it."""
+    from airtune.benches import run_bench
+    from airtune.cli.show import Bars, bench_tables, new_console
+
+    console = new_console()
+    measured, file = run_bench(name, out=out, repeats=repeats, progress=Bars(console))
+    for shown in bench_tables(name, measured.rows, measured.ratios):
+        console.print(shown)
+    for note in measured.notes:
+        console.print(f"Note: {note}", highlight=False, markup=False)
+    console.print(f"JSON: {file}", highlight=False, markup=False)
+    if not measured.holds:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """Check what this machine can run: packages, devices, the embedded model and task."""
     from airtune.cli.doctor import findings

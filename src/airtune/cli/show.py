@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from rich import progress
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airtune.benches import Ratio
 
 
 def new_console() -> Console:
@@ -76,3 +81,12 @@ def table(title: str, columns: dict[str, str], rows: list[list[Any]]) -> Table:
     for row in rows:
         made.add_row(*(str(cell) for cell in row))
     return made
+
+
+def bench_tables(name: str, rows: Sequence[Mapping[str, float | str]], ratios: Sequence[Ratio]) -> tuple[Table, Table]:
+    """What a bench measured, and what was asked beside it."""
+    columns = {heading: "left" if isinstance(value, str) else "right" for heading, value in rows[0].items()}
+    cells = [[value if isinstance(value, str) else f"{value:.4g}" for value in row.values()] for row in rows]
+    asked = [[r.name, f"{r.measured:.3g}", r.wanted, "yes" if r.holds else "NO"] for r in ratios]
+    headings = {"ratio": "left", "measured": "right", "asked": "left", "holds": "left"}
+    return table(f"airtune bench {name}: medians", columns, cells), table("", headings, asked)
