@@ -98,6 +98,38 @@ def test_a_site_computes_w_x_plus_scaled_p_lam_q_x(tmp_path):
         assert np.allclose(prefix, (1.5 * p @ lam @ q).detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_items_with_ranks_of_their_own_are_each_alone_under_theirs(family, tmp_path):
+    """One pass over a batch gives every item the logits it has alone, and the mean of the gradients it has alone."""
+    kind = "classify" if "bert" in family else "text"
+    base = load_base(str(save_tiny_model(tmp_path, family, kind=kind)), kind, labels=3)
+    adapter = randomised(base)
+    vectors = [mixed_ranks(adapter, seed) for seed in range(4)]
+    ids = torch.tensor([[2, 5, 6, 7, 3], [2, 9, 10, 11, 3], [2, 5, 9, 6, 3], [2, 7, 7, 8, 3]])
+    parameters = adapter.parameters()
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+
+    def gradients(loss: torch.Tensor) -> list[torch.Tensor]:
+        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters.values(), found, strict=True)]
+
+    adapter.set_item_ranks(vectors)
+    assert adapter.ranks == RankVector(tuple(max(ranks) for ranks in zip(*(v.ranks for v in vectors), strict=True)))
+    together = base.model(input_ids=ids).logits
+    found = gradients(together.square().mean())
+    alone = [torch.zeros_like(gradient) for gradient in found]
+    for row, ranks in enumerate(vectors):
+        adapter.set_ranks(ranks)
+        logits = base.model(input_ids=ids[row : row + 1]).logits
+        assert torch.allclose(logits[0], together[row], atol=1e-4)
+        for total, gradient in zip(alone, gradients(logits.square().mean()), strict=True):
+            total += gradient / len(vectors)
+    for one, other in zip(found, alone, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max() + 1))
+    assert any(gradient.abs().max() > 1e-3 for gradient in found)
+
+
 def test_a_new_adapter_changes_nothing_and_detach_gives_the_model_back(ids, tmp_path):
     base = load_base(str(save_tiny_model(tmp_path, "opt")), "text")
     before, keys = base.model(input_ids=ids).logits, set(base.model.state_dict())
@@ -173,6 +205,8 @@ def test_ranks_are_capped_by_the_smaller_side_and_checked(tmp_path):
     for bad, words in (((4,), "14 sites"), ((17,) * 14, "above its cap")):
         with pytest.raises(ConfigError, match=words):
             adapter.set_ranks(RankVector(bad))
+        with pytest.raises(ConfigError, match=words):
+            adapter.set_item_ranks([adapter.caps, RankVector(bad)])
     with pytest.raises(ConfigError, match="r_max is 0"):
         rank_caps(base.sites, 0)
     with pytest.raises(ConfigError, match="at least 0"):

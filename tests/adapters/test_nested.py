@@ -16,7 +16,7 @@ CAPS = RankVector((8, 8, 4, 2))
 
 def test_draws_stay_within_caps_and_keep_their_shares():
     rng = np.random.default_rng(0)
-    draws = [RankSampler(full=0.3, uniform=0.4).draw(CAPS, rng).ranks for _ in range(4000)]
+    draws = [draw.ranks for draw in RankSampler(full=0.3, uniform=0.4).draw(CAPS, 4000, rng)]
     assert all(1 <= rank <= cap for draw in draws for rank, cap in zip(draw, CAPS.ranks, strict=True))
     full = np.mean([draw == CAPS.ranks for draw in draws])
     even = np.mean([draw[0] == draw[1] and draw[2] == min(draw[0], 4) and draw[3] == min(draw[0], 2) for draw in draws])
@@ -24,9 +24,22 @@ def test_draws_stay_within_caps_and_keep_their_shares():
     assert even > 0.68
 
 
+def test_every_batch_holds_the_shares_to_within_one_item():
+    caps = RankVector((1000,) * 8)  # where a mixed draw is never full or even
+    rng = np.random.default_rng(2)
+    first = []
+    for _ in range(200):
+        draws = [draw.ranks for draw in RankSampler(full=0.25, uniform=0.5).draw(caps, 10, rng)]
+        assert sum(draw == caps.ranks for draw in draws) in (2, 3)
+        assert sum(len(set(draw)) == 1 for draw in draws) in (7, 8)
+        first.append(draws[0] == caps.ranks)
+    assert 0.15 < np.mean(first) < 0.35  # the first item is no more often full than any other
+
+
 def test_a_uniform_draw_of_k_is_log_uniform():
     rng = np.random.default_rng(1)
-    first = np.array([RankSampler(full=0, uniform=1).draw(RankVector((8,)), rng).ranks[0] for _ in range(20_000)])
+    draws = RankSampler(full=0, uniform=1).draw(RankVector((8,)), 20_000, rng)
+    first = np.array([draw.ranks[0] for draw in draws])
     for k in range(1, 9):
         assert np.mean(first == k) == pytest.approx(np.log((k + 1) / k) / np.log(9), abs=0.012)
 
@@ -51,7 +64,7 @@ def test_nested_prefixes_beat_prefixes_of_ordinary_training(tmp_path):
             items,
             FitPlan(steps=150, batch_size=8, learning_rate=1e-2),
             rng=np.random.default_rng(1),
-            before_step=lambda step: adapter.set_ranks(sampler.draw(adapter.caps, rng)),
+            before_step=lambda step, items: adapter.set_item_ranks(sampler.draw(adapter.caps, items, rng)),
         )
         assert sum(1 for _ in steps) == 150
         adapter.set_ranks(RankVector.uniform(adapter.sites, 1))

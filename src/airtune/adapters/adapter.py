@@ -5,7 +5,7 @@ Knows sites, layers and ranks; not how they are trained, decided or sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -63,6 +63,20 @@ class Adapter:
         check_sites(ranks, self.sites)
         for layer, rank in zip(self.layers, ranks.ranks, strict=True):
             layer.rank = min(rank, layer.cap)
+
+    def set_item_ranks(self, vectors: Sequence[RankVector]) -> None:
+        """Give every item of the coming batches a rank vector of its own, until `set_ranks` is called.
+
+        One pass then trains as many prefixes as the batch has items; it computes each site's largest rank.
+
+        Raises:
+            ConfigError: a vector that is not for these sites.
+        """
+        for ranks in vectors:
+            check_sites(ranks, self.sites)
+        table = torch.tensor([ranks.ranks for ranks in vectors], device=self.base.device)
+        for layer, ranks in zip(self.layers, table.T, strict=True):
+            layer.set_item_ranks(ranks.clamp(max=layer.cap))
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Everything that is trained, by name: P, lam, Q of every site, then the head."""

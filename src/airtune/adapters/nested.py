@@ -1,7 +1,7 @@
 """Nested training: one adapter of which every prefix of ranks is a valid adapter.
 
-Each step draws a rank vector and trains under it, so that early directions learn to work without later ones. Knows
-adapters and fitting; not tasks or links.
+Each item of a training batch is seen under a rank vector of its own, so that early directions learn to work without
+later ones, in one pass over the batch. Knows ranks; not layers, tasks or links.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from airtune.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class RankSampler:
-    """Draws the rank vector of each training step.
+    """Draws the rank vectors of a training batch, one per item.
 
-    A step trains all directions with probability `full`, the same rank k everywhere with probability `uniform`, and a
-    rank of its own at every site otherwise. k is log-uniform: low ranks, which carry most, are drawn most.
+    A share `full` of the items trains all directions, a share `uniform` the same rank k everywhere, and the rest a rank
+    of its own at every site. k is log-uniform: low ranks, which carry most, are drawn most.
     """
 
     full: float = 0.5
@@ -31,10 +31,15 @@ class RankSampler:
                 f"nested shares are full {self.full}, uniform {self.uniform}; choose shares >= 0 that sum to at most 1"
             )
 
-    def draw(self, caps: RankVector, rng: np.random.Generator) -> RankVector:
-        """Draw one rank vector, every rank between 1 and its cap."""
+    def draw(self, caps: RankVector, items: int, rng: np.random.Generator) -> list[RankVector]:
+        """Draw a rank vector for each item, every rank between 1 and its cap.
+
+        Each batch holds the three kinds by their shares, to within one item; which item gets which is random.
+        """
+        return [self._one(caps, kind, rng) for kind in rng.permutation((np.arange(items) + rng.random()) / items)]
+
+    def _one(self, caps: RankVector, kind: float, rng: np.random.Generator) -> RankVector:
         top = np.array(caps.ranks)
-        kind = rng.random()
         if kind < self.full:
             return caps
         size = 1 if kind < self.full + self.uniform else len(top)

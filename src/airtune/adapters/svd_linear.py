@@ -1,7 +1,8 @@
 """One adapted projection: W x + s P diag(lam) Q x, of which only the active prefix of directions is computed (Eq. 2).
 
 Knows one projection; not the model around it. The rank is a run-time choice: it grows and shrinks between steps, and
-a low rank under a large r_max costs what a low rank costs.
+a low rank under a large r_max costs what a low rank costs. In nested training the items of one batch have ranks of
+their own: directions beyond an item's rank are switched off for that item, between Q and P where they are few numbers.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class SvdLinear(nn.Module):
         self.base = base
         self.scale = scale
         self.rank = cap
+        self._active: torch.Tensor | None = None
         bound = 1 / math.sqrt(fan_in)
         rows = torch.rand(cap, fan_in, generator=generator) * 2 * bound - bound
         self.p = nn.Parameter(torch.zeros(cap, fan_out, device=device))
@@ -37,13 +39,33 @@ class SvdLinear(nn.Module):
     def cap(self) -> int:
         return self.lam.shape[0]
 
+    @property
+    def rank(self) -> int:
+        """How many directions are computed."""
+        return self._rank
+
+    @rank.setter
+    def rank(self, rank: int) -> None:
+        self._rank, self._active = rank, None
+
+    def set_item_ranks(self, ranks: torch.Tensor) -> None:
+        """Give every item of the coming batches a rank of its own, ``(items,)``, until `rank` is set again."""
+        self.rank = int(ranks.max())
+        self._active = (torch.arange(self.rank, device=ranks.device) < ranks[:, None]).to(self.lam.dtype)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(..., fan_in)`` to ``(..., fan_out)``."""
+        """Map ``(..., fan_in)`` to ``(..., fan_out)``; items are the leading dimension, or are stacked in it."""
         out = self.base(x)
         if self.rank == 0:
             return out
         rank = self.rank
-        weighted = x @ self.q[:rank].T * (self.scale * self.lam[:rank])
+        small = x @ self.q[:rank].T
+        if self._active is None:
+            weighted = small * (self.scale * self.lam[:rank])
+        else:
+            items = len(self._active)
+            weights = self.scale * self.lam[:rank] * self._active
+            weighted = (small.reshape(items, -1, rank) * weights[:, None]).reshape(small.shape)
         return out + weighted @ self.p[:rank]
 
     def orthogonality(self) -> torch.Tensor:

@@ -13,6 +13,7 @@ and the ratios, writes both with a description of the machine as JSON, and ends 
 | `catalog`  | the table of benches, and running one                            |
 | `decision` | one decision of the policy against a loop around a library's DDIM |
 | `env`      | environment steps on real losses: share outside the model        |
+| `step`     | fine-tuning steps under changing ranks against peft's layers      |
 """
 
 from airtune.benches.catalog import BENCHES, run_bench

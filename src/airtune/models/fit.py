@@ -61,7 +61,7 @@ def fit(
     plan: FitPlan,
     *,
     rng: np.random.Generator,
-    before_step: Callable[[int], None] = lambda step: None,
+    before_step: Callable[[int, int], None] = lambda step, items: None,
     penalty: Callable[[], torch.Tensor] | None = None,
     optimiser: torch.optim.Optimizer | None = None,
     start: int = 0,
@@ -70,6 +70,7 @@ def fit(
 
     Args:
         rng: Draws the whole schedule of batches before the first step.
+        before_step: Called with the step and how many items its batch holds.
         penalty: A term added to the task loss (Eq. 3's orthogonality, say); not part of the reported loss.
         optimiser: One restored from a checkpoint; a new AdamW when None.
         start: First step to run, after a resume.
@@ -84,7 +85,7 @@ def fit(
         parameter.requires_grad_(True)
     for index in range(start, plan.steps):
         batch = items.batch(schedule[index]).to(model.device)
-        before_step(index)
+        before_step(index, len(schedule[index]))
         for group in optimiser.param_groups:
             group["lr"] = plan.learning_rate * plan.rate_factor(index)
         with _dropout_seeded(plan.seed, index, model.device):

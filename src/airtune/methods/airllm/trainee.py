@@ -59,7 +59,8 @@ class Trainee:
     ) -> None:
         """Train the nested adapter (Eqs. 2-3), picking up at `checkpoint` where there is one.
 
-        Each step draws its rank vector from (seed, step) alone, so a resumed run takes the very steps it had left.
+        Each step draws its items' rank vectors from (seed, step) alone, so a resumed run takes the very steps it had
+        left.
         """
         parameters = self.adapter.parameters()
         optimiser = new_optimiser(list(parameters.values()), plan)
@@ -67,8 +68,9 @@ class Trainee:
         if start:
             on_resume(start)
 
-        def draw_ranks(step: int) -> None:
-            self.adapter.set_ranks(sampler.draw(self.adapter.caps, generator(plan.seed, "nested-ranks", step)))
+        def draw_ranks(step: int, items: int) -> None:
+            rng = generator(plan.seed, "nested-ranks", step)
+            self.adapter.set_item_ranks(sampler.draw(self.adapter.caps, items, rng))
 
         penalty = (lambda: orthogonality * self.adapter.orthogonality()) if orthogonality else None
         for step in fit(
