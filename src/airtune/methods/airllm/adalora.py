@@ -1,8 +1,8 @@
 """AdaLoRA by peft: starts at a higher rank and masks the least important directions until a total rank is left.
 
 peft does this only if `update_and_allocate` is called after every step, while gradients are there; it masks lam alone,
-keeps its scale at alpha / init_r, and its own forward adds the orthogonality penalty to the loss that it returns. Here the
-allocation is called, the directions that are left are read out of the rank pattern, and the penalty stays apart.
+keeps its scale at alpha / init_r, and its own forward adds the orthogonality penalty to the loss that it returns.
+Here the allocation is called, the directions that are left are read out, and the penalty stays apart.
 
 Source: Zhang et al. 2023 (arXiv 2303.10512). Knows peft's AdaLoRA layers.
 """

@@ -1,7 +1,7 @@
 """What the trained baselines share: peft's layers put on a base model and taken off again, one loop, one result.
 
-A baseline trains on the same batches in the same order as the nested adapter, for as many steps, and hands over factors in
-the same form, so that it is packed, sent and scored by the same codec. Knows peft; not bits or links.
+A baseline trains on the same batches in the same order as the nested adapter, and hands over factors in the same
+form, so that it is packed, sent and scored by the same codec. Knows peft; not bits or links.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def sweep(
     """Train at every learning rate and alpha; keep the adapter with the least loss on dev, unquantised.
 
     Args:
-        train: A baseline, given a plan and alpha: ``lambda plan, alpha: train_lora(base, parts, plan, 4, alpha=alpha)``.
+        train: A baseline: ``lambda plan, alpha: train_lora(base, parts, plan, 4, alpha=alpha)``.
 
     Raises:
         ConfigError: nothing to try.
@@ -133,10 +133,13 @@ def wrapped(base: BaseModel, config: LoraConfig, seed: int) -> Iterator[PeftMode
         seed: Draws the start of the layers.
 
     Raises:
+        ConfigError: alpha is not above 0.
         ModelError: another adapter is on the model, or its weights have changed in between.
     """
+    if not (math.isfinite(config.lora_alpha) and config.lora_alpha > 0):
+        raise ConfigError(f"alpha is {config.lora_alpha}; choose a finite number above 0")
     find_sites(base.model)  # refuses a model whose sites are not bare projections
-    config.target_modules = {site.path for site in base.sites}
+    config.target_modules = [site.path for site in base.sites]
     config.fan_in_fan_out = base.fan_in_fan_out
     with _head_kept(base):
         with torch.random.fork_rng(devices=[]):

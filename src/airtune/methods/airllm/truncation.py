@@ -1,8 +1,8 @@
 """Singular values of a trained update, and which directions to keep of them.
 
-An update is factored through its thin factors, so nothing of size fan_out x fan_in is decomposed. The first r of a site's
-directions are its best rank-r approximation (Eckart and Young 1936), so cutting ranks is cutting prefixes. This is what
-resizing a LoRA after training does; it looks at weights alone, at no data. Knows factors and costs; not losses or models.
+An update is factored through its thin factors, so nothing of size fan_out x fan_in is decomposed. The first r of a
+site's directions are its best rank-r approximation (Eckart and Young 1936), so cutting ranks is cutting prefixes. This
+is what resizing a LoRA after training does: it looks at weights, at no data. Knows factors and costs; not losses.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def keep_total(factors: Mapping[str, Factors], total: int) -> RankVector:
     if not 0 <= total <= available:
         raise ConfigError(f"asked to keep {total} directions of {available}; choose 0 to {available}")
     sizes = [np.abs(site.lam) for site in factors.values()]
-    return _ranks([site for site, _ in _descending(sizes)[:total]], len(sizes))
+    kept = [site for site, _ in _descending(sizes)[:total]]
+    return RankVector.of(np.bincount(np.array(kept, np.int64), minlength=len(sizes)))
 
 
 def keep_within(
@@ -77,7 +78,9 @@ def keep_within(
     kept, closed = [0] * len(factors), set[int]()
     if (least := payload_bits(RankVector.of(kept))) > budget_bits:
         raise ConfigError(f"head and container alone take {least} bits, the budget is {budget_bits:.0f}; allow more")
-    gains = [site.lam.astype(np.float64) ** 2 / bits for site, bits in zip(factors.values(), direction_bits, strict=True)]
+    gains = [
+        site.lam.astype(np.float64) ** 2 / bits for site, bits in zip(factors.values(), direction_bits, strict=True)
+    ]
     for site, _ in _descending(gains):
         if site in closed:
             continue
@@ -92,7 +95,3 @@ def _descending(sizes: list[np.ndarray]) -> list[tuple[int, int]]:
     """(site, direction) of every direction, largest first; equal ones in the order of sites, then of directions."""
     places = [(site, direction) for site, values in enumerate(sizes) for direction in range(len(values))]
     return sorted(places, key=lambda place: -sizes[place[0]][place[1]])
-
-
-def _ranks(sites: list[int], count: int) -> RankVector:
-    return RankVector.of(np.bincount(np.array(sites, np.int64), minlength=count))
