@@ -22,6 +22,10 @@ Reading map, equation -> file:
 | -               | better targets for the refiner                     | `improve`     |
 | Algorithm 1     | PPO and refiner by turns                           | `policy`      |
 | -               | uniform, random, greedy, AirLLM                    | `allocators`  |
+| -               | trained baselines: peft's layers on and off, sweep | `baselines`   |
+| -               | LoRA trained directly at one rank                  | `direct`      |
+| -               | AdaLoRA at a total rank                            | `adalora`     |
+| -               | a trained adapter cut by its singular values       | `truncation`  |
 | 4, 5            | the edge, and what the cloud asks of it            | `roles`       |
 | 4-7             | one real round: decide, send, score                | `rounds`      |
 | 5-7             | what a link has room for, before any training      | `plan`        |
