@@ -45,7 +45,12 @@ def bench(repeats: int, progress: Progress) -> Measured:
                 label, lora = f"r_max {max_rank}, {'sparse' if sparse else 'dense'}", times["peft LoRA"]
                 for name, rival in rivals.items():
                     seconds, held = times[name], held_bytes(rival)
-                    row = {"ranks": label, "step": name, "ms": 1e3 * seconds, "of LoRA": seconds / lora}
+                    row: dict[str, float | str] = {
+                        "ranks": label,
+                        "step": name,
+                        "ms": 1e3 * seconds,
+                        "of LoRA": seconds / lora,
+                    }
                     rows.append(row | {"MB held": held / 1e6})
                 ours, with_eq_3, adalora = (times[name] for name in ("airtune", "airtune, Eq. 3", "peft AdaLoRA"))
                 ratios.append(Ratio(f"step against peft LoRA, {label}", ours / lora, PLAIN, at_least=False))
@@ -132,9 +137,7 @@ def _peft_step(config: PeftConfig) -> Step:
     return allocated
 
 
-def _step(
-    model: Any, parameters: Iterable[nn.Parameter], penalty: Callable[[], torch.Tensor] | None = None
-) -> Step:
+def _step(model: Any, parameters: Iterable[nn.Parameter], penalty: Callable[[], torch.Tensor] | None = None) -> Step:
     trained = list(parameters)
     for parameter in trained:
         parameter.requires_grad_(True)

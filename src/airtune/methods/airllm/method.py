@@ -8,19 +8,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-from airtune.adapters import RankVector, export_peft
-from airtune.errors import ConfigError
-from airtune.ledger import Ledger
 from airtune.links import Link
-from airtune.methods.airllm.acquisition import Acquisition, collect
-from airtune.methods.airllm.allocation import AllocationEnv, decision_budget
 from airtune.methods.airllm.allocators import AirLLM, Allocator, Random, Uniform, mean_reward
-from airtune.methods.airllm.archive import Archive
 from airtune.methods.airllm.building import (
     check_links,
     fit_plan,
@@ -31,22 +23,16 @@ from airtune.methods.airllm.building import (
     open_reader,
     parts_of,
     practice_links,
-    rank_sampler,
 )
 from airtune.methods.airllm.config import AirLLMConfig
-from airtune.methods.airllm.freeze import saved_policy
+from airtune.methods.airllm.fine_tuning import fine_tune, score_references
 from airtune.methods.airllm.greedy import Greedy
+from airtune.methods.airllm.learning import keep_policy, learn_policy, learn_surrogate
 from airtune.methods.airllm.packing import Packer
-from airtune.methods.airllm.policy import train_policy
 from airtune.methods.airllm.priors import CoarseLatent
-from airtune.methods.airllm.probes import probes
 from airtune.methods.airllm.roles import check_edge
 from airtune.methods.airllm.rounds import Rounds, Row, notes_on
-from airtune.methods.airllm.saved_policy import POLICY, save_policy
-from airtune.methods.airllm.space import Space
-from airtune.methods.airllm.surrogate import LossSurrogate, held_out
-from airtune.methods.airllm.trainee import Trainee
-from airtune.models import FitPlan, Score, Step, head_only, score
+from airtune.methods.airllm.session import Session
 from airtune.records import Measurements, Progress, RunFolder, generator, write_bytes
 from airtune.transport import Transport
 
@@ -54,25 +40,6 @@ RIVAL_EPISODES = 128
 """Episodes over which the rewards of uniform and random are averaged, to stand beside the policy's."""
 GREEDY_EVALUATIONS = 6
 """Losses that `greedy` measures at each SNR, at most, beside those that the surrogate learned from."""
-
-
-@dataclass
-class Session:
-    """What the stages of one run hand on: settings, folder, costs, and who watches."""
-
-    config: AirLLMConfig
-    folder: RunFolder
-    progress: Progress
-    ledger: Ledger
-    stage_s: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        self.stage_s[stage] = time.perf_counter() - begun
-        self.ledger.book("compute_seconds", self.stage_s[stage], role="cloud", what=stage)
-        self.folder.write_ledger(self.ledger)
 
 
 def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Progress) -> dict[str, Any]:
@@ -156,114 +123,6 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
     folder.write_ledger(session.ledger)
     folder.write_summary(summary)
     return summary
-
-
-def fine_tune(session: Session, trainee: Trainee, plan: FitPlan) -> None:
-    """Train the nested adapter, and export it, unconstrained, as plain PEFT."""
-    folder, adapter = session.folder, trainee.adapter
-    with session.progress.stage("Fine-tuning the nested adapter", total=plan.steps) as stage:
-        recent: list[float] = []
-
-        def on_step(step: Step) -> None:
-            recent.append(step.loss)
-            if (step.index + 1) % 20 == 0 or step.index + 1 == plan.steps:
-                folder.metric("train", step=step.index + 1, loss=sum(recent) / len(recent))
-                stage.advance(len(recent), f"loss {sum(recent) / len(recent):.3f}")
-                recent.clear()
-
-        trainee.train(
-            plan,
-            rank_sampler(session.config),
-            orthogonality=session.config.adapter.orthogonality,
-            checkpoint=folder.path / "checkpoint.safetensors",
-            on_step=on_step,
-            on_resume=lambda done: stage.advance(done, f"resumed at step {done}"),
-        )
-    if not (folder.adapter / "adapter_config.json").exists():
-        base = adapter.base
-        export_peft(
-            folder.adapter,
-            trainee.factors,
-            trainee.dense,
-            kind=base.kind,
-            base_model=base.name,
-            fan_in_fan_out=base.fan_in_fan_out,
-        )
-
-
-def score_references(session: Session, trainee: Trainee, plan: FitPlan) -> dict[str, dict[str, float]]:
-    """What the rows stand beside: the unconstrained adapter, and the base model without one (with a trained head)."""
-    parts, adapter = trainee.parts, trainee.adapter
-    with session.progress.stage("Scoring the references", total=3) as stage:
-        on_dev = trainee.score(adapter.caps, parts.dev)
-        stage.advance()
-        found = {"unconstrained": _as_reference(on_dev, trainee.score(adapter.caps, parts.test))}
-        stage.advance()
-        adapter.set_ranks(RankVector((0,) * len(adapter.sites)))
-        if adapter.base.head:
-            rng = generator(session.config.seed, "batches")
-            scores = head_only(adapter.base, parts.train, parts.dev, parts.test, plan, rng)
-            found["head_only"] = _as_reference(*scores)
-        else:
-            found["base"] = _as_reference(*(score(adapter.base.model, part) for part in (parts.dev, parts.test)))
-        stage.advance()
-    return found
-
-
-def _as_reference(dev: Score, test: Score) -> dict[str, float]:
-    on_dev = {"dev_score": dev.metric, "dev_loss": dev.loss, "dev_items": len(dev.losses)}
-    return {"score": test.metric, "loss": test.loss, "items": len(test.losses)} | on_dev
-
-
-def learn_surrogate(
-    session: Session, trainee: Trainee, packer: Packer, links: Sequence[Link]
-) -> tuple[LossSurrogate, Acquisition, dict[str, float]]:
-    """Measure allocations around the budgets that will be asked for, then where searches on the surrogate lead."""
-    config, caps = session.config, trainee.adapter.caps
-    budgets = [decision_budget(link, link.mean_state, config.link.deadline_s, config.link.late_share) for link in links]
-    space, archive = Space(caps, packer.air_bits, packer.direction_bits), Archive(trainee, packer.air_bits)
-    latent = CoarseLatent.of(trainee.adapter.sites)
-    surrogate = LossSurrogate(caps, [latent.layer_of, latent.kind_of])
-    acquisition = Acquisition(space, surrogate, archive)
-    count, shares = config.policy.measurements, [space.uniform(budget).total / caps.total for budget in budgets]
-    drawn = probes(caps, shares, count, generator(config.seed, "probes"))
-    with session.progress.stage("Measuring losses of allocations", total=count) as stage:
-        collect(acquisition, drawn, budgets, count, lambda trial: stage.advance(note=f"loss {trial.loss:.3f}"))
-    found = held_out(surrogate, archive.trials)
-    quality = {
-        "measurements": len(archive),
-        "held_out_rmse": found.rmse,
-        "held_out_r2": found.r2,
-        "held_out_rank_correlation": found.rank_correlation,
-        "held_out_coverage": found.coverage,
-    }
-    session.folder.metric("surrogate", **quality)
-    return surrogate, acquisition, quality
-
-
-def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent, greedy: Greedy) -> AirLLM:
-    """Train PPO and the refiner by turns (Algorithm 1)."""
-    config, folder = session.config, session.folder
-    with session.progress.stage("Training the policy", total=config.policy.rounds) as stage:
-
-        def on_round(env_steps: int, reward: float, loss: float) -> None:
-            folder.metric("policy", env_steps=env_steps, reward_mean=reward, refiner_loss=loss)
-            stage.advance(note=f"reward {reward:.3f}")
-
-        return train_policy(env, latent, config.policy, greedy.propose, seed=config.seed, on_round=on_round)
-
-
-def keep_policy(session: Session, policy: AirLLM, trainee: Trainee, packer: Packer, practice: Sequence[Link]) -> None:
-    """Save the policy in the run folder, for `airtune decide` and `policy.trained`."""
-    adapter = trainee.adapter
-    try:
-        saved = saved_policy(
-            policy, session.config, packer, adapter.sites, adapter.caps, practice, trainee.parts.complexity
-        )
-    except ConfigError as error:
-        session.progress.say(f"The policy is not kept: {error}.")
-    else:
-        save_policy(session.folder.path / POLICY, saved)
 
 
 def send_all(session: Session, rounds: Rounds, allocators: Sequence[Allocator], links: Sequence[Link]) -> list[Row]:

@@ -21,9 +21,12 @@ from airtune.links import Link
 from airtune.methods.airllm.acquisition import Acquisition
 from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
 from airtune.methods.airllm.config import AirLLMConfig, config_from
+from airtune.methods.airllm.fine_tuning import fine_tune
 from airtune.methods.airllm.greedy import Greedy
-from airtune.methods.airllm.method import GREEDY_EVALUATIONS, Session, fine_tune, learn_surrogate
+from airtune.methods.airllm.learning import learn_surrogate
+from airtune.methods.airllm.method import GREEDY_EVALUATIONS
 from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.session import Session
 from airtune.methods.airllm.surrogate import LossSurrogate
 from airtune.methods.airllm.trainee import Trainee
 from airtune.records import Measurements, RunFolder, Silent
@@ -97,13 +100,13 @@ class Opened:
         return open_links(self.config.link, self.packer, self.trainee.adapter.caps)[0]
 
     @cached_property
-    def acquisition(self) -> Acquisition:
-        """The surrogate and what it learned from: the adapter cell's measurements, remembered and not repeated."""
-        return learn_surrogate(self.session, self.trainee, self.packer, self.links)[1]
+    def _learned(self) -> tuple[LossSurrogate, Acquisition]:
+        """From the adapter cell's measurements, which are remembered and not repeated."""
+        return learn_surrogate(self.session, self.trainee, self.packer, self.links)[:2]
 
     @property
     def surrogate(self) -> LossSurrogate:
-        return self.acquisition.surrogate
+        return self._learned[0]
 
     @cached_property
     def greedy(self) -> Greedy:
@@ -111,7 +114,7 @@ class Opened:
 
     def greedy_of(self, evaluations: int) -> Greedy:
         """Elimination and exchange on the surrogate, then so many measured losses for each budget."""
-        return Greedy(self.acquisition, evaluations=evaluations)
+        return Greedy(self._learned[1], evaluations=evaluations)
 
     @property
     def site_names(self) -> list[str]:

@@ -1,0 +1,75 @@
+"""The middle stages of a run: learn to predict losses from measured ones, train the policy on that, keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airtune.errors import ConfigError
+from airtune.links import Link
+from airtune.methods.airllm.acquisition import Acquisition, collect
+from airtune.methods.airllm.allocation import AllocationEnv, decision_budget
+from airtune.methods.airllm.allocators import AirLLM
+from airtune.methods.airllm.archive import Archive
+from airtune.methods.airllm.freeze import saved_policy
+from airtune.methods.airllm.greedy import Greedy
+from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.policy import train_policy
+from airtune.methods.airllm.priors import CoarseLatent
+from airtune.methods.airllm.probes import probes
+from airtune.methods.airllm.saved_policy import POLICY, save_policy
+from airtune.methods.airllm.session import Session
+from airtune.methods.airllm.space import Space
+from airtune.methods.airllm.surrogate import LossSurrogate, held_out
+from airtune.methods.airllm.trainee import Trainee
+from airtune.records import generator
+
+
+def learn_surrogate(
+    session: Session, trainee: Trainee, packer: Packer, links: Sequence[Link]
+) -> tuple[LossSurrogate, Acquisition, dict[str, float]]:
+    """Measure allocations around the budgets that will be asked for, then where searches on the surrogate lead."""
+    config, caps = session.config, trainee.adapter.caps
+    budgets = [decision_budget(link, link.mean_state, config.link.deadline_s, config.link.late_share) for link in links]
+    space, archive = Space(caps, packer.air_bits, packer.direction_bits), Archive(trainee, packer.air_bits)
+    latent = CoarseLatent.of(trainee.adapter.sites)
+    surrogate = LossSurrogate(caps, [latent.layer_of, latent.kind_of])
+    acquisition = Acquisition(space, surrogate, archive)
+    count, shares = config.policy.measurements, [space.uniform(budget).total / caps.total for budget in budgets]
+    drawn = probes(caps, shares, count, generator(config.seed, "probes"))
+    with session.progress.stage("Measuring losses of allocations", total=count) as stage:
+        collect(acquisition, drawn, budgets, count, lambda trial: stage.advance(note=f"loss {trial.loss:.3f}"))
+    found = held_out(surrogate, archive.trials)
+    quality = {
+        "measurements": len(archive),
+        "held_out_rmse": found.rmse,
+        "held_out_r2": found.r2,
+        "held_out_rank_correlation": found.rank_correlation,
+        "held_out_coverage": found.coverage,
+    }
+    session.folder.metric("surrogate", **quality)
+    return surrogate, acquisition, quality
+
+
+def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent, greedy: Greedy) -> AirLLM:
+    """Train PPO and the refiner by turns (Algorithm 1)."""
+    config, folder = session.config, session.folder
+    with session.progress.stage("Training the policy", total=config.policy.rounds) as stage:
+
+        def on_round(env_steps: int, reward: float, loss: float) -> None:
+            folder.metric("policy", env_steps=env_steps, reward_mean=reward, refiner_loss=loss)
+            stage.advance(note=f"reward {reward:.3f}")
+
+        return train_policy(env, latent, config.policy, greedy.propose, seed=config.seed, on_round=on_round)
+
+
+def keep_policy(session: Session, policy: AirLLM, trainee: Trainee, packer: Packer, practice: Sequence[Link]) -> None:
+    """Save the policy in the run folder, for `airtune decide` and `policy.trained`."""
+    adapter = trainee.adapter
+    try:
+        saved = saved_policy(
+            policy, session.config, packer, adapter.sites, adapter.caps, practice, trainee.parts.complexity
+        )
+    except ConfigError as error:
+        session.progress.say(f"The policy is not kept: {error}.")
+    else:
+        save_policy(session.folder.path / POLICY, saved)
