@@ -45,13 +45,8 @@ def bench(repeats: int, progress: Progress) -> Measured:
                 label, lora = f"r_max {max_rank}, {'sparse' if sparse else 'dense'}", times["peft LoRA"]
                 for name, rival in rivals.items():
                     seconds, held = times[name], held_bytes(rival)
-                    row: dict[str, float | str] = {
-                        "ranks": label,
-                        "step": name,
-                        "ms": 1e3 * seconds,
-                        "of LoRA": seconds / lora,
-                    }
-                    rows.append(row | {"MB held": held / 1e6})
+                    found = {"ms": 1e3 * seconds, "of LoRA": seconds / lora, "MB held": held / 1e6}
+                    rows.append({"ranks": label, "step": name, **found})
                 ours, with_eq_3, adalora = (times[name] for name in ("airtune", "airtune, Eq. 3", "peft AdaLoRA"))
                 ratios.append(Ratio(f"step against peft LoRA, {label}", ours / lora, PLAIN, at_least=False))
                 line = f"step with Eq. 3 against peft LoRA, {label}"

@@ -8,12 +8,17 @@ Reading map, equation -> file:
 | Table II        | settings and presets                               | `config`      |
 | -               | settings out of plain values and text              | `settings`    |
 | -               | settings -> parts                                  | `building`    |
+| -               | settings, folder, costs: what stages hand on       | `session`     |
 | III-A           | parts of the task, H and rho of its batches        | `data`        |
+| 1-3             | the stages of training and of the references       | `fine_tuning` |
 | 1-3             | fine-tune the nested adapter, try ranks            | `trainee`     |
-| 6               | what ranks weigh, before and after encoding        | `packing`     |
+| 6               | what ranks weigh, before anything is encoded       | `sizes`       |
+| 6               | payloads of ranks                                  | `packing`     |
 | 7-10            | state, cost, reward, projection, environment       | `allocation`  |
 | -               | losses predicted from measured ones                | `surrogate`   |
-| 11-12           | PPO over the coarse latent                         | `coarse`      |
+| -               | the stages of surrogate and policy                 | `learning`    |
+| 11-12           | what PPO decides: latent, discrete heads           | `priors`      |
+| 11-12           | PPO over a prior                                   | `coarse`      |
 | 13, 14, 16, 17  | diffusion: schedules, forward process, DDIM        | `diffusion`   |
 | 15              | the denoiser and its guidance                      | `denoiser`    |
 | 18              | ranks as points of [-1, 1] and back                | `encoding`    |
@@ -29,6 +34,10 @@ Reading map, equation -> file:
 | 4, 5            | the edge, and what the cloud asks of it            | `roles`       |
 | 4-7             | one real round: decide, send, score                | `rounds`      |
 | 5-7             | what a link has room for, before any training      | `plan`        |
+| 11, 15, 17      | a trained policy taken apart into named arrays     | `freeze`      |
+| 11, 15, 17      | and deciding by them in plain numpy                | `frozen`      |
+| -               | the same, saved with what it is for                | `saved_policy`|
+| -               | one decision by it                                 | `decide`      |
 
 docs/methods/airllm.md maps every symbol to a name and lists every departure from the paper.
 """
