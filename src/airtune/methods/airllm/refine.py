@@ -77,7 +77,7 @@ class Refiner:
         self.eta, self.guidance = eta, guidance
         self.critics = critics
         self._dropped, self._generator = dropped, generator
-        self._optimiser = torch.optim.Adam(denoiser.parameters(), lr=learning_rate)
+        self._optimiser = torch.optim.Adam(denoiser.parameters(), lr=learning_rate, fused=True)
 
     @torch.no_grad()
     def refine(self, states: np.ndarray, coarse: np.ndarray, rng: np.random.Generator) -> np.ndarray:
