@@ -1,4 +1,4 @@
-"""The samplers against diffusers' DDIMScheduler and DDPMScheduler, and both directions of the process against closed forms."""
+"""The samplers against diffusers' schedulers, and both directions of the process against closed forms."""
 
 from __future__ import annotations
 
