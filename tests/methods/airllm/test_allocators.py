@@ -32,28 +32,28 @@ def test_random_draws_every_rank_alike():
     assert [again.decide(STATE, 0).ranks for _ in range(3)] == [tuple(row) for row in drawn[:3].tolist()]
 
 
-class FixedCoarse:
-    def act(self, states: np.ndarray) -> np.ndarray:
-        return np.zeros((len(states), 2), dtype=np.float32)
+class Fixed:
+    """A policy that always acts alike."""
+
+    def act(self, states: np.ndarray, noise: np.random.Generator) -> np.ndarray:
+        return np.array([[1.0, -1.0, 0.0]])
 
 
-class NoiseAsAction:
-    """A refiner that returns its starting noise, or the value it was given."""
+class AsDrawn:
+    """A policy that acts by its noise alone."""
 
-    def __init__(self, value: list[float] | None = None) -> None:
-        self.value = value
-
-    def refine(self, states: np.ndarray, latents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return np.array([self.value]) if self.value else np.tanh(rng.standard_normal((len(states), 3)))
+    def act(self, states: np.ndarray, noise: np.random.Generator) -> np.ndarray:
+        return np.tanh(noise.standard_normal((len(states), 3)))
 
 
-def test_the_policy_decodes_its_refined_latent():
-    policy = AirLLM(RankVector((8, 8, 4)), FixedCoarse(), NoiseAsAction([1.0, -1.0, 0.0]), seed=0)  # type: ignore[arg-type]
+def test_the_policy_decodes_its_action():
+    policy = AirLLM(RankVector((8, 8, 4)), Fixed(), seed=0)
     assert policy.decide(STATE, 0).ranks == (8, 0, 2)
+    assert policy.name == "airllm"
 
 
 def test_the_policy_decides_the_same_for_the_same_state_from_noise_that_is_fixed():
-    policies = [AirLLM(RankVector((8, 8, 8)), FixedCoarse(), NoiseAsAction(), seed=seed) for seed in (0, 0, 1)]  # type: ignore[arg-type]
+    policies = [AirLLM(RankVector((8, 8, 8)), AsDrawn(), seed=seed) for seed in (0, 0, 1)]
     first, again, other = ([policy.decide(STATE, 0) for _ in range(3)] for policy in policies)
     assert len(set(first)) == 1
     assert first == again != other

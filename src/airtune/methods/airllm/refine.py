@@ -6,11 +6,12 @@ Knows states, coarse actions and the denoiser, how to sample it and how to train
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from airtune.errors import ConfigError
 from airtune.methods.airllm.critic import Outcome, TwinCritics
@@ -21,6 +22,9 @@ from airtune.methods.airllm.priors import Prior
 from airtune.methods.airllm.sampling import sample, sample_ddpm
 
 Sampler = Literal["ddim", "ddpm"]
+DECAY = 0.99
+"""Of the moving average of weights that acts. The last weights jitter with their last batches, and a policy that learns
+from its own actions would follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +76,16 @@ class Refiner:
         generator: torch.Generator,
         critics: TwinCritics | None = None,
     ) -> None:
-        self.denoiser, self.prior, self.sites, self.schedule = denoiser, prior, sites, schedule
+        self.prior, self.sites, self.schedule = prior, sites, schedule
         self.sampler, self.sample_steps, self.target = sampler, sample_steps, target
         self.eta, self.guidance = eta, guidance
         self.critics = critics
         self._dropped, self._generator = dropped, generator
-        self._optimiser = torch.optim.Adam(denoiser.parameters(), lr=learning_rate)
+        self._learning = denoiser
+        self._optimiser = torch.optim.Adam(denoiser.parameters(), lr=learning_rate, fused=True)
+        self._averaged = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
+        self.denoiser = cast(Denoiser, self._averaged.module)
+        """The network that acts: the moving average of the one that learns."""
 
     @torch.no_grad()
     def refine(self, states: np.ndarray, coarse: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -161,7 +169,7 @@ class Refiner:
 
     def _update(self, batch: Batch, objective: Objective, kappa: float) -> float:
         loss = hybrid_loss(
-            self.denoiser,
+            self._learning,
             batch,
             self.schedule,
             objective=objective,
@@ -174,6 +182,7 @@ class Refiner:
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
+        self._averaged.update_parameters(self._learning)
         return float(loss.detach())
 
 
