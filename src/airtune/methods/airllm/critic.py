@@ -52,7 +52,7 @@ class TwinCritics(nn.Module):
             return nn.Sequential(*(layer for pair in hidden for layer in pair), linear(width, 1, generator))
 
         self.first, self.second = network(), network()
-        self._optimiser = torch.optim.Adam(self.parameters(), lr=learning_rate)
+        self._optimiser = torch.optim.Adam(self.parameters(), lr=learning_rate, fused=True)
 
     def forward(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Q1 and Q2, each ``(batch,)``, of normalised actions ``(batch, sites)`` in states ``(batch, d_s)``."""

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from airtune.errors import ConfigError
 from airtune.methods.airllm.coarse import Prior
@@ -21,6 +22,9 @@ from airtune.methods.airllm.objective import Batch, Objective, hybrid_loss
 from airtune.methods.airllm.sampling import sample, sample_ddpm
 
 Sampler = Literal["ddim", "ddpm"]
+DECAY = 0.99
+"""Of the moving average of weights that acts. The last weights jitter with their last batches, and a policy that learns
+from its own actions would follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class Refiner:
         self.eta, self.guidance = eta, guidance
         self.critics = critics
         self._dropped, self._generator = dropped, generator
-        self._optimiser = torch.optim.Adam(denoiser.parameters(), lr=learning_rate)
+        self._optimiser = torch.optim.Adam(denoiser.parameters(), lr=learning_rate, fused=True)
+        self._acting = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
 
     @torch.no_grad()
     def refine(self, states: np.ndarray, coarse: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -87,7 +92,8 @@ class Refiner:
         noise = torch.Generator().manual_seed(int(rng.integers(2**63)))
 
         def denoise(x: Tensor, tau: Tensor) -> Tensor:
-            return self.denoiser.guided(x, tau, condition, self.guidance)
+            guided: Tensor = self._acting.module.guided(x, tau, condition, self.guidance)
+            return guided
 
         if self.sampler == "ddpm":
             clean = sample_ddpm(denoise, start, self.schedule, target=self.target, generator=noise)
@@ -174,6 +180,7 @@ class Refiner:
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
+        self._acting.update_parameters(self.denoiser)
         return float(loss.detach())
 
 

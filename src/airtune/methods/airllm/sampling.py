@@ -139,8 +139,9 @@ def ddpm_step(
     """
     if not 1 <= tau <= schedule.train_steps:
         raise ConfigError(f"step {tau} of ancestral sampling; expected 1 to {schedule.train_steps}")
-    # beta: 1 - alpha_tau      now, then: alpha_bar of tau and of tau - 1      clean: x0-hat
-    beta, now, then = schedule.betas[tau], schedule.alphas_bar[tau], schedule.alphas_bar[tau - 1]
+    # now, then: alpha_bar of tau and of tau - 1      beta: 1 - alpha_tau, consistent with them      clean: x0-hat
+    now, then = schedule.alphas_bar[tau], schedule.alphas_bar[tau - 1]
+    beta = 1 - now / then
     clean, _ = clean_and_noise(x, prediction, now, target)
     if clip_clean:
         clean = clean.clamp(-1, 1)
