@@ -12,7 +12,10 @@ Reading map, equation -> file:
 | 1-3             | fine-tune the nested adapter, try ranks            | `trainee`     |
 | 6               | what ranks weigh, before and after encoding        | `packing`     |
 | 7-10            | state, cost, reward, projection, environment       | `allocation`  |
-| -               | losses predicted from measured ones                | `surrogate`   |
+| -               | losses predicted from measured ones                | `surrogate`,  |
+|                 |                                                    | `gaussian_process` |
+| -               | which allocations are measured, and what was       | `probes`, `acquisition`, `archive` |
+| -               | rank vectors, their neighbours, searches on them   | `space`, `search` |
 | 11-12           | PPO over the coarse latent                         | `coarse`      |
 | 13, 14, 16, 17  | diffusion: schedules, forward process, DDIM        | `diffusion`   |
 | 15              | the denoiser and its guidance                      | `denoiser`    |
@@ -21,7 +24,8 @@ Reading map, equation -> file:
 | 15-19           | the refiner and the action wrapper                 | `refine`      |
 | -               | better targets for the refiner                     | `improve`     |
 | Algorithm 1     | PPO and refiner by turns                           | `policy`      |
-| -               | uniform, random, greedy, AirLLM                    | `allocators`  |
+| -               | uniform, random, AirLLM                            | `allocators`  |
+| -               | allocators that search                             | `greedy`, `lookup`, `oracle` |
 | 4, 5            | the edge, and what the cloud asks of it            | `roles`       |
 | 4-7             | one real round: decide, send, score                | `rounds`      |
 
