@@ -15,7 +15,10 @@ Reading map, equation -> file:
 | 6               | what ranks weigh, before anything is encoded       | `sizes`       |
 | 6               | payloads of ranks                                  | `packing`     |
 | 7-10            | state, cost, reward, projection, environment       | `allocation`  |
-| -               | losses predicted from measured ones                | `surrogate`   |
+| -               | losses predicted from measured ones                | `surrogate`,  |
+|                 |                                                    | `gaussian_process` |
+| -               | which allocations are measured, and what was       | `probes`, `acquisition`, `archive` |
+| -               | rank vectors, their neighbours, searches on them   | `space`, `search` |
 | -               | the stages of surrogate and policy                 | `learning`    |
 | 11-12           | what PPO decides: latent, discrete heads           | `priors`      |
 | 11-12           | PPO over a prior                                   | `coarse`      |
@@ -30,7 +33,8 @@ Reading map, equation -> file:
 | -               | better targets for the refiner                     | `improve`     |
 | Algorithm 1     | rollouts: refine, execute, remember                | `rollouts`    |
 | Algorithm 1     | PPO and refiner by turns                           | `policy`      |
-| -               | uniform, random, greedy, AirLLM                    | `allocators`  |
+| -               | uniform, random, AirLLM                            | `allocators`  |
+| -               | allocators that search                             | `greedy`, `lookup`, `oracle` |
 | -               | trained baselines: peft's layers on and off, sweep | `baselines`   |
 | -               | LoRA trained directly at one rank                  | `direct`      |
 | -               | AdaLoRA at a total rank                            | `adalora`     |

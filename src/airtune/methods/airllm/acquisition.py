@@ -19,7 +19,7 @@ from airtune.methods.airllm.space import Space
 
 PROBED = 0.5
 """Share of the measurements that are taken before any are chosen by the surrogate."""
-REFITTED = 1.02
+REFITTED = 1.01
 """Growth of the archive at which the surrogate is fitted again."""
 
 
@@ -43,6 +43,8 @@ class Acquisition:
         self.space, self.surrogate, self.archive = space, surrogate, archive
         self._fitted = -1
         self._proposed: dict[int, RankVector] = {}
+        self._failed: set[int] = set()
+        """Budgets whose last proposal was not the best."""
 
     def propose(self, budget_bits: int) -> RankVector:
         """What elimination and exchange find by predicted losses alone."""
@@ -54,13 +56,18 @@ class Acquisition:
     def step(self, budget_bits: int) -> Trial | None:
         """Measure one more allocation that fits.
 
-        Projected uniform first, then what is proposed; where that is known, the most promising neighbour of the best
-        that is not. None where all of these are known: no single exchange improves on the best.
+        Projected uniform first, then what is proposed. After a proposal that is not the best so far, or is known, the
+        most promising neighbour of the best. None where all neighbours are known: no single exchange improves on it.
         """
         if (uniform := self.space.uniform(budget_bits)) not in self.archive:
             return self.archive.measure(uniform)
-        if (proposal := self.propose(budget_bits)) not in self.archive:
-            return self.archive.measure(proposal)
+        proposal = self.propose(budget_bits)
+        if budget_bits not in self._failed and proposal not in self.archive:
+            trial = self.archive.measure(proposal)
+            if trial != self.archive.best(budget_bits):
+                self._failed.add(budget_bits)
+            return trial
+        self._failed.discard(budget_bits)
         best = np.array(self.archive.best(budget_bits).ranks.ranks)
         for row in neighbours(self.space, best, budget_bits, self.surrogate.predict):
             if (ranks := RankVector.of(row)) not in self.archive:
