@@ -24,6 +24,8 @@ Reading map, equation -> file:
 | -               | uniform, random, greedy, AirLLM                    | `allocators`  |
 | 4, 5            | the edge, and what the cloud asks of it            | `roles`       |
 | 4-7             | one real round: decide, send, score                | `rounds`      |
+| 17              | the sampler again, made for deciding fast          | `fast_sampling` |
+| -               | what studies are made of                           | `cells/`      |
 
 docs/methods/airllm.md maps every symbol to a name and lists every departure from the paper.
 """
