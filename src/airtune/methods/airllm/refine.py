@@ -6,7 +6,7 @@ Knows states, coarse actions and the denoiser, how to sample it and how to train
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -76,13 +76,16 @@ class Refiner:
         generator: torch.Generator,
         critics: TwinCritics | None = None,
     ) -> None:
-        self.denoiser, self.prior, self.sites, self.schedule = denoiser, prior, sites, schedule
+        self.prior, self.sites, self.schedule = prior, sites, schedule
         self.sampler, self.sample_steps, self.target = sampler, sample_steps, target
         self.eta, self.guidance = eta, guidance
         self.critics = critics
         self._dropped, self._generator = dropped, generator
+        self._learning = denoiser
         self._optimiser = torch.optim.Adam(denoiser.parameters(), lr=learning_rate, fused=True)
-        self._acting = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
+        self._averaged = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
+        self.denoiser = cast(Denoiser, self._averaged.module)
+        """The network that acts: the moving average of the one that learns."""
 
     @torch.no_grad()
     def refine(self, states: np.ndarray, coarse: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -92,8 +95,7 @@ class Refiner:
         noise = torch.Generator().manual_seed(int(rng.integers(2**63)))
 
         def denoise(x: Tensor, tau: Tensor) -> Tensor:
-            guided: Tensor = self._acting.module.guided(x, tau, condition, self.guidance)
-            return guided
+            return self.denoiser.guided(x, tau, condition, self.guidance)
 
         if self.sampler == "ddpm":
             clean = sample_ddpm(denoise, start, self.schedule, target=self.target, generator=noise)
@@ -167,7 +169,7 @@ class Refiner:
 
     def _update(self, batch: Batch, objective: Objective, kappa: float) -> float:
         loss = hybrid_loss(
-            self.denoiser,
+            self._learning,
             batch,
             self.schedule,
             objective=objective,
@@ -180,7 +182,7 @@ class Refiner:
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
-        self._acting.update_parameters(self.denoiser)
+        self._averaged.update_parameters(self._learning)
         return float(loss.detach())
 
 
