@@ -82,11 +82,14 @@ def compute_all(plan: Plan, store: CellStore, *, jobs: int, progress: Progress) 
         store.root.mkdir(parents=True, exist_ok=True)
         with progress.stage(f"Computing {plan.study.name}", total=len(missing)) as stage:
             run = _Run(missing, store, durations, found, jobs)
-            for cell, report in run:
+            for count, (cell, report) in enumerate(run, start=1):
                 label = f"{' '.join(cell.like)}: {report.why or f'{report.seconds:.0f} s'}"
                 if report.ended == "failed":
                     progress.say(f"Failed: {label}.")
-                stage.advance(note=f"{cell.like[0]} {report.ended}, {_left(run.pending, durations, jobs)}")
+                left = _left(run.pending, durations, jobs)
+                stage.advance(note=f"{cell.like[0]} {report.ended}, {left}")
+                if 10 * count // len(missing) > 10 * (count - 1) // len(missing) and count < len(missing):
+                    progress.say(f"{count} of {len(missing)} cells ended, {left}.")  # for those who watch no bar
     return found
 
 

@@ -46,6 +46,8 @@ Reading map, equation -> file:
 | 11, 15, 17      | and deciding by them in plain numpy                | `frozen`      |
 | -               | the same, saved with what it is for                | `saved_policy`|
 | -               | one decision by it                                 | `decide`      |
+| 17              | the sampler again, made for deciding fast          | `fast_sampling` |
+| -               | what studies are made of                           | `cells/`      |
 
 docs/methods/airllm.md maps every symbol to a name and lists every departure from the paper.
 """
