@@ -132,9 +132,7 @@ def _peft_step(config: PeftConfig) -> Step:
     return allocated
 
 
-def _step(
-    model: Any, parameters: Iterable[nn.Parameter], penalty: Callable[[], torch.Tensor] | None = None
-) -> Step:
+def _step(model: Any, parameters: Iterable[nn.Parameter], penalty: Callable[[], torch.Tensor] | None = None) -> Step:
     trained = list(parameters)
     for parameter in trained:
         parameter.requires_grad_(True)
