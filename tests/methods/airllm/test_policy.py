@@ -15,10 +15,10 @@ from airtune.adapters import RankVector
 from airtune.errors import ConfigError, ModelError
 from airtune.links import ChannelState, Link
 from airtune.methods.airllm.allocation import AllocationEnv, AllocationState, Trial
-from airtune.methods.airllm.coarse import CoarseLatent, Prior
 from airtune.methods.airllm.config import PolicyConfig
 from airtune.methods.airllm.improve import Improver
 from airtune.methods.airllm.policy import name_of, new_refiner, train_policy
+from airtune.methods.airllm.priors import CoarseLatent, Prior
 from airtune.methods.airllm.rollouts import RefinedActions
 from airtune.tasks import Complexity
 

@@ -90,7 +90,7 @@ def test_sites_that_need_each_other_defeat_forward_greedy_and_not_elimination():
 def test_growth_finds_what_elimination_drops():
     """Site 2 takes 0.7 off alone and nothing beside others: from the full adapter it goes first.
 
-    With one direction of three: elimination keeps site 0 or 1 (0.5 left), growth site 2 (0.3), and so does the proposal.
+    With one direction of three: elimination keeps site 0 or 1 (0.5 left), growth site 2 (0.3); so does the proposal.
     """
 
     def loss(ranks: np.ndarray) -> float:

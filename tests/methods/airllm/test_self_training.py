@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from airtune.methods.airllm.coarse import CoarseLatent
 from airtune.methods.airllm.config import PolicyConfig
 from airtune.methods.airllm.encoding import Rule, decode, encode
 from airtune.methods.airllm.policy import new_refiner
+from airtune.methods.airllm.priors import CoarseLatent
 from airtune.methods.airllm.refine import Replay
 
 LATENT = CoarseLatent(layer_of=(0, 0, 1, 1), kind_of=(0, 1, 0, 1))

@@ -128,6 +128,23 @@ def test_ranks_of_a_step_are_drawn_from_seed_and_step_alone(folder, trained, tmp
     assert other != ranks
 
 
+def test_every_item_is_passed_once_under_one_rank_vector_also_in_a_smaller_last_batch(folder, tmp_path, monkeypatch):
+    """What a step says it cost is what goes through the model: no item is passed twice for the sake of nesting."""
+    trainee, passed, vectors, steps = new_trainee(folder, tmp_path / "m.jsonl"), [], [], []
+    model, adapter = trainee.adapter.base.model, trainee.adapter
+    watched = model.register_forward_pre_hook(
+        lambda _, args, named: passed.append(named["input_ids"]), with_kwargs=True
+    )
+    give = adapter.set_item_ranks
+    monkeypatch.setattr(adapter, "set_item_ranks", lambda given: (vectors.append(len(given)), give(given)))
+    plan = FitPlan(steps=5, batch_size=5, learning_rate=1e-2)  # 24 items: four batches of 5 and one of 4
+    trainee.train(plan, SAMPLER, orthogonality=0, checkpoint=tmp_path / "c.safetensors", on_step=steps.append)
+    watched.remove()
+    assert sorted(vectors) == [4, 5, 5, 5, 5]
+    assert vectors == [len(ids) for ids in passed]
+    assert [step.tokens for step in steps] == [ids.numel() for ids in passed]
+
+
 def test_factors_have_unit_norms_and_the_trained_update(trained):
     trainee, _, _, checkpoint = trained
     raw = load_file(checkpoint)
