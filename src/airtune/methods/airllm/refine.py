@@ -17,9 +17,10 @@ from airtune.errors import ConfigError
 from airtune.methods.airllm.critic import Outcome, TwinCritics
 from airtune.methods.airllm.denoiser import Denoiser
 from airtune.methods.airllm.diffusion import Schedule, Target
+from airtune.methods.airllm.fast_sampling import fast_sample
 from airtune.methods.airllm.objective import Batch, Objective, hybrid_loss
 from airtune.methods.airllm.priors import Prior
-from airtune.methods.airllm.sampling import sample, sample_ddpm
+from airtune.methods.airllm.sampling import sample_ddpm
 
 Sampler = Literal["ddim", "ddpm"]
 DECAY = 0.99
@@ -94,15 +95,24 @@ class Refiner:
         start = torch.from_numpy(rng.standard_normal((len(condition), self.sites), dtype=np.float32))
         noise = torch.Generator().manual_seed(int(rng.integers(2**63)))
 
+        if self.sampler == "ddim":
+            clean = fast_sample(
+                self.denoiser,
+                start,
+                condition,
+                self.schedule,
+                self.sample_steps,
+                target=self.target,
+                guidance=self.guidance,
+                eta=self.eta,
+                generator=noise,
+            )
+            return clean.clamp(-1, 1).numpy()
+
         def denoise(x: Tensor, tau: Tensor) -> Tensor:
             return self.denoiser.guided(x, tau, condition, self.guidance)
 
-        if self.sampler == "ddpm":
-            clean = sample_ddpm(denoise, start, self.schedule, target=self.target, generator=noise)
-        else:
-            clean = sample(
-                denoise, start, self.schedule, self.sample_steps, target=self.target, eta=self.eta, generator=noise
-            )
+        clean = sample_ddpm(denoise, start, self.schedule, target=self.target, generator=noise)
         return clean.clamp(-1, 1).numpy()
 
     def warm_start(self, state_size: int, *, updates: int, batch: int, rng: np.random.Generator) -> float:
