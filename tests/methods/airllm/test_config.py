@@ -20,6 +20,7 @@ OTHER = {
     "adapter.full_share": "0.1",
     "adapter.uniform_share": "0.2",
     "codec.bits": "16",
+    "policy.bandwidth_factors": "0.5, 2",
     "policy.prior": "discrete",
     "policy.refiner": "ddpm",
     "policy.backbone": "unet",
@@ -90,7 +91,7 @@ def test_every_setting_is_overridden_by_text(name, default):
         text, expected = "other", "other"
     if name in OTHER:
         text = OTHER[name]
-        expected = {"link.snrs_db": (-3.0, 4.5)}.get(name, type(default)(text))
+        expected = {"link.snrs_db": (-3.0, 4.5), "policy.bandwidth_factors": (0.5, 2.0)}.get(name, type(default)(text))
     config = load_config("tiny", {name: text})
     assert setting(config, name) == expected
     assert type(setting(config, name)) is type(default)
