@@ -58,7 +58,7 @@ class Runs:
         return make_plan(
             study,
             HARNESS,
-            Preset("", seeds),
+            Preset("tiny", "", seeds),
             arithmetic.KINDS,
             arithmetic.settings,
             overrides={"journal": str(self.folder), **overrides},

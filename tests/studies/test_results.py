@@ -94,15 +94,21 @@ class Pictures(HTMLParser):
 def test_the_page_is_self_contained_and_says_what_is_missing(runs: Runs):
     declared = DECLARED | {"not_run": ["<b>baselines</b>"], "paper_says": "1 < 2"}
     gathered = Gathered(plan := runs.plan(seeds=2, declared=declared, fails_at=1), runs.compute(plan))
-    text = page(gathered, draw(gathered), "tiny")
+    text = page(gathered, draw(gathered))
     parser = Pictures()
     parser.feed(text)
     assert parser.inline == 4  # two figures, on light and on dark
     assert parser.foreign == []
-    for words in ("1 &lt; 2", "&lt;b&gt;baselines", "the loss is nan; use another number", "2 cells failed"):
+    for words in (
+        "1 &lt; 2",
+        "&lt;b&gt;baselines",
+        "the loss is nan; use another number",
+        "2 cells failed",
+        "--set fails_at=1",
+    ):
         assert words in text
     assert "2 seeds: read, do not claim" in text
-    told = markdown(gathered, "tiny")
+    told = markdown(gathered)
     assert "the loss is nan; use another number" in told
     assert "| plus 2 | 2.00 | 107.50" in told
 

@@ -94,7 +94,7 @@ class Study:
     name: str
     title: str
     beside: str
-    """Which table or figure of the paper it stands beside."""
+    """Which table or figure of the paper it stands beside; empty for none."""
     paper_says: str
     source: str
     cell: str
@@ -115,6 +115,7 @@ class Study:
 class Preset:
     """How large every study is made: the method's own preset, settings over it, and how many seeds."""
 
+    name: str
     preset: str
     seeds: int
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -184,7 +185,9 @@ def study_from(name: str, declared: Mapping[str, Any]) -> Study:
 def read_harness(method: str) -> Harness:
     """Read a method's presets and workloads."""
     declared = _read(method, HARNESS)
-    presets = {name: _make(Preset, entry, f"presets.{name}") for name, entry in declared["presets"].items()}
+    presets = {
+        name: _make(Preset, {"name": name, **entry}, f"presets.{name}") for name, entry in declared["presets"].items()
+    }
     workloads = {
         name: _make(Workload, {"name": name, **entry}, f"workloads.{name}")
         for name, entry in declared["workloads"].items()

@@ -124,7 +124,7 @@ def _map(gathered: Gathered, workload: str, declared: Declared, name: str) -> Pl
 
     alt = f"{declared.title}: " + "; ".join(f"{n} mean {np.nanmean(g):.2f}" for n, g in grids.items()) + "."
     size = (1.2 + 1.9 * len(grids), 2.0 + 0.22 * len(layers))
-    return Plan(name, declared.title, _caption(gathered, workload), alt, paint, size)
+    return Plan(name, declared.title, _caption(gathered, workload, intervals=False), alt, paint, size)
 
 
 def _columns(points: Sequence[tuple[float, Interval]], factor: float) -> tuple[np.ndarray, ...]:
@@ -132,6 +132,6 @@ def _columns(points: Sequence[tuple[float, Interval]], factor: float) -> tuple[n
     return tuple(np.array(column) for column in zip(*rows, strict=True))
 
 
-def _caption(gathered: Gathered, workload: str) -> str:
+def _caption(gathered: Gathered, workload: str, *, intervals: bool = True) -> str:
     seeds = gathered.plan.seeds
-    return f"On {workload}. Mean over {seeds} seeds" + (", with 95 % intervals." if seeds > 1 else ".")
+    return f"On {workload}. Mean over {seeds} seeds" + (", with 95 % intervals." if intervals and seeds > 1 else ".")

@@ -8,15 +8,13 @@ from airtune.studies.gather import Gathered
 from airtune.studies.sheets import sheets, verdicts, workloads_of
 
 
-def markdown(gathered: Gathered, preset: str) -> str:
+def markdown(gathered: Gathered) -> str:
     """The whole file."""
     study = gathered.plan.study
     lines = [f"# {study.title}", ""]
-    lines += [f"Beside {study.beside} of the paper, which says: {study.paper_says} ({study.source})", ""]
-    lines += [
-        f"Preset {preset}, {gathered.plan.seeds} seeds. Intervals: 95 %, over seeds and test items.",
-        "",
-    ]
+    lines += [*([f"Beside {study.beside} of the paper."] if study.beside else []), study.paper_says, ""]
+    lines += [f"Source: {study.source}.", ""]
+    lines += [f"`{gathered.plan.given}`, {gathered.plan.seeds} seeds. Intervals: 95 %, over seeds and test items.", ""]
     lines += [f"Note: {note}." for note in gathered.plan.notes] + [""]
     for workload in workloads_of(gathered):
         lines += [f"## {workload}", ""]

@@ -16,14 +16,16 @@ from airtune.studies.intervals import SEEDS_FOR_A_CLAIM
 from airtune.studies.sheets import Sheet, Verdict, sheets, verdicts, workloads_of
 
 
-def page(gathered: Gathered, drawings: Sequence[Drawing], preset: str) -> str:
+def page(gathered: Gathered, drawings: Sequence[Drawing]) -> str:
     """The whole page as HTML."""
     study = gathered.plan.study
     return document(
         f"airtune study {study.name}",
         tag(
             "header",
-            tag("h1", f"airtune study {study.name}, beside {study.beside} of the paper"),
+            tag(
+                "h1", f"airtune study {study.name}" + (f", beside {study.beside} of the paper" if study.beside else "")
+            ),
             tag("p", study.title, class_="headline"),
         ),
         _notes(gathered),
@@ -33,7 +35,7 @@ def page(gathered: Gathered, drawings: Sequence[Drawing], preset: str) -> str:
         if drawings
         else "",
         section("What was not run", _bullets(tuple(_not_run(gathered)))),
-        section("How it was measured", *_measured(gathered, preset)),
+        section("How it was measured", *_measured(gathered)),
         section("What it cost", *_costs(gathered)),
     )
 
@@ -99,15 +101,16 @@ def _not_run(gathered: Gathered) -> Iterator[str]:
         yield "Everything that the study declares was run."
 
 
-def _measured(gathered: Gathered, preset: str) -> Iterator[Markup]:
+def _measured(gathered: Gathered) -> Iterator[Markup]:
     seeds = gathered.plan.seeds
     yield tag(
         "p",
-        f"Preset {preset}, {seeds} seeds; a seed redraws adapter, calibration set, policy and channel, test stays. "
+        f"{seeds} seeds; a seed redraws adapter, calibration set, policy and channel, test stays. "
         "Intervals are 95 %: bootstrap over seeds, crossed with test items where a number is a mean over them, with "
         "percentiles widened for few seeds. Differences are paired by seed and item. Real: the interval excludes 0 "
         f"over at least {SEEDS_FOR_A_CLAIM} seeds. No rank test is shown: with five seeds none could say more.",
     )
+    yield tag("p", "Given: ", tag("code", gathered.plan.given), class_="hint")
     yield tag("p", ", ".join(f"{name} {version}" for name, version in versions_in_force().items()), class_="hint")
 
 

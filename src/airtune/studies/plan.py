@@ -51,6 +51,8 @@ class Plan:
     points: tuple[Point, ...]
     cells: Mapping[str, Cell]
     notes: tuple[str, ...]
+    given: str
+    """Preset and settings that the user chose, in words."""
 
 
 def chosen_workload(harness: Harness, name: str, model: str, data: str) -> tuple[Workload, dict[str, Any], str]:
@@ -118,7 +120,11 @@ def make_plan(
                 like = (chosen.name, variant.name)
                 found = _closure(variant.cell or study.cell, kinds, all_settings, like, cells, study.name)
                 points.append(Point(chosen.name, variant, seed, tuple(found.items())))
-    return Plan(study, preset.seeds, tuple(points), cells, tuple(dict.fromkeys(notes)))
+    options = {"--model": model, "--data": data} | {f"--set {key}": value for key, value in overrides.items()}
+    given = " ".join(
+        [f"--preset {preset.name}", *(f"{name}={value}" for name, value in options.items() if value != "")]
+    )
+    return Plan(study, preset.seeds, tuple(points), cells, tuple(dict.fromkeys(notes)), given)
 
 
 def _closure(

@@ -71,8 +71,8 @@ def run_study(
     gathered = Gathered(plan, computed)
     drawings = draw(gathered)
     write_text(out / "results.csv", gathered.csv())
-    write_text(out / "results.md", markdown(gathered, preset))
+    write_text(out / "results.md", markdown(gathered))
     for drawing in drawings:
         write_bytes(out / "figures" / f"{drawing.name}.png", drawing.light)
-    write_text(out / "page.html", page(gathered, drawings, preset))
+    write_text(out / "page.html", page(gathered, drawings))
     return Finished(out / "page.html", tuple(gathered.failures()))
