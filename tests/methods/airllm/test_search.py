@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from airtune.adapters import RankVector
 from airtune.codec import Binding, Layout
-from airtune.methods.airllm.search import eliminate, exchange, forward, grow, largest_fitting, neighbours, propose
+from airtune.methods.airllm.search import eliminate, exchange, forward, largest_fitting, neighbours, propose
 from airtune.methods.airllm.space import Space
 from small_losses import OVERHEAD, ByFormula, Separable, all_ranks, best_loss, linear_space
 
@@ -17,8 +17,7 @@ falls_of_sites = st.lists(st.lists(st.floats(0, 1, width=32), min_size=2, max_si
 
 
 def proposed(losses: ByFormula, space: Space, budget_bits: int) -> RankVector:
-    paths = [eliminate(space, losses.predict), grow(space, losses.predict)]
-    return propose(space, paths, budget_bits, losses.predict)
+    return propose(space, eliminate(space, losses.predict), budget_bits, losses.predict)
 
 
 def pair_of_partners(ranks: np.ndarray) -> float:
@@ -28,7 +27,7 @@ def pair_of_partners(ranks: np.ndarray) -> float:
 
 @settings(max_examples=40, deadline=None)
 @given(falls_of_sites)
-def test_greedy_searches_are_optimal_where_directions_cost_the_same(falls):
+def test_elimination_is_optimal_where_directions_cost_the_same(falls):
     """Separable, convex, equal costs: taking the best directions one by one is optimal at every budget."""
     losses = Separable(falls)
     space = linear_space(losses.caps, [10] * len(falls))
@@ -85,24 +84,6 @@ def test_sites_that_need_each_other_defeat_forward_greedy_and_not_elimination():
     assert losses.at(RankVector((1, 1, 1, 1))) == pytest.approx(0.6)
     assert proposed(losses, space, budget).ranks == (2, 2, 0, 0)
     assert best_loss(losses, space, budget) == pytest.approx(0.4) == losses.at(RankVector((2, 2, 0, 0)))
-
-
-def test_growth_finds_what_elimination_drops():
-    """Site 2 takes 0.7 off alone and nothing beside others: from the full adapter it goes first.
-
-    With one direction of three: elimination keeps site 0 or 1 (0.5 left), growth site 2 (0.3); so does the proposal.
-    """
-
-    def loss(ranks: np.ndarray) -> float:
-        others = 0.5 * max(ranks[0], ranks[1]) + 0.05 * min(ranks[0], ranks[1])
-        return 1 - (others if others else 0.7 * ranks[2])
-
-    losses = ByFormula(loss)
-    space = linear_space(RankVector((1, 1, 1)), [10] * 3)
-    eliminated = largest_fitting(space, eliminate(space, losses.predict), OVERHEAD + 10)
-    assert losses.loss(eliminated) == pytest.approx(0.5)
-    assert largest_fitting(space, grow(space, losses.predict), OVERHEAD + 10).tolist() == [0, 0, 1]
-    assert proposed(losses, space, OVERHEAD + 10).ranks == (0, 0, 1)
 
 
 def test_an_exchange_is_judged_by_what_it_frees_as_well():

@@ -14,7 +14,7 @@ import numpy as np
 from airtune.adapters import RankVector
 from airtune.methods.airllm.allocation import Trial
 from airtune.methods.airllm.archive import Archive
-from airtune.methods.airllm.search import eliminate, grow, neighbours, propose
+from airtune.methods.airllm.search import eliminate, neighbours, propose
 from airtune.methods.airllm.space import Space
 
 PROBED = 0.5
@@ -47,10 +47,10 @@ class Acquisition:
         """Budgets whose last proposal was not the best."""
 
     def propose(self, budget_bits: int) -> RankVector:
-        """What elimination, growth and exchange find by predicted losses alone."""
+        """What elimination and exchange find by predicted losses alone."""
         self._learn()
         if budget_bits not in self._proposed:
-            self._proposed[budget_bits] = propose(self.space, self._paths, budget_bits, self.surrogate.predict)
+            self._proposed[budget_bits] = propose(self.space, self._path, budget_bits, self.surrogate.predict)
         return self._proposed[budget_bits]
 
     def step(self, budget_bits: int) -> Trial | None:
@@ -77,8 +77,7 @@ class Acquisition:
     def _learn(self) -> None:
         if self._fitted < 0 or len(self.archive) > self._fitted * REFITTED:
             self.surrogate.fit(self.archive.trials)
-            self._paths = [walk(self.space, self.surrogate.predict) for walk in (eliminate, grow)]
-            self._fitted = len(self.archive)
+            self._path, self._fitted = eliminate(self.space, self.surrogate.predict), len(self.archive)
             self._proposed.clear()
 
 

@@ -16,7 +16,7 @@ from airtune.methods.airllm.space import Space
 
 @final
 class Greedy:
-    """Elimination, growth and exchange on predicted losses; then the real loss has the last word.
+    """Backward elimination and exchange on predicted losses; then the real loss has the last word.
 
     For each budget, once: allocations are measured (`Acquisition.step`), the surrogate learning from each, and the best
     of all that were ever measured and fit is the answer. With hundreds of evaluations this is a local search on real
@@ -32,7 +32,7 @@ class Greedy:
         self._decided: dict[int, RankVector] = {}
 
     def propose(self, budget_bits: int) -> RankVector:
-        """What elimination, growth and exchange find for a budget by predicted losses alone."""
+        """What elimination and exchange find for a budget by predicted losses alone."""
         return self._acquisition.propose(budget_bits)
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:

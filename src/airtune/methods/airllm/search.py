@@ -1,4 +1,4 @@
-"""Searches over rank vectors by predicted losses: elimination, growth, filling, exchange. They measure nothing.
+"""Searches over rank vectors by predicted losses: elimination, filling, exchange. They measure nothing.
 
 Knows the space and a function of losses; not models, states or links.
 """
@@ -6,7 +6,7 @@ Knows the space and a function of losses; not models, states or links.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -31,15 +31,6 @@ def eliminate(space: Space, predict: PredictLoss) -> list[np.ndarray]:
     return path
 
 
-def grow(space: Space, predict: PredictLoss) -> list[np.ndarray]:
-    """None to full adapter, one direction more at a time, always the one that promises most per bit; full one first."""
-    path = [np.zeros_like(space.top)]
-    while (ranks := path[-1]).sum() < space.caps.total:
-        raised, sites = space.raised(ranks)
-        path.append(raised[np.argmax((predict(ranks[None]) - predict(raised)) / space.direction_bits[sites])])
-    return path[::-1]
-
-
 def largest_fitting(space: Space, path: list[np.ndarray], budget_bits: int) -> np.ndarray:
     """The first vector of a falling path that fits; its last one if none does."""
     at = bisect_left(path, True, key=lambda ranks: space.fits(ranks, budget_bits))
@@ -49,9 +40,7 @@ def largest_fitting(space: Space, path: list[np.ndarray], budget_bits: int) -> n
 def fill(space: Space, ranks: np.ndarray, budget_bits: int, predict: PredictLoss) -> np.ndarray:
     """Spend what is left of the budget, one direction at a time, always on the one that promises most per bit."""
     while True:
-        raised, sites = space.raised(ranks, budget_bits - space.bits(ranks))
-        fitting = np.array([space.fits(row, budget_bits) for row in raised], dtype=bool)  # chunk headers weigh too
-        raised, sites = raised[fitting], sites[fitting]
+        raised, sites = space.raised(ranks, budget_bits)
         if not len(raised):
             return ranks
         ranks = raised[np.argmax((predict(ranks[None]) - predict(raised)) / space.direction_bits[sites])]
@@ -77,15 +66,14 @@ def neighbours(space: Space, ranks: np.ndarray, budget_bits: int, predict: Predi
                 yield fill(space, moved[row], budget_bits, predict)
 
 
-def propose(space: Space, paths: Sequence[list[np.ndarray]], budget_bits: int, predict: PredictLoss) -> RankVector:
-    """The best, as predicted, of what exchange makes of each path where it fits; paths by `eliminate` and `grow`."""
+def propose(space: Space, path: list[np.ndarray], budget_bits: int, predict: PredictLoss) -> RankVector:
+    """What elimination and exchange find for a budget: `path` is that of `eliminate`."""
     if space.fits(space.top, budget_bits):
         return space.caps
-    starts = (fill(space, largest_fitting(space, path, budget_bits), budget_bits, predict) for path in paths)
-    found = np.array([exchange(space, start, budget_bits, predict) for start in starts])
-    return RankVector.of(found[predict(found).argmin()])
+    start = fill(space, largest_fitting(space, path, budget_bits), budget_bits, predict)
+    return RankVector.of(exchange(space, start, budget_bits, predict))
 
 
 def forward(space: Space, budget_bits: int, predict: PredictLoss) -> RankVector:
-    """Forward greedy: from rank 0 everywhere, always the direction that promises most per bit among those that fit."""
+    """Forward greedy: from rank 0 everywhere, always the direction that promises most per bit."""
     return RankVector.of(fill(space, np.zeros_like(space.top), budget_bits, predict))

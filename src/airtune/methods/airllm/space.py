@@ -46,10 +46,13 @@ class Space:
         sites = np.flatnonzero(ranks)
         return _changed(ranks, sites, -1), sites
 
-    def raised(self, ranks: np.ndarray, room: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors with one direction more of at most `room` bits, and the site each got it at."""
+    def raised(self, ranks: np.ndarray, budget_bits: int) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors with one direction more that fit, and the site each got it at."""
+        room = budget_bits - self.bits(ranks)
         sites = np.flatnonzero((ranks < self.top) & (self.direction_bits <= room))
-        return _changed(ranks, sites, 1), sites
+        raised = _changed(ranks, sites, 1)
+        kept = np.array([self.fits(row, budget_bits) for row in raised], dtype=bool)  # chunk headers weigh too
+        return raised[kept], sites[kept]
 
     def exchanged(self, ranks: np.ndarray, budget_bits: int) -> np.ndarray:
         """Vectors with one direction more at a site, paid for by another site with as many as that takes.
