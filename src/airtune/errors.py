@@ -41,3 +41,7 @@ class TransportError(AirtuneError):
 
 class RunError(AirtuneError):
     """A run folder that cannot be written, read or resumed."""
+
+
+class BusyError(RunError):
+    """A folder that another process is writing just now."""

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 from airtune.benches.result import Measured, Ratio
@@ -39,7 +40,7 @@ def bench(repeats: int, progress: Progress) -> Measured:
         ResidualMLP(SITES, state_size + LATENT, width=WIDTH, blocks=BLOCKS, generator=draw), generator=draw
     )
     coarse = CoarsePolicy(
-        _Sized(state_size, LATENT),
+        DummyVecEnv([lambda: _Sized(state_size, LATENT)]),
         steps=2,
         width=WIDTH,
         learning_rate=1e-4,

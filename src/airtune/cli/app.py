@@ -188,6 +188,44 @@ def link(
 
 
 @app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="table3, fig3, ...; an unknown name lists them.")],
+    method: Annotated[str, typer.Option(help="airllm")] = "airllm",
+    preset: Annotated[str, typer.Option(help="cpu, full or tiny.")] = "cpu",
+    model: Annotated[str, typer.Option(help="Model of a workload without its own: a folder or hub name.")] = "",
+    data: Annotated[str, typer.Option(help="File or folder of the workload's data.")] = "",
+    workload: Annotated[str, typer.Option(help="decoder, sst2 or embedded; the study's own if not given.")] = "",
+    out: Annotated[Optional[Path], typer.Option(help="Folder for results; runs/studies/NAME if not given.")] = None,  # noqa: UP045
+    store: Annotated[Path, typer.Option(help="Folder of the cells that studies share.")] = Path("runs/studies/cells"),
+    jobs: Annotated[Optional[int], typer.Option(help="Cells computed at once; one per processor if not given.")] = None,  # noqa: UP045
+    settings: Set = None,
+) -> None:
+    """Repeat a table or figure of the paper over seeds; go on where an interrupted study stopped."""
+    from airtune.cli.show import Bars, new_console
+    from airtune.services import run_method_study
+
+    console = new_console()
+    done = run_method_study(
+        method,
+        name,
+        preset=preset,
+        overrides=_parsed(settings),
+        model=model,
+        data=data,
+        workload=workload,
+        out=out or Path("runs/studies") / name,
+        store=store,
+        jobs=jobs,
+        progress=Bars(console),
+    )
+    for line in done.failed:
+        console.print(f"Failed: {line}", highlight=False, markup=False)
+    console.print(f"Page: {done.page}", highlight=False, markup=False)
+    if done.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="decision, env, ...; an unknown name lists them.")],
     out: Annotated[Path, typer.Option(help="Folder that takes NAME.json.")] = Path("benchmarks/results"),

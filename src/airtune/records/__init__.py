@@ -6,6 +6,7 @@ Where to read what:
 |----------------|-------------------------------------------------------------------------------------------|
 | `run_folder`   | one folder per run: config, metrics, ledger, summary, and who may write. Start here       |
 | `measurements` | costly results kept by the content of their question, so that a resumed run skips them    |
+| `cells`        | results of a study, named by the hash of all they depend on                               |
 | `atomic`       | files that are whole or absent, lines that are whole or ignored                           |
 | `lock`         | one writer at a time                                                                      |
 | `plain`        | values as JSON and TOML can hold them                                                     |

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
-from airtune.errors import RunError
+from airtune.errors import BusyError, RunError
 
 
 @final
@@ -26,7 +26,8 @@ class Lock:
         path: The lock file; its folder exists.
 
     Raises:
-        RunError: a living process holds it, or one on another machine, of which nothing can be known.
+        BusyError: a living process holds it, or one on another machine, of which nothing can be known.
+        RunError: the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +37,7 @@ class Lock:
             with _alone(path.parent):
                 self._acquire()
         except FileExistsError:
-            raise RunError(f"{path} was taken by another process just now; run again") from None
+            raise BusyError(f"{path} was taken by another process just now; run again") from None
         except OSError as error:
             raise RunError(f"cannot lock {path} ({error}); choose a folder that can be written") from error
         self.held = True
@@ -52,7 +53,7 @@ class Lock:
         if self._path.exists():
             holder = _read(self._path)
             if holder is not None and _may_live(holder):
-                raise RunError(
+                raise BusyError(
                     f"{self._path.parent} is being written by process {holder.get('pid')} on {holder.get('host')};"
                     f" wait for it, choose another folder, or delete {self._path.name} if that process is gone"
                 )

@@ -8,10 +8,12 @@ from typing import Any
 
 from airtune.errors import ConfigError
 from airtune.methods.airllm.building import edge_role as airllm_edge
+from airtune.methods.airllm.cells import KINDS as AIRLLM_KINDS
 from airtune.methods.airllm.config import config_from as airllm_config_from
 from airtune.methods.airllm.config import load_config as airllm_config
 from airtune.methods.airllm.method import run as airllm_run
 from airtune.records import Progress, RunFolder
+from airtune.records.cells import Kind
 from airtune.transport import Role, Transport
 
 
@@ -26,6 +28,8 @@ class MethodEntry:
     """A recorded config back to a validated one."""
     run: Callable[[Any, RunFolder, Transport, Progress], dict[str, Any]]
     edge_role: Callable[[Any], Role]
+    kinds: Mapping[str, Kind]
+    """What its studies are made of."""
 
 
 METHODS: Mapping[str, MethodEntry] = {
@@ -35,6 +39,7 @@ METHODS: Mapping[str, MethodEntry] = {
         airllm_config_from,
         airllm_run,
         airllm_edge,
+        AIRLLM_KINDS,
     ),
 }
 

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,17 +23,10 @@ from airtune.methods.airllm.allocation import (
     decision_budget,
     project,
 )
-from airtune.methods.airllm.coarse import CoarseLatent
-from airtune.methods.airllm.config import PolicyConfig
-from airtune.methods.airllm.improve import Improver
-from airtune.methods.airllm.policy import new_refiner, train_policy
-from airtune.methods.airllm.refine import RefinedActions
 from airtune.tasks import Complexity
 
 CAPS = RankVector((8, 8, 4, 8))
 COSTS = np.array([10, 30, 20, 5])
-LATENT = CoarseLatent(layer_of=(0, 0, 1, 1), kind_of=(0, 1, 0, 1))
-SMALL = PolicyConfig(rounds=2, env_steps=16, updates=4, warm_start_updates=5, width=16, train_steps=100, sample_steps=3)
 
 
 def air_bits(ranks: RankVector) -> int:
@@ -54,15 +46,6 @@ def new_env(horizon: int = 1, links: tuple[Link, ...] = (Link(1e3, 0.0), Link(50
     return AllocationEnv(
         Quadratic(), CAPS, air_bits, links, complexities, deadline_s=0.5, cost_weight=0.1, horizon=horizon
     )
-
-
-def all_of_it(budget_bits: int) -> RankVector:
-    """An expert that knows nothing but to ask for everything."""
-    return CAPS
-
-
-def new_improver(proposals: int = 2) -> Improver:
-    return Improver(CAPS, [LATENT.layer_of, LATENT.kind_of], all_of_it, proposals=proposals)
 
 
 def test_the_state_vector_by_hand():
@@ -133,12 +116,6 @@ def test_the_environment_keeps_its_contract(horizon):
     check_env_sb3(new_env(horizon))
 
 
-def test_the_refined_environment_keeps_its_contract():
-    refiner = new_refiner(LATENT, 4 + len(CAPS), SMALL, seed=0)
-    check_env(RefinedActions(new_env(), refiner, new_improver()), skip_render_check=True)
-    check_env_sb3(RefinedActions(new_env(), refiner, new_improver()))
-
-
 def test_a_step_makes_the_three_calls_of_a_real_round():
     env = new_env(links=(Link(1e3, 0.0),))  # 1 kbit/s, 0.5 s: 500 bits, 400 for directions
     env.reset(seed=0)
@@ -156,74 +133,7 @@ def test_a_step_makes_the_three_calls_of_a_real_round():
     assert ends == [(False, False), (False, True)]
 
 
-def test_the_wrapper_remembers_raw_latent_and_executed_action():
-    env = RefinedActions(new_env(), new_refiner(LATENT, 4 + len(CAPS), SMALL, seed=0), new_improver())
-    state, _ = env.reset(seed=3)
-    latent = np.array([0.9, -0.4, 0.3, -2.0], dtype=np.float32)
-    after, paid, *_, info = env.step(latent)
-    (kept,) = env.replay
-    assert np.array_equal(kept.state, state)
-    assert np.array_equal(kept.latent, latent)  # raw, outside [-1, 1] too
-    assert kept.coarse == pytest.approx([1.0, -1.0, -0.1, -1.0])  # 0.9+0.3, 0.9-2.0, -0.4+0.3, -0.4-2.0, clipped
-    executed = info["executed"]
-    assert kept.executed == pytest.approx(2 * np.array(executed.ranks.ranks) / np.array(CAPS.ranks) - 1)
-    assert kept.reward == executed.reward
-    assert np.array_equal(kept.next_state, after)
-    assert paid == pytest.approx(kept.reward - kept.baseline)  # what uniform earns in the same state
-    assert kept.target_reward >= max(kept.reward, kept.baseline)
-
-
-def test_without_proposals_the_refiner_imitates_what_was_executed():
-    env = RefinedActions(new_env(), new_refiner(LATENT, 4 + len(CAPS), SMALL, seed=0), new_improver(proposals=0))
-    env.reset(seed=1)
-    for _ in range(5):
-        env.step(np.zeros(4, dtype=np.float32))
-        env.reset()
-    assert all(np.array_equal(kept.target, kept.executed) for kept in env.replay)
-
-
-def test_improved_targets_are_the_best_of_what_was_tried():
-    env = new_env(links=(Link(1e3, 0.0),))  # 400 bits for directions
-    env.reset(seed=0)
-    poor = env.execute(RankVector((0, 8, 0, 0)))
-    uniform = env.execute(CAPS)
-    better = new_improver(proposals=20).improve(env, poor, uniform, np.random.default_rng(0))
-    assert better.reward >= uniform.reward > poor.reward
-    assert better.air_bits <= env.budget_bits
-
-
-def test_the_policy_trains_and_its_seed_reproduces_it():
-    def decisions(seed: int) -> list[tuple[int, ...]]:
-        policy = train_policy(new_env(), LATENT, SMALL, all_of_it, seed=seed)
-        state = AllocationState(ChannelState(0.0, 1e3), Complexity(5.0, 0.1, 50), RankVector((4, 4, 2, 4)))
-        return [policy.decide(state, 500).ranks for _ in range(3)]
-
-    torch.manual_seed(1)
-    expected = torch.rand(1)
-    torch.manual_seed(1)
-    first = decisions(0)
-    assert torch.equal(torch.rand(1), expected)  # the global generator is as it was
-    assert decisions(0) == first != decisions(1)
-    assert all(0 <= rank <= cap for ranks in first for rank, cap in zip(ranks, CAPS.ranks, strict=True))
-
-
-def test_the_policy_learns_what_pays():
-    """With all of the budget to spend, more rank pays: the trained policy earns more than random actions do."""
-    config = PolicyConfig(
-        rounds=10, env_steps=64, updates=32, warm_start_updates=300, width=64, train_steps=200, sample_steps=5
-    )
-    rewards: list[float] = []
-    train_policy(
-        new_env(links=(Link(1e4, 0.0),)),
-        LATENT,
-        config,
-        all_of_it,
-        seed=0,
-        on_round=lambda _, reward, __: rewards.append(reward),
-    )
-    env = new_env(links=(Link(1e4, 0.0),))
-    env.reset(seed=0)
-    rng = np.random.default_rng(0)
-    random = np.mean([env.execute(RankVector.of(rng.integers(0, [9, 9, 5, 9]))).reward for _ in range(400)])
-    assert np.mean(rewards[-3:]) > random + 0.3
-    assert np.mean(rewards[-3:]) > rewards[0] + 0.3
+def test_a_projection_is_remembered_as_it_is():
+    env = new_env(links=(Link(1e3, 0.0),))
+    for budget in (300, 500, 300):
+        assert env.project(CAPS, budget) == project(CAPS, air_bits, budget)

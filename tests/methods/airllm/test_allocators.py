@@ -248,28 +248,17 @@ def test_greedy_fits_real_payloads_of_unequal_sites():
         assert all(room < cost + 8 * 64 for cost in growable)  # nothing that fits was left out, but for chunk headers
 
 
-class FixedCoarse:
-    def act(self, states: np.ndarray) -> np.ndarray:
-        return np.zeros((len(states), 2), dtype=np.float32)
-
-
-class NoiseAsAction:
-    """A refiner that returns its starting noise, or the value it was given."""
-
-    def __init__(self, value: list[float] | None = None) -> None:
-        self.value = value
-
-    def refine(self, states: np.ndarray, latents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return np.array([self.value]) if self.value else np.tanh(rng.standard_normal((len(states), 3)))
-
-
-def test_the_policy_decodes_its_refined_latent():
-    policy = AirLLM(RankVector((8, 8, 4)), FixedCoarse(), NoiseAsAction([1.0, -1.0, 0.0]), seed=0)  # type: ignore[arg-type]
+def test_the_policy_decodes_its_action():
+    policy = AirLLM(RankVector((8, 8, 4)), lambda states, noise: np.array([[1.0, -1.0, 0.0]]), seed=0)
     assert policy.decide(STATE, 0).ranks == (8, 0, 2)
+    assert policy.name == "airllm"
 
 
 def test_the_policy_decides_the_same_for_the_same_state_from_noise_that_is_fixed():
-    policies = [AirLLM(RankVector((8, 8, 8)), FixedCoarse(), NoiseAsAction(), seed=seed) for seed in (0, 0, 1)]  # type: ignore[arg-type]
+    def as_drawn(states: np.ndarray, noise: np.random.Generator) -> np.ndarray:
+        return np.tanh(noise.standard_normal((len(states), 3)))
+
+    policies = [AirLLM(RankVector((8, 8, 8)), as_drawn, seed=seed) for seed in (0, 0, 1)]
     first, again, other = ([policy.decide(STATE, 0) for _ in range(3)] for policy in policies)
     assert len(set(first)) == 1
     assert first == again != other

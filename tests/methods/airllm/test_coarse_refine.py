@@ -9,17 +9,22 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-from airtune.methods.airllm.coarse import CoarseLatent, CoarsePolicy
+from airtune.adapters import RankVector
+from airtune.errors import ConfigError
+from airtune.methods.airllm.coarse import WIDE, CoarseLatent, CoarsePolicy, DiscreteHeads, NoPrior
 from airtune.methods.airllm.config import PolicyConfig
+from airtune.methods.airllm.objective import Objective
 from airtune.methods.airllm.policy import new_refiner
-from airtune.methods.airllm.refine import Refiner, Transition
+from airtune.methods.airllm.refine import Refiner, Replay
 from airtune.models import Site
 
 KINDS = ("query", "key", "value", "out", "fc1", "fc2")
 LATENT = CoarseLatent(layer_of=(0, 0, 1, 1), kind_of=(0, 1, 0, 1))
 STATE_SIZE = 3
-SMALL = PolicyConfig(width=64, train_steps=100, sample_steps=5, condition_dropout=0.1)
+SETTINGS: dict[str, Any] = {"width": 64, "train_steps": 100, "sample_steps": 5, "condition_dropout": 0.1}
+SMALL = PolicyConfig(**SETTINGS)
 
 
 def sites(layers: int) -> list[Site]:
@@ -54,8 +59,9 @@ class Bandit(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
-    def __init__(self, pays: Callable[[float, float], float]) -> None:
+    def __init__(self, pays: Callable[[float, float], float], space: gymnasium.Space | None = None) -> None:
         self._pays = pays
+        self.action_space = space or self.action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
@@ -71,9 +77,11 @@ def near_a_target(state: float, action: float) -> float:
     return -abs(action - (0.6 if state else -0.6))
 
 
-def new_policy(pays: Callable[[float, float], float], seed: int = 0) -> CoarsePolicy:
+def new_policy(
+    pays: Callable[[float, float], float], seed: int = 0, *, envs: int = 1, space: gymnasium.Space | None = None
+) -> CoarsePolicy:
     return CoarsePolicy(
-        Bandit(pays),
+        DummyVecEnv([lambda: Bandit(pays, space)] * envs),
         steps=128,
         width=16,
         learning_rate=3e-3,
@@ -98,6 +106,30 @@ def test_ppo_moves_each_states_mean_towards_what_pays():
     assert policy.act(STATES).ravel() == pytest.approx([-0.6, 0.6], abs=0.25)
 
 
+def test_discrete_heads_learn_a_rank_for_each_state():
+    """Rank 3 of 0..3 pays in state 1, rank 0 in state 0, by distance."""
+    heads = DiscreteHeads(RankVector((3,)))
+    assert heads.space == gymnasium.spaces.MultiDiscrete([4])
+    policy = new_policy(lambda state, rank: -abs(rank - 3 * state), space=heads.space, envs=4)
+    for _ in range(15):
+        policy.learn()
+    assert policy.act(STATES).ravel().tolist() == [0, 3]
+
+
+def test_discrete_heads_condition_a_refiner_on_their_normalised_ranks():
+    heads = DiscreteHeads(RankVector((4, 8, 2)))
+    assert heads.size == 3
+    told = heads.condition(np.array([[0, 8, 1], [4, 2, 2]]))
+    assert told.tolist() == [[-1, 1, 0], [1, -0.5, 1]]
+    assert np.array_equal(heads.spread(told), told)
+
+
+def test_without_a_prior_the_refiner_is_told_the_state_alone():
+    assert NoPrior(4).condition(np.zeros((3, 0))).shape == (3, 0)
+    refiner = new_refiner(NoPrior(4), 4, STATE_SIZE, SMALL, seed=0)
+    assert refiner.refine(np.zeros((3, STATE_SIZE)), np.zeros((3, 0)), np.random.default_rng(0)).shape == (3, 4)
+
+
 def test_ppo_is_reproduced_by_its_seed_and_acts_within_the_latents_range():
     actions = []
     for seed in (0, 0, 1):
@@ -107,6 +139,16 @@ def test_ppo_is_reproduced_by_its_seed_and_acts_within_the_latents_range():
     assert np.array_equal(actions[0], actions[1])
     assert not np.array_equal(actions[0], actions[2])
     assert np.abs(actions[0]).max() <= 1
+
+
+def test_latents_reach_the_environment_raw_and_the_refiner_clipped():
+    assert LATENT.space == gymnasium.spaces.Box(-WIDE, WIDE, (4,), np.float32)
+    assert LATENT.condition(np.array([[1.7, -0.2, -3.0, 1.0]])) == pytest.approx(np.array([[1.0, -0.2, -1.0, 1.0]]))
+
+
+def test_a_rollout_is_shared_evenly_between_environments():
+    with pytest.raises(ConfigError, match="128 steps of a rollout in 3 environments; choose a multiple"):
+        new_policy(near_a_target, envs=3)
 
 
 def material(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -124,13 +166,13 @@ def away_from_the_identity(refiner: Refiner) -> float:
 
 @pytest.fixture(scope="module")
 def warm() -> Refiner:
-    refiner = new_refiner(LATENT, STATE_SIZE, SMALL, seed=0)
+    refiner = new_refiner(LATENT, 4, STATE_SIZE, SMALL, seed=0)
     refiner.warm_start(STATE_SIZE, updates=400, batch=128, rng=np.random.default_rng(0))
     return refiner
 
 
 def test_a_warm_start_teaches_the_identity(warm):
-    untrained = away_from_the_identity(new_refiner(LATENT, STATE_SIZE, SMALL, seed=0))
+    untrained = away_from_the_identity(new_refiner(LATENT, 4, STATE_SIZE, SMALL, seed=0))
     assert away_from_the_identity(warm) < 0.15
     assert away_from_the_identity(warm) < 0.3 * untrained
 
@@ -175,32 +217,20 @@ def test_a_noisy_sampler_is_reproduced_by_its_generator(warm):
     assert not np.allclose(first, still)
 
 
-def half_good(*, baseline_of_good: float = 0.0) -> list[Transition]:
-    """Every other action is 0.7 everywhere and earns 1, the others are -0.7 and earn 0."""
-    found = []
-    for place, (state, latent) in enumerate(zip(*material(200), strict=True)):
-        reward = float(place % 2 == 0)
-        action = np.full(4, 0.7 if reward else -0.7, dtype=np.float32)
-        found.append(
-            Transition(
-                state=state,
-                latent=latent,
-                coarse=LATENT.spread(latent),
-                refined=action,
-                executed=action,
-                reward=reward,
-                next_state=state,
-                target=action,
-                target_reward=reward,
-                baseline=baseline_of_good * reward,
-            )
-        )
-    return found
+def half_good(*, baseline_of_good: float = 0.0) -> Replay:
+    """Every other action is 0.7 everywhere and earns 1, the others are -0.7 and earn 0; 0.2 was found to be better."""
+    states, latents = material(2000)
+    good = np.arange(2000) % 2 == 0
+    actions = np.where(good, 0.7, -0.7)[:, None].repeat(4, axis=1).astype(np.float32)
+    advantage = (good * (1 - baseline_of_good)).astype(np.float32)
+    found = np.full_like(actions, 0.2)
+    return Replay(states, latents, actions, found, advantage, states, latents, np.ones(2000, dtype=np.float32))
 
 
-def mean_action_after(transitions: list[Transition], kappa: float) -> float:
-    refiner = new_refiner(LATENT, STATE_SIZE, SMALL, seed=0)
-    refiner.learn(transitions, kappa=kappa, updates=300, batch=64, rng=np.random.default_rng(0))
+def mean_action_after(replay: Replay, kappa: float, objective: Objective = "advantage") -> float:
+    refiner = new_refiner(LATENT, 4, STATE_SIZE, PolicyConfig(**{**SETTINGS, "objective": objective}), seed=0)
+    rng = np.random.default_rng(0)
+    refiner.learn(replay, objective=objective, kappa=kappa, gamma=0.95, updates=300, batch=64, rng=rng)
     return float(refiner.refine(*material(400, seed=5), np.random.default_rng(2)).mean())
 
 
@@ -215,3 +245,21 @@ def test_learning_leans_towards_what_earned_more_by_kappa():
 def test_what_the_baseline_expected_earns_no_weight():
     """The good actions were taken where uniform ranks earn as much: nothing tells the two kinds apart."""
     assert mean_action_after(half_good(baseline_of_good=1.0), kappa=1.0) == pytest.approx(0, abs=0.2)
+
+
+def test_improved_learns_what_was_found_and_not_what_was_done():
+    assert mean_action_after(half_good(), 0.1, "improved") == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_critics_gradient_moves_actions_to_where_the_value_is_higher():
+    """Executed actions are 0 on average; the critics learn that 0.7 pays and -0.7 does not."""
+    without, with_value = (mean_action_after(half_good(), kappa, "critic") for kappa in (0.0, 2.0))
+    assert without == pytest.approx(0, abs=0.2)
+    assert with_value > without + 0.3
+
+
+def test_a_loss_that_is_no_number_names_the_settings_to_lower():
+    replay = half_good()
+    replay.executed[:] = np.nan
+    with pytest.raises(ConfigError, match=r"the refiner's loss is nan; lower policy\.ddim_learning_rate"):
+        mean_action_after(replay, kappa=0.0)

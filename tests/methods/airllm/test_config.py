@@ -20,6 +20,10 @@ OTHER = {
     "adapter.full_share": "0.1",
     "adapter.uniform_share": "0.2",
     "codec.bits": "16",
+    "policy.prior": "discrete",
+    "policy.refiner": "ddpm",
+    "policy.backbone": "unet",
+    "policy.objective": "critic",
     "policy.schedule": "cosine",
     "policy.prediction": "epsilon",
     "policy.eta": "0.5",
@@ -129,6 +133,9 @@ def test_every_setting_is_overridden_by_text(name, default):
         ("policy.schedule", "quadratic", "'quadratic'; choose one of linear, cosine, scaled_linear"),
         ("policy.prediction", 3, "3; choose one of epsilon, v, sample"),
         ("policy.sample_steps", "601", "601; choose 1 to 600 (policy.train_steps)"),
+        ("policy.prior", "heads", "'heads'; choose one of latent, discrete, none"),
+        ("policy.objective", "reward", "'reward'; choose one of advantage, critic, improved"),
+        ("policy.parallel", "0", "0; choose 1 to 4096"),
         ("policy.measurements", "2", "2; choose at least 3"),
         ("policy.width", "1e6", "1000000; choose 1 to 4096"),
         ("adapter.steps", "1e12", "1000000000000; choose 1 to 1e+06"),
@@ -141,6 +148,20 @@ def test_every_setting_is_overridden_by_text(name, default):
 )
 def test_a_value_that_does_not_fit_is_one_line_with_key_value_and_what_was_expected(name, value, line):
     assert refused({name: value}) == f"{name} is {line}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"prior": "none", "refiner": "none"}, "policy.prior is 'none'; nothing would decide while policy.refiner is"),
+        ({"refiner": "none", "guidance": "2"}, "policy.guidance is 2.0; there is nothing to guide without"),
+        ({"guidance": "2", "condition_dropout": "0"}, "policy.guidance is 2.0; policy.condition_dropout is 0, so"),
+        ({"refiner": "ddpm", "eta": "0.5"}, "policy.eta is 0.5; 'ddpm' has noise of its own"),
+        ({"backbone": "unet", "width": "48"}, "policy.width is 48; choose a multiple of 32 for the U-Net's channels"),
+    ],
+)
+def test_settings_of_a_variant_that_contradict_each_other_are_refused(settings, line):
+    assert refused({f"policy.{name}": value for name, value in settings.items()}).startswith(line)
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])

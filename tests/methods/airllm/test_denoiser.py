@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from airtune.errors import ConfigError, DataError
+from airtune.errors import ConfigError
 from airtune.methods.airllm.denoiser import Denoiser, ResidualMLP, time_embedding
-from airtune.methods.airllm.diffusion import Schedule, Target, add_noise, sample, target_of, unit_noise
-from airtune.methods.airllm.objective import advantage_weights, hybrid_loss
+from airtune.methods.airllm.diffusion import Schedule, Target, unit_noise
+from airtune.methods.airllm.objective import Batch, hybrid_loss
+from airtune.methods.airllm.sampling import sample
 
 
 def generator(seed: int) -> torch.Generator:
@@ -111,64 +112,14 @@ def test_dropped_conditions_become_the_null_token_and_train_it():
     assert denoiser.null.grad.tolist() == [4, 4, 4]
 
 
-def test_weights_by_hand():
-    """Advantages 1, 1, 4, -2: mean 1, deviation sqrt(18 / 4); z = 0, 0, +-sqrt 2."""
-    reward, baseline = torch.tensor([3.0, 2.0, 5.0, 0.0]), torch.tensor([2.0, 1.0, 1.0, 2.0])
-    weights = advantage_weights(reward, baseline, 0.5)
-    assert weights.tolist() == pytest.approx([1, 1, math.exp(0.5**0.5), math.exp(-(0.5**0.5))])
-    assert advantage_weights(reward, baseline, 0.0).tolist() == [1, 1, 1, 1]
-    assert advantage_weights(reward, baseline, 100.0).tolist() == pytest.approx([1, 1, 10, 0.1])
-
-
-def test_a_lucky_channel_is_not_weighted_up():
-    """Two actions on a good channel (value 11) and two on a bad one (value 1), one above and one below each."""
-    reward = torch.tensor([12.0, 10.0, 2.0, 0.0])
-    fair = advantage_weights(reward, torch.tensor([11.0, 11.0, 1.0, 1.0]), 1.0)
-    assert fair.tolist() == pytest.approx([math.e, 1 / math.e, math.e, 1 / math.e])
-    naive = advantage_weights(reward, torch.zeros(4), 1.0)
-    assert naive[1] > 1 > naive[2]  # the worse action on the good channel beats the better one on the bad
-
-
-def test_equal_advantages_weigh_alike_and_nothing_flows_back():
-    reward = torch.tensor([0.1, 0.1, 0.1]) + torch.tensor([0.0, 1e-9, -1e-9])
-    baseline = torch.zeros(3, requires_grad=True)
-    weights = advantage_weights(reward, baseline, 1.0)
-    assert weights.tolist() == pytest.approx([1, 1, 1], abs=0.05)
-    assert not weights.requires_grad
-    assert advantage_weights(torch.tensor([7.0]), torch.tensor([1.0]), 1.0).tolist() == [1]
-
-
-@pytest.mark.parametrize("target", ["epsilon", "v", "sample"])
-def test_hybrid_loss_is_the_weighted_error_worked_out_by_hand(target: Target):
-    """A backbone of zeros predicts 0, so each sample's error is the mean square of its target."""
-    denoiser, schedule = small(), Schedule("cosine", 50)
-    with torch.no_grad():
-        denoiser.backbone.leave[2].weight.zero_()
-        denoiser.backbone.leave[2].bias.zero_()
-    x, _, condition = rows(batch=6)
-    weights = torch.tensor([0.0, 1.0, 2.0, 0.5, 0.0, 10.0])
-    drawn = generator(7)
-    tau, noise = torch.randint(1, 51, (6,), generator=drawn), torch.randn(6, 4, generator=drawn)
-    wanted = target_of(x, noise, schedule.alpha_bar(tau), target)
-    by_hand = sum(w * float((row**2).sum()) / 4 for w, row in zip(weights.tolist(), wanted, strict=True)) / 6
-    loss = hybrid_loss(denoiser, x, condition, weights, schedule, generator=generator(7), target=target)
-    assert loss.item() == pytest.approx(by_hand, rel=1e-5)
-
-
-def test_hybrid_loss_shows_the_network_the_noisy_actions_and_all_steps():
-    denoiser, schedule = small(sites=1), Schedule("linear", 4)
-    seen: list[tuple[Tensor, Tensor]] = []
-    denoiser.backbone.register_forward_hook(lambda module, args, out: seen.append((args[0], args[1])))
-    clean = torch.full((4000, 1), 0.5)
-    hybrid_loss(denoiser, clean, torch.zeros(4000, 3), torch.ones(4000), schedule, generator=generator(8))
-    (x, tau), drawn = seen[0], generator(8)
-    assert torch.bincount(tau, minlength=5).tolist() == pytest.approx([0, 1000, 1000, 1000, 1000], abs=150)
-    assert torch.equal(tau, torch.randint(1, 5, (4000,), generator=drawn))
-    torch.testing.assert_close(x, add_noise(clean, torch.randn(4000, 1, generator=drawn), schedule.alpha_bar(tau)))
-
-
 def trained(
-    clean: Tensor, condition: Tensor, weights: Tensor, *, target: Target = "epsilon", steps: int = 500
+    clean: Tensor,
+    condition: Tensor,
+    advantage: Tensor,
+    *,
+    kappa: float = 0.0,
+    target: Target = "epsilon",
+    steps: int = 500,
 ) -> Denoiser:
     """A small denoiser after some hundred steps on random batches of 128."""
     denoiser, fresh = small(clean.shape[1], condition.shape[1], seed=11, width=64), generator(12)
@@ -176,8 +127,18 @@ def trained(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         chosen = torch.randint(len(clean), (128,), generator=fresh)
-        batch = (clean[chosen], condition[chosen], weights[chosen])
-        loss = hybrid_loss(denoiser, *batch, SCHEDULE, generator=fresh, target=target, dropped=0.2)
+        x, c = clean[chosen], condition[chosen]
+        batch = Batch(c, c, x, x, advantage[chosen])
+        loss = hybrid_loss(
+            denoiser,
+            batch,
+            SCHEDULE,
+            objective="advantage",
+            kappa=kappa,
+            generator=fresh,
+            target=target,
+            dropped=0.2,
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -194,7 +155,7 @@ def two_conditions(target: Target) -> Denoiser:
     fresh = generator(10)
     condition = torch.where(torch.rand(4000, 1, generator=fresh) < 0.5, -1.0, 1.0)
     clean = condition * torch.tensor([0.6, -0.4]) + 0.1 * torch.randn(4000, 2, generator=fresh)
-    return trained(clean, condition, torch.ones(4000), target=target)
+    return trained(clean, condition, torch.zeros(4000), target=target)
 
 
 @torch.no_grad()
@@ -230,8 +191,8 @@ def test_the_reward_moves_mass_to_the_better_mode(kappa: float, share: float):
     fresh = generator(14)
     mode = torch.where(torch.arange(4000) % 2 == 0, 1.0, -1.0)
     clean = 0.5 * mode.unsqueeze(1) + 0.1 * torch.randn(4000, 1, generator=fresh)
-    weights = advantage_weights((mode > 0).float(), torch.full((4000,), 0.5), kappa)
-    drawn = drawn_from(trained(clean, torch.zeros(4000, 1), weights), torch.zeros(2000, 1), 1.0, sites=1)
+    denoiser = trained(clean, torch.zeros(4000, 1), (mode > 0).float() - 0.5, kappa=kappa)
+    drawn = drawn_from(denoiser, torch.zeros(2000, 1), 1.0, sites=1)
     assert float((drawn > 0).float().mean()) == pytest.approx(share, abs=0.12)
 
 
@@ -241,16 +202,8 @@ def test_the_reward_moves_mass_to_the_better_mode(kappa: float, share: float):
         (lambda: small(sites=0), ConfigError, "sites of the denoiser is 0"),
         (lambda: ResidualMLP(2, 2, time_size=5, generator=generator(0)), ConfigError, "time_size of the denoiser is 5"),
         (lambda: small().drop(torch.ones(2, 3), 1.5, generator(0)), ConfigError, "dropped conditions is 1.5"),
-        (lambda: advantage_weights(torch.ones(2), torch.ones(2, 1), 1.0), DataError, r"baseline \(2, 1\)"),
-        (lambda: advantage_weights(torch.tensor([math.nan]), torch.ones(1), 1.0), DataError, "not finite"),
-        (lambda: loss_with(torch.ones(5, 1)), DataError, r"weights have shape \(5, 1\)"),
     ],
 )
 def test_nonsense_is_refused(call, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         call()
-
-
-def loss_with(weights: Tensor) -> Tensor:
-    x, _, condition = rows()
-    return hybrid_loss(small(), x, condition, weights, Schedule("linear", 10), generator=generator(0))

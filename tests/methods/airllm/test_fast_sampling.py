@@ -1,4 +1,4 @@
-"""The fast sampler against `diffusion.sample` over the same network, which tests hold against diffusers."""
+"""The fast sampler against `sampling.sample` over the same network, which tests hold against diffusers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from airtune.errors import ConfigError
 from airtune.methods.airllm.denoiser import Denoiser, ResidualMLP
-from airtune.methods.airllm.diffusion import Schedule, Target, sample
+from airtune.methods.airllm.diffusion import Schedule, Target
 from airtune.methods.airllm.fast_sampling import fast_sample, steps_of
+from airtune.methods.airllm.sampling import sample
 
 SITES, CONDITION = 12, 7
 

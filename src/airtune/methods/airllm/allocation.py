@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import gymnasium
@@ -23,6 +24,8 @@ GOLDEN = 0.6180339887498949
 """Multiples of the golden ratio, modulo 1, spread evenly whatever their number."""
 OBSERVED = 5.0
 """Largest magnitude of an observation."""
+REMEMBERED = 4096
+"""Projections that an environment remembers: uniform ranks are cut to the same few budgets over and over."""
 BitsOf = Callable[[RankVector], int]
 """Bits on the air of a rank vector, everything included; never falls when a rank grows."""
 
@@ -183,6 +186,7 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.horizon = horizon
         sites = len(caps)
         self._least_bits = air_bits(RankVector((0,) * sites))
+        self.project = lru_cache(REMEMBERED)(lambda ranks, budget_bits: project(ranks, air_bits, budget_bits))
         self.observation_space = gymnasium.spaces.Box(-OBSERVED, OBSERVED, (4 + sites,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (sites,), np.float32)
 
@@ -215,7 +219,7 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def execute(self, asked: RankVector) -> Executed:
         """Project asked ranks onto the deadline of the current block, try them, and pay for them."""
-        ranks = project(asked, self.air_bits, self.budget_bits)
+        ranks = self.project(asked, self.budget_bits)
         trial = self.trainee.try_ranks(ranks)
         bits = self.air_bits(ranks)
         eta = communication_cost(bits, self._link, self._block, self.deadline_s)

@@ -14,9 +14,7 @@ import numpy as np
 
 from airtune.adapters import RankVector
 from airtune.methods.airllm.allocation import AllocationEnv, AllocationState, BitsOf, Trial, TryRanks, project
-from airtune.methods.airllm.coarse import CoarsePolicy
 from airtune.methods.airllm.encoding import decode
-from airtune.methods.airllm.refine import Refiner
 from airtune.records import generator
 
 PredictLoss = Callable[[np.ndarray], np.ndarray]
@@ -189,22 +187,26 @@ def _loss(trial: Trial) -> float:
 
 @final
 class AirLLM:
-    """PPO's mean latent, refined by the DDIM from fixed noise, decoded by Eq. 18: the same state, the same ranks.
+    """A trained policy from fixed noise, decoded by Eq. 18: the same state, the same ranks.
 
     Args:
+        act: The policy: states ``(n, d_s)`` and noise to normalised ranks ``(n, sites)``.
         seed: Draws the noise.
+        name: Tells variants of the policy apart.
     """
 
-    name = "airllm"
-
-    def __init__(self, caps: RankVector, coarse: CoarsePolicy, refiner: Refiner, seed: int) -> None:
-        self._caps, self._coarse, self._refiner, self._seed = caps, coarse, refiner, seed
+    def __init__(
+        self,
+        caps: RankVector,
+        act: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+        seed: int,
+        name: str = "airllm",
+    ) -> None:
+        self._caps, self._act, self._seed, self.name = caps, act, seed, name
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
-        observation = state.vector(self._caps)[None]
-        noise = generator(self._seed, "decide")
-        refined = self._refiner.refine(observation, self._coarse.act(observation), noise)
-        return RankVector.of(decode(refined[0], np.array(self._caps.ranks)))
+        action = self._act(state.vector(self._caps)[None], generator(self._seed, "decide"))[0]
+        return RankVector.of(decode(action, np.array(self._caps.ranks)))
 
 
 def mean_reward(env: AllocationEnv, allocator: Allocator, *, episodes: int, seed: int) -> float:

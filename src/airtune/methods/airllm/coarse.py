@@ -1,21 +1,49 @@
-"""The coarse policy: PPO over one value per layer plus one per kind of module (Eqs. 11-12).
+"""The coarse policy: PPO over one value per layer plus one per kind of module, or over discrete heads (Eqs. 11-12).
 
-PPO is stable-baselines3's, unmodified: it sees an environment whose action is the latent, and stores the raw latent
-it emitted. Knows latents and states; not what becomes of a latent further on.
+PPO is stable-baselines3's, unmodified: it sees environments whose action is the coarse one, and stores the raw action
+it emitted. Knows coarse actions and states; not what becomes of them further on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import gymnasium
 import numpy as np
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import VecEnv
 
+from airtune.adapters import RankVector
 from airtune.errors import ConfigError
+from airtune.methods.airllm.encoding import encode
 from airtune.models import Site
+
+WIDE = 10.0
+"""Bound of PPO's latent space, to which stable-baselines3 clips what it hands on: so wide, that is the raw latent."""
+
+
+class Prior(Protocol):
+    """What PPO decides, and what the refiner is told of it."""
+
+    @property
+    def size(self) -> int:
+        """Numbers of a coarse action as the refiner's condition."""
+        ...
+
+    @property
+    def space(self) -> gymnasium.Space:
+        """PPO's action space."""
+        ...
+
+    def condition(self, actions: np.ndarray) -> np.ndarray:
+        """PPO's actions ``(n, ...)`` as ``(n, size)`` numbers in [-1, 1]."""
+        ...
+
+    def spread(self, condition: np.ndarray) -> np.ndarray:
+        """Those as normalised coarse ranks ``(n, sites)`` in [-1, 1]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +68,14 @@ class CoarseLatent:
     def size(self) -> int:
         return max(self.layer_of) + max(self.kind_of) + 2
 
+    @property
+    def space(self) -> gymnasium.Space:
+        return gymnasium.spaces.Box(-WIDE, WIDE, (self.size,), np.float32)
+
+    def condition(self, actions: np.ndarray) -> np.ndarray:
+        """Raw latents ``(n, size)``, clipped to [-1, 1]."""
+        return np.clip(np.asarray(actions, dtype=np.float32), -1, 1)
+
     def spread(self, latent: np.ndarray) -> np.ndarray:
         """Latents ``(..., size)`` to normalised coarse ranks ``(..., sites)`` in [-1, 1]."""
         latent = np.asarray(latent, dtype=np.float32)
@@ -48,19 +84,66 @@ class CoarseLatent:
         return np.clip(layers + kinds, -1, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class DiscreteHeads:
+    """The paper's other reading of a_t: one categorical head per site over the ranks 0..cap (section IV-A.2).
+
+    A refiner is told the chosen ranks, normalised: one-hot would be sites x (r_max + 1) numbers.
+    """
+
+    caps: RankVector
+
+    @property
+    def size(self) -> int:
+        return len(self.caps)
+
+    @property
+    def space(self) -> gymnasium.Space:
+        return gymnasium.spaces.MultiDiscrete(np.array(self.caps.ranks) + 1)
+
+    def condition(self, actions: np.ndarray) -> np.ndarray:
+        """Ranks ``(n, sites)``, normalised."""
+        return encode(np.asarray(actions, dtype=np.int64), np.array(self.caps.ranks))
+
+    def spread(self, condition: np.ndarray) -> np.ndarray:
+        return condition
+
+
+@dataclass(frozen=True, slots=True)
+class NoPrior:
+    """No PPO: the refiner is told the state alone."""
+
+    sites: int
+    size: int = 0
+
+    @property
+    def space(self) -> gymnasium.Space:
+        return gymnasium.spaces.Box(-1.0, 1.0, (0,), np.float32)
+
+    def condition(self, actions: np.ndarray) -> np.ndarray:
+        return np.zeros((len(actions), 0), dtype=np.float32)
+
+    def spread(self, condition: np.ndarray) -> np.ndarray:
+        """Half of every cap: no opinion."""
+        return np.zeros((len(condition), self.sites), dtype=np.float32)
+
+
 class CoarsePolicy:
     """pi_theta with its value function V_phi, trained by PPO (Eq. 12: -J_CLIP + c1 J_V - c2 entropy, for descent).
 
     Args:
-        env: Environment whose action is the latent.
-        steps: Environment steps of one rollout.
+        envs: Environments whose action is the prior's, side by side.
+        steps: Environment steps of one rollout, over all of them.
         width: Hidden width of the two-layer networks.
-        seed: Seeds the networks, the environment and the sampling of latents.
+        seed: Seeds the networks, the environments and the sampling of actions.
+
+    Raises:
+        ConfigError: the environments do not share the steps evenly.
     """
 
     def __init__(
         self,
-        env: gymnasium.Env,
+        envs: VecEnv,
         *,
         steps: int,
         width: int,
@@ -72,11 +155,15 @@ class CoarsePolicy:
         entropy_weight: float,
         seed: int,
     ) -> None:
+        if steps % envs.num_envs:
+            raise ConfigError(f"{steps} steps of a rollout in {envs.num_envs} environments; choose a multiple of these")
+        continuous = {"log_std_init": -0.5} if isinstance(envs.action_space, gymnasium.spaces.Box) else {}
+        self._steps = steps
         self._ppo = PPO(
             "MlpPolicy",
-            DummyVecEnv([lambda: env]),
+            envs,
             learning_rate=learning_rate,
-            n_steps=steps,
+            n_steps=steps // envs.num_envs,
             batch_size=min(64, steps),
             n_epochs=epochs,
             gamma=gamma,
@@ -84,7 +171,7 @@ class CoarsePolicy:
             clip_range=clip,
             ent_coef=entropy_weight,
             vf_coef=0.5,
-            policy_kwargs={"net_arch": [width, width], "log_std_init": -0.5},
+            policy_kwargs={"net_arch": [width, width], **continuous},
             seed=seed,
             device="cpu",
         )
@@ -96,12 +183,12 @@ class CoarsePolicy:
             ConfigError: the policy is no longer finite.
         """
         try:
-            self._ppo.learn(self._ppo.n_steps, reset_num_timesteps=False)
+            self._ppo.learn(self._steps, reset_num_timesteps=False)
         except ValueError as error:  # torch refuses a distribution whose parameters are not finite
             raise ConfigError(
                 "PPO diverged: its policy is no longer finite; lower policy.ppo_learning_rate or policy.cost_weight"
             ) from error
 
     def act(self, states: np.ndarray) -> np.ndarray:
-        """The mean latent for each state, ``(n, d_s)`` -> ``(n, size)``, clipped to [-1, 1]."""
-        return np.asarray(self._ppo.predict(states, deterministic=True)[0], dtype=np.float32)
+        """The mean latent (or each head's most probable rank) for each state, ``(n, d_s)`` -> ``(n, ...)``."""
+        return np.asarray(self._ppo.predict(states, deterministic=True)[0])

@@ -2,13 +2,13 @@
 
 Knows shapes, the null token and how two predictions are mixed; does not know schedules, ranks, or what the numbers in
 a condition mean. A backbone is any module with `condition_size` and ``forward(x, tau, condition)``; the residual MLP
-here is one.
+here is one, the U-Net in `unet` another.
 """
 
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from airtune.errors import ConfigError
 
 SLOWEST_PERIOD = 10_000.0
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 @final
@@ -52,14 +53,14 @@ class ResidualMLP(nn.Module):
         if time_size < 2 or time_size % 2:
             raise ConfigError(f"time_size of the denoiser is {time_size}; give an even number, at least 2")
         self.condition_size, self.time_size = condition_size, time_size
-        self.enter = _linear(sites + time_size + condition_size, width, generator)
+        self.enter = linear(sites + time_size + condition_size, width, generator)
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.LayerNorm(width), _linear(width, width, generator), nn.SiLU(), _linear(width, width, generator)
+                nn.LayerNorm(width), linear(width, width, generator), nn.SiLU(), linear(width, width, generator)
             )
             for _ in range(blocks)
         )
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), _linear(width, sites, generator))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), linear(width, sites, generator))
 
     def forward(self, x: Tensor, tau: Tensor, condition: Tensor) -> Tensor:
         """Prediction ``(batch, sites)`` from x ``(batch, sites)``, tau ``(batch,)``, condition ``(batch, size)``."""
@@ -121,10 +122,13 @@ def time_embedding(tau: Tensor, size: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def _linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:
-    """torch's usual start, uniform within 1 / sqrt(fan_in), but drawn from the generator and nowhere else."""
-    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
-    bound = fan_in**-0.5
+def linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer at torch's usual start, drawn from the generator and nowhere else."""
+    return drawn(nn.utils.skip_init(nn.Linear, fan_in, fan_out), fan_in, generator)
+
+
+def drawn(layer: Layer, fan_in: int, generator: torch.Generator) -> Layer:
+    """Fill every parameter of a layer uniformly within 1 / sqrt(fan_in), torch's usual start."""
     for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        nn.init.uniform_(parameter, -(fan_in**-0.5), fan_in**-0.5, generator=generator)
     return layer

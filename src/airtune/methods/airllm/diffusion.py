@@ -1,7 +1,6 @@
-"""Diffusion over latent vectors: noise schedules, the forward process, and DDIM sampling (Eqs. 13, 14, 16, 17).
+"""Diffusion over latent vectors: noise schedules and the forward process (Eqs. 13, 14).
 
-Knows Gaussian noise and how a prediction of it is used; does not know ranks, conditions or networks: whatever
-denoises is a function of (x, tau).
+Knows Gaussian noise and how a prediction of it is read; does not know ranks, conditions, networks or samplers.
 
 Diffusion time tau runs over 1..T as in the paper, and tau = 0 is the clean end, where alpha_bar is 1. A library that
 counts 0..T-1 calls our tau `tau - 1`.
@@ -10,7 +9,6 @@ counts 0..T-1 calls our tau `tau - 1`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, get_args
@@ -27,8 +25,6 @@ Target = Literal["epsilon", "v", "sample"]
 
 BETA_START, BETA_END = 1e-4, 2e-2
 COSINE_OFFSET, LARGEST_BETA = 0.008, 0.999
-ROUNDING = 1e-6
-"""Share by which a float32 sigma^2 may exceed what it is allowed: eta 1 asks for all of it where alpha_bar is small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,99 +125,6 @@ def clean_and_noise(x: Tensor, prediction: Tensor, alpha_bar: Tensor | float, ta
     if target == "sample":
         return prediction, (x - signal * prediction) / spread
     return signal * x - spread * prediction, signal * prediction + spread * x
-
-
-def ddpm_posterior_mean(x: Tensor, noise: Tensor, schedule: Schedule, tau: int) -> Tensor:
-    """mu of Eq. 16: the mean of x_{tau-1} given x_tau and predicted noise (Ho et al. 2006.11239, Eq. 11).
-
-    It is not x0-hat, although the paper puts it into Eq. 17 under that name; the sampler below uses x0-hat from
-    Eq. 14, as DDIM does. With previous = tau - 1, eta = 1 and no fresh noise, a DDIM step equals this mean.
-    """
-    beta, alpha_bar = schedule.betas[tau], schedule.alphas_bar[tau]
-    return (x - beta / (1 - alpha_bar) ** 0.5 * noise) / (1 - beta) ** 0.5
-
-
-def ddim_step(
-    x: Tensor,
-    prediction: Tensor,
-    schedule: Schedule,
-    tau: int,
-    previous: int,
-    *,
-    target: Target = "epsilon",
-    sigma: float = 0.0,
-    noise: Tensor | None = None,
-    clip_clean: bool = False,
-) -> Tensor:
-    """One step of Eq. 17, from x_tau to x_previous.
-
-    Args:
-        x, prediction: ``(batch, sites)``.
-        sigma: Standard deviation of the fresh noise, `Schedule.sigma` for a given eta.
-        noise: Unit noise like x; needed if sigma > 0.
-        clip_clean: Clamp x0-hat to [-1, 1]; eps-hat stays as predicted (diffusers' `clip_sample`).
-
-    Raises:
-        ConfigError: the steps are not 0 <= previous < tau <= T, sigma^2 > 1 - alpha_bar_previous, or noise is missing.
-    """
-    if not 0 <= previous < tau <= schedule.train_steps:
-        raise ConfigError(f"step {tau} -> {previous}; expected 0 <= previous < tau <= {schedule.train_steps}")
-    # x: x_tau      clean: x0-hat      direction: eps-hat      now, then: alpha_bar of tau and of previous
-    now, then = schedule.alphas_bar[tau], schedule.alphas_bar[previous]
-    room = float(1 - then)
-    if not (sigma >= 0 and sigma**2 <= room * (1 + ROUNDING)):
-        raise ConfigError(f"sigma at step {tau} is {sigma:g}; choose 0 to sqrt(1 - alpha_bar) = {room**0.5:g}")
-    clean, direction = clean_and_noise(x, prediction, now, target)
-    if clip_clean:
-        clean = clean.clamp(-1, 1)
-    x_previous = then**0.5 * clean + (1 - then - sigma**2).clamp_min(0) ** 0.5 * direction
-    if sigma == 0:
-        return x_previous
-    if noise is None:
-        raise ConfigError(f"sigma at step {tau} is {sigma:g} but no noise came; pass noise (a generator to `sample`)")
-    return x_previous + sigma * noise
-
-
-def sample(
-    denoise: Callable[[Tensor, Tensor], Tensor],
-    start: Tensor,
-    schedule: Schedule,
-    sample_steps: int,
-    *,
-    target: Target = "epsilon",
-    eta: float = 0.0,
-    sigmas: Sequence[float] | None = None,
-    generator: torch.Generator | None = None,
-    clip_clean: bool = True,
-) -> Tensor:
-    """Denoise from x_T to x_0 in T_diff steps (Algorithm 1, lines 5-10).
-
-    Gradients flow through the chain, as a critic on x_0 needs; act under `torch.no_grad()`.
-
-    Args:
-        denoise: Prediction ``(batch, sites)`` from x ``(batch, sites)`` and tau ``(batch,)``, int64.
-        start: x_T ``(batch, sites)``, unit Gaussian.
-        eta: Share of DDPM's noise, 0 to 1.
-        sigmas: sigma of each step in the order visited, instead of eta; the last has to be 0.
-        generator: Draws the fresh noise; needed unless every sigma is 0.
-        clip_clean: Clamp x0-hat to [-1, 1] in every step.
-
-    Raises:
-        ConfigError: sample_steps not in 1..T, an infeasible sigma, the wrong number of them, or no generator for them.
-    """
-    steps = list(pairwise((*schedule.sub_sequence(sample_steps), 0)))
-    if sigmas is None:
-        sigmas = [schedule.sigma(tau, previous, eta) for tau, previous in steps]
-    if len(sigmas) != len(steps):
-        raise ConfigError(f"{len(sigmas)} sigmas for {len(steps)} sampling steps; give one per step")
-    x = start
-    for (tau, previous), sigma in zip(steps, sigmas, strict=True):
-        prediction = denoise(x, torch.full((len(x),), tau, device=x.device))
-        noise = unit_noise(x, generator) if sigma > 0 and generator is not None else None
-        x = ddim_step(
-            x, prediction, schedule, tau, previous, target=target, sigma=sigma, noise=noise, clip_clean=clip_clean
-        )
-    return x
 
 
 def unit_noise(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""`diffusion.sample` for deciding: the same numbers, with all that does not depend on x worked out once (Eqs. 15, 17).
+"""`sampling.sample` for deciding: the same numbers, with all that does not depend on x worked out once (Eqs. 15, 17).
 
 Per sub-sequence: the coefficients of Eq. 17 as Python numbers, and the time embeddings. Per decision: what time and
 condition add to a residual MLP's first layer. Both rows of guidance run as one batch. Any other backbone is called as

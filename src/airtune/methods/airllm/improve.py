@@ -1,8 +1,8 @@
-"""Improved targets: the best of an executed action and some changes of it, for the refiner to denoise towards (Eq. 19).
+"""Improved targets: the best of some changes of an action, for the refiner to denoise towards (Eq. 19, `improved`).
 
-A refiner that only imitates its own actions cannot get better than they are. Here each executed rank vector is compared
-with feasible changes of itself, and the best of them is what the refiner learns to make. Knows the environment's
-three calls; not networks.
+A refiner that only imitates its own actions cannot get better than they are. Here each action is compared with feasible
+changes of itself, with uniform ranks and with what a search finds, and the best is what the refiner learns to make.
+Knows the environment's three calls; not networks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Improver:
         caps: Largest rank of each site.
         groups: Group index of each site, one row per grouping (layers, kinds); single sites are always one.
         expert: Ranks that a search on the same losses finds for a budget in bits; tried besides, as uniform is.
-        proposals: Changes tried per action. 0 keeps every action as it is.
+        proposals: Random changes tried per action.
     """
 
     def __init__(
@@ -44,13 +44,15 @@ class Improver:
         self._groups = [np.arange(len(caps)), *(np.array(group) for group in groups)]
         self._proposals = proposals
 
-    def improve(self, env: AllocationEnv, executed: Executed, uniform: Executed, rng: np.random.Generator) -> Executed:
-        """The best, by reward in the environment's present state, of action, uniform, expert, and the proposals."""
-        if self._proposals == 0:
-            return executed
-        tried = [env.execute(self._propose(executed.ranks, rng)) for _ in range(self._proposals)]
+    def best(self, env: AllocationEnv, asked: RankVector, uniform: Executed, rng: np.random.Generator) -> Executed:
+        """The best, by reward in the environment's present state, of uniform, expert, and changes of what was asked.
+
+        The asked action itself is left to whoever executes it.
+        """
+        near = env.project(asked, env.budget_bits)
+        tried = [env.execute(self._propose(near, rng)) for _ in range(self._proposals)]
         expert = env.execute(self._expert(env.budget_bits))
-        return max([executed, uniform, expert, *tried], key=lambda found: found.reward)
+        return max([uniform, expert, *tried], key=lambda found: found.reward)
 
     def _propose(self, ranks: RankVector, rng: np.random.Generator) -> RankVector:
         grouping = self._groups[rng.integers(len(self._groups))]

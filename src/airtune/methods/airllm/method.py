@@ -253,7 +253,7 @@ def send_all(session: Session, rounds: Rounds, allocators: Sequence[Allocator], 
                 draws = generator(session.config.seed, "channel", f"{link.snr_db:g}")  # the same blocks for all
                 row, payload = rounds.run(allocator, link, draws)
                 write_bytes(folder.payload_at(allocator.name, link.snr_db), payload.data)
-                if allocator.name == "airllm" and link is links[-1]:
+                if isinstance(allocator, AirLLM) and link is links[-1]:
                     write_bytes(folder.payload, payload.data)
                 rows.append(row)
                 folder.write_ledger(session.ledger)

@@ -1,0 +1,141 @@
+"""What the cells of AirLLM share: which settings a result depends on, and the parts of a run built from them.
+
+The stages are `method.py`'s own, so a study measures what a run does. Knows settings and files; not studies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from airtune.ledger import Ledger
+from airtune.links import Link
+from airtune.methods.airllm.allocators import Greedy
+from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
+from airtune.methods.airllm.config import AirLLMConfig, config_from
+from airtune.methods.airllm.method import GREEDY_MOVES, Session, fine_tune, learn_surrogate
+from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.surrogate import LossSurrogate
+from airtune.methods.airllm.trainee import Trainee
+from airtune.records import Measurements, RunFolder, Silent
+from airtune.records.cells import Done
+
+CHECKPOINT, MEASURED = "checkpoint.safetensors", "measurements.jsonl"
+Settings = Mapping[str, Any]
+
+
+def adapter_settings(settings: Settings) -> Settings:
+    """What a trained adapter and its measured losses depend on."""
+    return {
+        **{name: settings[name] for name in ("mode", "seed", "adapter", "codec", "link")},
+        "model": {**settings["model"], "name": content(settings["model"]["name"])},
+        "task": {**settings["task"], "data": content(settings["task"]["data"])},
+        "measurements": settings["policy"]["measurements"],
+    }
+
+
+def policy_settings(settings: Settings) -> Settings:
+    """What a policy and its rows depend on, beside the adapter's cell."""
+    return {**adapter_settings(settings), "policy": settings["policy"]}
+
+
+def rival_settings(settings: Settings) -> Settings:
+    """What rows of allocators that learn nothing depend on: of the policy, only lambda in their rewards."""
+    return {**adapter_settings(settings), "cost_weight": settings["policy"]["cost_weight"]}
+
+
+def times_settings(settings: Settings) -> Settings:
+    """Times depend on the processor; a seed repeats them, and the sizes are the cell's own."""
+    return {"seed": settings["seed"], "processor": platform.processor() or platform.machine()}
+
+
+def content(name: str) -> str:
+    """A path by what it holds, so that moving a file changes no key and changing it does; another name as it is."""
+    path = Path(name).expanduser()
+    if not name or not path.exists():
+        return name or f"none, Python {platform.python_version()}"  # the embedded task is this Python's documentation
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(path)} {_file_hash(str(file), file.stat().st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _file_hash(file: str, changed: int) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@dataclass
+class Opened:
+    """A trained adapter with all that decides, packs and measures."""
+
+    session: Session
+    trainee: Trainee
+    metric: str
+
+    @property
+    def config(self) -> AirLLMConfig:
+        return self.session.config
+
+    @cached_property
+    def packer(self) -> Packer:
+        return Packer(self.trainee.adapter.base, self.trainee.factors, self.trainee.dense, self.config.codec.bits)
+
+    @cached_property
+    def links(self) -> list[Link]:
+        return open_links(self.config.link, self.packer, self.trainee.adapter.caps)[0]
+
+    @cached_property
+    def surrogate(self) -> LossSurrogate:
+        """Learned from the adapter cell's measurements, which are remembered and not repeated."""
+        return learn_surrogate(self.session, self.trainee, self.packer, self.links)[0]
+
+    @cached_property
+    def greedy(self) -> Greedy:
+        return self.greedy_of(GREEDY_MOVES)
+
+    def greedy_of(self, moves: int) -> Greedy:
+        """Elimination on the surrogate, then so many measured moves."""
+        caps, packer = self.trainee.adapter.caps, self.packer
+        return Greedy(caps, packer.air_bits, packer.direction_bits, self.surrogate.predict, self.trainee, moves=moves)
+
+    @property
+    def site_names(self) -> list[str]:
+        return [f"{site.layer}.{site.module}" for site in self.trainee.adapter.sites]
+
+
+@contextmanager
+def opened(settings: Settings, work: Path, adapter: Done | None = None) -> Iterator[Opened]:
+    """Open a work folder as a run folder, new or interrupted; the adapter comes from its cell where there is one."""
+    config = config_from(settings)
+    cell = {"cell": work.parent.name}  # its key stands for the settings that matter
+    start = RunFolder.resume if (work / "config.toml").exists() else RunFolder.create
+    with start(work, cell) as folder:
+        if adapter is not None:
+            _take_over(adapter.work, work)
+        reader = open_reader(config)
+        trainee = new_trainee(config, reader, parts_of(config, reader), Measurements(work / MEASURED))
+        session = Session(config, folder, Silent(), Ledger())
+        fine_tune(session, trainee, fit_plan(config, reader.base.hidden_size))
+        yield Opened(session, trainee, reader.task.metric)
+
+
+def _take_over(source: Path, work: Path) -> None:
+    """Start from the adapter's finished checkpoint, and from a copy of its measurements, to which others are added."""
+    if not (work / CHECKPOINT).exists():
+        try:
+            os.link(source / CHECKPOINT, work / CHECKPOINT)  # replaced, never written into: sharing it is safe
+        except OSError:
+            shutil.copyfile(source / CHECKPOINT, work / CHECKPOINT)
+    if not (work / MEASURED).exists():
+        shutil.copyfile(source / MEASURED, work / MEASURED)

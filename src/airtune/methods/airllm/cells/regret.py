@@ -1,0 +1,43 @@
+"""The `search` and `regret` cells: how far everybody is from the best that anybody found.
+
+J = U + lambda eta. The best is chosen on calibration, where decisions may look, among all allocators and a long search
+that starts from the better of elimination and uniform; on test its advantage may turn round, so regret there is signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from airtune.methods.airllm.cells.opening import opened
+from airtune.methods.airllm.cells.rows import Measurer
+from airtune.records.cells import Done, Outcome, Value
+
+SEARCH_MOVES = 40
+"""Real losses measured at each SNR, beside the two starts."""
+
+
+def compute_search(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """A search with ten times the measured moves of `greedy`."""
+    with opened(settings, work, needs["adapter"]) as found:
+        measurer = Measurer(found)
+        measurer.decide(found.greedy_of(SEARCH_MOVES), "search")
+        return measurer.outcome
+
+
+def compute_regret(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """Values: `regret` (calibration) and `regret_test` of each allocator by SNR."""
+    objective: dict[tuple[str, float | None], dict[str, float]] = {}
+    for done in needs.values():
+        for value in done.values:
+            if value.measure in ("reward", "reward_test"):
+                objective.setdefault((value.measure, value.x), {})[value.of] = -value.value
+    values = []
+    for x in dict.fromkeys(x for _, x in objective):
+        on_calibration, on_test = objective["reward", x], objective["reward_test", x]
+        best = min(on_calibration, key=lambda of: on_calibration[of])
+        for of in on_calibration:
+            values.append(Value("regret", on_calibration[of] - on_calibration[best], x, of))
+            values.append(Value("regret_test", on_test[of] - on_test[best], x, of))
+    return Outcome(tuple(values))

@@ -1,0 +1,114 @@
+"""The `rows` and `rivals` cells: real losses and scores of decisions at each SNR, as a run's table has them.
+
+The payload is encoded, decoded and scored here; nothing is sent, so no edge is needed. Test items stand behind every
+`loss`, one by one, for paired comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from airtune.adapters import RankVector
+from airtune.links import ChannelState, Link
+from airtune.methods.airllm.allocation import allocation_reward, communication_cost
+from airtune.methods.airllm.allocators import Allocator, Random, Uniform
+from airtune.methods.airllm.cells.opening import Opened, opened
+from airtune.methods.airllm.cells.policy import decided, rank_values
+from airtune.models import Score, score
+from airtune.records import generator
+from airtune.records.cells import Done, Outcome, Value
+
+
+class Measurer:
+    """Measures allocations of one adapter; equal ranks are scored once."""
+
+    def __init__(self, found: Opened) -> None:
+        self._found = found
+        self._scored: dict[RankVector, Score] = {}
+        self.values: list[Value] = []
+        self.items: dict[str, np.ndarray] = {}
+
+    def measure(self, ranks: RankVector, link: Link, block: ChannelState, of: str) -> None:
+        """Keep loss and score of the decoded payload on test, U and reward on calibration, bits and airtime."""
+        found, snr_db = self._found, link.snr_db
+        config, bits = found.config, found.packer.air_bits(ranks)
+        eta = communication_cost(bits, link, block, config.link.deadline_s)
+        weight = config.policy.cost_weight
+        scored, loss = self._score(ranks), found.trainee.try_ranks(ranks).loss
+        numbers = {
+            "loss": scored.loss,
+            "score": scored.metric,
+            "loss_calibration": loss,
+            "reward": allocation_reward(loss, eta, weight),
+            "reward_test": allocation_reward(scored.loss, eta, weight),
+            "air_bits": bits,
+            "airtime_s": link.airtime_s(bits, block),
+        }
+        self.values += [Value(name, float(number), snr_db, of) for name, number in numbers.items()]
+        self.items[Value("loss", 0.0, snr_db, of).item_name] = scored.losses
+        if scored.hits is not None:
+            self.items[Value("score", 0.0, snr_db, of).item_name] = scored.hits.astype(float)
+
+    def _score(self, ranks: RankVector) -> Score:
+        if ranks not in self._scored:
+            packer, trainee = self._found.packer, self._found.trainee
+            decoded = packer.decode(packer.encode(ranks))
+            with trainee.borrowed():
+                trainee.adapter.load(decoded.factors, decoded.dense)
+                self._scored[ranks] = score(trainee.adapter.base.model, trainee.parts.test, keep_logits=0)
+        return self._scored[ranks]
+
+    def decide(self, allocator: Allocator, of: str) -> None:
+        """Ask an allocator at every SNR and measure its answers."""
+        for link in self._found.links:
+            _, ranks, block = decided(self._found, allocator, link)
+            self.values += rank_values(self._found, ranks, link, of)
+            self.measure(ranks, link, block, of)
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(tuple(self.values), items=self.items)
+
+
+class Decided:
+    """A policy whose decisions are known already: its cell holds them by SNR."""
+
+    name = "policy"
+
+    def __init__(self, policy: Done) -> None:
+        self._ranks: dict[float | None, list[int]] = {}
+        for value in policy.values:
+            if value.measure == "rank":
+                self._ranks.setdefault(value.x, []).append(round(value.value))
+
+    def ranks(self, link: Link) -> RankVector:
+        """In the order of the sites, as they were written."""
+        return RankVector(tuple(self._ranks[link.snr_db]))
+
+
+def compute_rows(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """The policy's decisions, measured."""
+    with opened(settings, work, needs["adapter"]) as found:
+        policy, measurer = Decided(needs["policy"]), Measurer(found)
+        for link in found.links:
+            block = link.observe(generator(found.config.seed, "channel", f"{link.snr_db:g}"), 2)[1]
+            measurer.measure(policy.ranks(link), link, block, "policy")
+        return measurer.outcome
+
+
+def compute_rivals(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """Uniform, random and greedy, measured."""
+    with opened(settings, work, needs["adapter"]) as found:
+        caps, measurer = found.trainee.adapter.caps, Measurer(found)
+        rivals: dict[str, Allocator] = {
+            "uniform": Uniform(caps),
+            "random": Random(caps, generator(found.config.seed, "random")),
+            "greedy": found.greedy,
+        }
+        for name, allocator in rivals.items():
+            measurer.decide(allocator, name)
+        return measurer.outcome

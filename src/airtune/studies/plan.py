@@ -1,0 +1,150 @@
+"""From a declared study to a graph of cells: workloads x variants x seeds, and all that their cells need.
+
+Equal cells of several variants, studies or runs are one cell, for its key is made of what its result depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airtune.errors import AirtuneError, ConfigError
+from airtune.records.cells import Kind
+from airtune.studies.declaration import Harness, Preset, Study, Variant, Workload
+
+Settings = Callable[[str, Mapping[str, object]], dict[str, Any]]
+"""The method's preset and overrides to all of its settings, validated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One node of the graph."""
+
+    kind: Kind
+    key: str
+    settings: Mapping[str, Any]
+    needed: Mapping[str, str]
+    """Keys of the cells it reads, by kind."""
+    like: tuple[str, str, str]
+    """Kind, workload and variant: cells that agree in these take about as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One workload, variant and seed, and the cells its values come from: the asked kind's first."""
+
+    workload: str
+    variant: Variant
+    seed: int
+    cells: tuple[tuple[str, str], ...]
+    """Kind and key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a study computes, in an order in which every cell comes after those it needs."""
+
+    study: Study
+    seeds: int
+    points: tuple[Point, ...]
+    cells: Mapping[str, Cell]
+    notes: tuple[str, ...]
+    given: str
+    """Preset and settings that the user chose, in words."""
+
+
+def chosen_workload(harness: Harness, name: str, model: str, data: str) -> tuple[Workload, dict[str, Any], str]:
+    """The workload, its settings with the user's model and data in place, and a note where another stands in.
+
+    Raises `ConfigError` where one of model and data is missing, or given to a workload that takes none.
+    """
+    workload, note = harness.workloads[name], ""
+    if workload.instead and not model and not data:
+        note = f"no --model and --data were given: {workload.what} is replaced by "
+        workload = harness.workloads[workload.instead]
+        note += f"{workload.what}"
+    settings = dict(workload.set)
+    who = f"workload {name} ({workload.what})"
+    for option, key, given in (("--model", workload.model, model), ("--data", workload.data, data)):
+        if key and not given:
+            hint = ", or leave --model and --data out" if workload.instead else ""
+            raise ConfigError(f"{who} needs {option}; give a path{hint}")
+        local = option == "--data" or given.startswith((".", "/", "~"))  # otherwise a hub's name
+        if key and local and not Path(given).expanduser().exists():
+            raise ConfigError(f"{option} is {given!r}, which does not exist; give the path of what {who} needs")
+        if key:
+            settings[key] = given
+        elif given and workload is harness.workloads[name]:
+            raise ConfigError(f"{who} takes no {option}; leave it out")
+    return workload, settings, note
+
+
+def make_plan(
+    study: Study,
+    harness: Harness,
+    preset: Preset,
+    kinds: Mapping[str, Kind],
+    settings: Settings,
+    *,
+    overrides: Mapping[str, object],
+    model: str,
+    data: str,
+    workload: str = "",
+) -> Plan:
+    """Expand a study, on its own workloads or on the one named.
+
+    Raises:
+        ConfigError: settings that contradict the study or each other, a kind that the method does not have, or a
+            workload without its model or data.
+    """
+    varied = {key for variant in study.variants for key in variant.set} | {"seed"}
+    if clash := sorted(varied & set(overrides)):
+        raise ConfigError(f"study {study.name} varies {clash[0]} itself, but --set gives it; leave it out")
+    cells: dict[str, Cell] = {}
+    points: list[Point] = []
+    notes: list[str] = []
+    if workload and workload not in harness.workloads:
+        raise ConfigError(f"workload is {workload!r}; choose one of {', '.join(harness.workloads)}")
+    for name in (workload,) if workload else study.workloads:
+        chosen, own, note = chosen_workload(harness, name, model, data)
+        notes += [note] if note else []
+        for variant in study.variants:
+            base = {**preset.set, **own, **study.set, **variant.set, **overrides}
+            for seed in range(preset.seeds):
+                try:
+                    all_settings = settings(preset.preset, {**base, "seed": seed})
+                except AirtuneError as error:
+                    raise ConfigError(f"study {study.name}, variant {variant.name!r}: {error}") from None
+                like = (chosen.name, variant.name)
+                found = _closure(variant.cell or study.cell, kinds, all_settings, like, cells, study.name)
+                points.append(Point(chosen.name, variant, seed, tuple(found.items())))
+    options = {"--model": model, "--data": data} | {f"--set {key}": value for key, value in overrides.items()}
+    given = " ".join(
+        [f"--preset {preset.name}", *(f"{name}={value}" for name, value in options.items() if value != "")]
+    )
+    return Plan(study, preset.seeds, tuple(points), cells, tuple(dict.fromkeys(notes)), given)
+
+
+def _closure(
+    name: str,
+    kinds: Mapping[str, Kind],
+    settings: Mapping[str, Any],
+    like: tuple[str, str],
+    cells: dict[str, Cell],
+    study: str,
+) -> dict[str, str]:
+    """Put the cell of this kind and all it needs among the cells; return kind -> key, this kind first."""
+    if name not in kinds:
+        raise ConfigError(f"study {study} asks for cells of kind {name!r}; this method has {', '.join(kinds)}")
+    kind = kinds[name]
+    below: dict[str, str] = {}
+    needed = {}
+    for other in kind.needs:
+        found = _closure(other, kinds, settings, like, cells, study)
+        needed[other] = found[other]
+        below |= found
+    key = kind.key(settings, needed)
+    cells.setdefault(key, Cell(kind, key, settings, needed, (name, *like)))
+    return {name: key, **below}

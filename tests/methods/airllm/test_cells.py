@@ -1,0 +1,168 @@
+"""AirLLM's cells on a tiny model: against a run of the same settings, and arithmetic on their own inputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from airtune.methods.airllm.building import edge_role
+from airtune.methods.airllm.cells import KINDS
+from airtune.methods.airllm.cells.opening import content
+from airtune.methods.airllm.config import config_from, load_config
+from airtune.methods.airllm.method import run
+from airtune.records import RunFolder, Silent
+from airtune.records.cells import CellStore, Done, Value
+from airtune.transport import Loopback
+from tiny_models import WORDS, save_tiny_model
+
+SMALL = {
+    "policy.rounds": 1,
+    "policy.env_steps": 16,
+    "policy.updates": 2,
+    "policy.warm_start_updates": 2,
+    "policy.sample_steps": 3,
+    "adapter.steps": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("study")
+    draw = np.random.default_rng(0)
+    (folder / "prose.txt").write_text(" ".join(draw.choice(WORDS[4:], 4000)))
+    model = save_tiny_model(folder / "llama", "llama")
+    named = {"model.name": str(model), "task.name": "text", "task.data": str(folder / "prose.txt"), "model.window": 16}
+    return load_config("tiny", {**named, **SMALL}).as_dict()
+
+
+@pytest.fixture(scope="module")
+def cells(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """One cell of each kind but `times`, computed in this process, each from the store as a worker would."""
+    store, keys = CellStore(tmp_path_factory.mktemp("cells")), {}
+    for name in ("adapter", "policy", "rows", "rivals", "search", "regret"):
+        kind = KINDS[name]
+        needed = {other: keys[other] for other in kind.needs}
+        keys[name] = kind.key(settings, needed)
+        work = store.folder(name, keys[name]) / "work"
+        outcome = kind.compute(settings, work, {other: store.read(other, key) for other, key in needed.items()})
+        store.write(kind, keys[name], settings, outcome, 1.0)
+    return {name: store.read(name, key) for name, key in keys.items()}  # no later cell changed an earlier one's files
+
+
+def values(done: Done, measure: str, of: str = "", at: str = "") -> dict[float | None, float]:
+    return {v.x: v.value for v in done.values if (v.measure, v.of, v.at) == (measure, of, at)}
+
+
+def test_the_adapter_cell_leaves_what_others_need(cells: Mapping[str, Done]):
+    files = sorted(path.name for path in cells["adapter"].work.iterdir())
+    assert files == ["checkpoint.safetensors", "measurements.jsonl"]
+    assert values(cells["adapter"], "dev_loss").keys() == {0, 1, 2, 4}
+    assert values(cells["adapter"], "measurements") == {None: 10}
+
+
+def test_cells_say_what_a_run_of_the_same_settings_says(cells, settings, tmp_path: Path):
+    config = config_from(settings)
+    with RunFolder.create(tmp_path / "run", config.as_dict()) as folder:
+        rows = run(config, folder, Loopback(edge_role(config)), Silent())["rows"]
+    for of, kind in {"airllm": "rows", "uniform": "rivals", "random": "rivals", "greedy": "rivals"}.items():
+        name = "policy" if of == "airllm" else of
+        for row in (row for row in rows if row["allocator"] == of):
+            for measure in ("loss", "loss_calibration", "reward"):
+                assert values(cells[kind], measure, name)[row["snr_db"]] == pytest.approx(row[measure], rel=1e-6)
+        ranked = cells["policy"].values if of == "airllm" else cells[kind].values
+        for row in (row for row in rows if row["allocator"] == of):
+            ranks = [v.value for v in ranked if v.measure == "rank" and v.x == row["snr_db"] and v.of in ("", of)]
+            assert ranks == row["ranks"]
+
+
+def test_the_policy_cell_decides_once_per_site_and_snr(cells: Mapping[str, Done], settings: dict[str, Any]):
+    ranks = [v for v in cells["policy"].values if v.measure == "rank"]
+    assert {v.x for v in ranks} == {-5.0, 15.0}
+    sites = {v.at for v in ranks}
+    assert len(ranks) == 2 * len(sites)
+    assert {v.value for v in ranks} <= set(range(5))
+    assert len(values(cells["policy"], "reward_curve")) == 1
+
+
+def test_inputs_that_are_the_same_in_all_states_do_nothing_when_shuffled(cells: Mapping[str, Done]):
+    for name in ("W", "ranks"):
+        assert values(cells["policy"], "state_ranks", at=name) == {None: 0.0}
+        assert values(cells["policy"], "state_reward", at=name) == {None: 0.0}
+    assert values(cells["policy"], "state_ranks", at="SNR").keys() == {None}
+
+
+@pytest.mark.parametrize("of", ["uniform", "random", "greedy", "policy"])
+def test_rows_are_means_of_their_items_and_rewards_are_eq_10(cells, settings, of: str):
+    done = cells["rows" if of == "policy" else "rivals"]
+    weight, deadline_s = settings["policy"]["cost_weight"], settings["link"]["deadline_s"]
+    for snr_db in (-5.0, 15.0):
+        loss = values(done, "loss", of)[snr_db]
+        assert loss == pytest.approx(float(done.items[Value("loss", 0, snr_db, of).item_name].mean()), rel=1e-6)
+        assert values(done, "score", of)[snr_db] == pytest.approx(np.exp(loss))
+        eta = values(done, "airtime_s", of)[snr_db] / deadline_s
+        assert eta <= 1
+        expected = -values(done, "loss_calibration", of)[snr_db] - weight * eta
+        assert values(done, "reward", of)[snr_db] == pytest.approx(expected)
+
+
+def test_regret_is_the_distance_from_the_least_objective(cells: Mapping[str, Done]):
+    everybody = {"policy": "rows", "uniform": "rivals", "random": "rivals", "greedy": "rivals", "search": "search"}
+    for snr_db in (-5.0, 15.0):
+        objective = {of: -values(cells[kind], "reward", of)[snr_db] for of, kind in everybody.items()}
+        on_test = {of: -values(cells[kind], "reward_test", of)[snr_db] for of, kind in everybody.items()}
+        best = min(objective, key=objective.get)
+        for of in everybody:
+            assert values(cells["regret"], "regret", of)[snr_db] == pytest.approx(objective[of] - objective[best])
+            assert values(cells["regret"], "regret_test", of)[snr_db] == pytest.approx(on_test[of] - on_test[best])
+
+
+def test_an_interrupted_cell_goes_on_under_other_settings_of_the_same_key(settings, tmp_path: Path):
+    """Two studies that share an adapter may differ in the policy; either may finish what the other began."""
+    kind, work = KINDS["adapter"], tmp_path / "work"
+    other = {**settings, "policy": {**settings["policy"], "width": 64}}
+    assert kind.key(settings, {}) == kind.key(other, {})
+    kind.compute(settings, work, {})
+    again = kind.compute(other, work, {})
+    assert {v.measure for v in again.values} >= {"dev_loss", "train_loss"}
+    assert RunFolder.open(work).config == {"cell": tmp_path.name}
+
+
+def test_keys_follow_content_not_paths(settings, tmp_path: Path):
+    moved = tmp_path / "moved.txt"
+    moved.write_bytes(Path(settings["task"]["data"]).read_bytes())
+    kind = KINDS["adapter"]
+    elsewhere = {**settings, "task": {**settings["task"], "data": str(moved)}}
+    assert kind.key(elsewhere, {}) == kind.key(settings, {})
+    moved.write_text("other words")
+    os.utime(moved, ns=(1, 1))
+    assert kind.key(elsewhere, {}) != kind.key(settings, {})
+    assert content("minilm") == "minilm"
+
+
+def test_cells_of_policies_depend_on_the_policy_and_rivals_only_on_lambda(settings):
+    def keys(**policy: object) -> dict[str, str]:
+        changed = {**settings, "policy": {**settings["policy"], **policy}}
+        return {name: KINDS[name].key(changed, {}) for name in ("adapter", "policy", "rivals", "search")}
+
+    plain = keys()
+    assert {name for name, key in keys(prediction="v").items() if key != plain[name]} == {"policy"}
+    assert {name for name, key in keys(cost_weight=1.0).items() if key != plain[name]} == {"policy", "rivals", "search"}
+
+
+def test_times_give_an_exponent_for_every_axis():
+    threads = torch.get_num_threads()
+    try:
+        outcome = KINDS["times"].compute({"seed": 0}, Path(), {})
+    finally:
+        torch.set_num_threads(threads)
+    exponents = {v.of: v.value for v in outcome.values if v.measure == "exponent"}
+    for of in exponents:
+        points = sorted((v.x, v.value) for v in outcome.values if v.measure == "ms" and v.of == of)
+        slope = np.polyfit(*np.log(np.array(points)).T, 1)[0]
+        assert exponents[of] == pytest.approx(slope)

@@ -1,0 +1,79 @@
+"""A method whose cells are arithmetic: what the engine does with them can be told by hand. Found by other processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from airtune.errors import ConfigError, ModelError
+from airtune.records.cells import Done, Kind, Outcome, Value
+
+
+def everything(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    return settings
+
+
+def base_and_seed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: settings[name] for name in ("base", "seed")}
+
+
+def compute_base(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """100 x base + seed, written into a file; notes in the folder `journal` that it was computed."""
+    work.mkdir(parents=True, exist_ok=True)
+    note(settings, "base")
+    (work / "number.txt").write_text(str(100 * settings["base"] + settings["seed"]))
+    (work / "scratch.txt").write_text("nobody needs this")
+    return Outcome((Value("base", settings["base"]),), files=("number.txt",))
+
+
+def compute_sum(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """What the base's file says plus `plus`, at two x; items that spread around it; fails, dies or hangs on request."""
+    note(settings, f"sum {settings['plus']}")
+    if settings["plus"] == settings["fails_at"]:
+        raise ModelError("the loss is nan; use another number")
+    if settings["plus"] == settings["dies_at"]:
+        os._exit(9)
+    time.sleep(settings["seconds"])
+    number = float((needs["base"].work / "number.txt").read_text()) + settings["plus"]
+    if settings["plus"] == settings["nan_at"]:
+        number = float("nan")
+    values = tuple(Value("sum", number + x, x) for x in (0.0, 10.0))
+    items = {value.item_name: value.value + np.array([-1.0, 0.0, 1.0]) for value in values}
+    return Outcome(values, items=items if settings["items"] else {})
+
+
+def note(settings: Mapping[str, Any], what: str) -> None:
+    with open(Path(settings["journal"]) / "journal.txt", "a") as file:
+        file.write(f"{what} seed {settings['seed']}\n")
+
+
+def without_journal(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in settings.items() if name != "journal"}
+
+
+KINDS = {
+    "base": Kind("base", 1, (), base_and_seed, compute_base),
+    "sum": Kind("sum", 1, ("base",), without_journal, compute_sum),
+}
+DEFAULTS = {
+    "base": 1,
+    "plus": 0,
+    "seed": 0,
+    "fails_at": -1,
+    "dies_at": -1,
+    "nan_at": -1,
+    "seconds": 0.0,
+    "items": False,
+    "journal": "",
+}
+
+
+def settings(preset: str, overrides: Mapping[str, object]) -> dict[str, Any]:
+    if unknown := set(overrides) - set(DEFAULTS):
+        raise ConfigError(f"unknown setting {sorted(unknown)[0]}; known are {', '.join(DEFAULTS)}")
+    return {**DEFAULTS, **overrides}

@@ -1,0 +1,127 @@
+"""Declarations: every one that is shipped reads, expands and names what exists; wrong ones are refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sums import DECLARED
+
+from airtune.errors import ConfigError
+from airtune.records import Silent
+from airtune.services import METHODS, run_method_study
+from airtune.studies.declaration import read_harness, read_study, studies_of, study_from
+from airtune.studies.plan import Plan, make_plan
+
+STUDIES = studies_of("airllm")
+EXPECTED = [
+    "complexity",
+    *(f"fig{n}" for n in range(3, 9)),
+    "regret",
+    "state",
+    "table3",
+    "table5a",
+    "table5b",
+    "table6",
+]
+
+
+def plan_of(name: str, preset: str = "cpu", **overrides: object) -> Plan:
+    entry, harness = METHODS["airllm"], read_harness("airllm")
+    return make_plan(
+        read_study("airllm", name),
+        harness,
+        harness.presets[preset],
+        entry.kinds,
+        lambda preset, overrides: entry.load_config(preset, overrides).as_dict(),
+        overrides=overrides,
+        model="",
+        data="",
+    )
+
+
+def test_the_paper_s_tables_and_figures_are_declared():
+    assert STUDIES == EXPECTED
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_expands_over_at_least_five_seeds(name: str):
+    plan = plan_of(name)
+    assert plan.seeds >= 5
+    variants = {point.variant.name for point in plan.points}
+    assert len(plan.points) == 5 * len(variants)
+    order = list(plan.cells)
+    for key, cell in plan.cells.items():
+        assert all(order.index(needed) < order.index(key) for needed in cell.needed.values())
+
+
+@pytest.mark.parametrize(
+    ("figure", "table"), [("fig3", "table3"), ("fig5", "table5a"), ("fig6", "table5b"), ("fig4", "table3")]
+)
+def test_a_figure_reads_its_table_s_policies(figure: str, table: str):
+    policies = {key for key, cell in plan_of(figure).cells.items() if cell.kind.name == "policy"}
+    assert policies
+    assert policies <= set(plan_of(table).cells)
+
+
+def test_figure_7_reads_table_6_s_policies_and_adapters_are_shared_by_all():
+    of_table = {key for key, cell in plan_of("table6").cells.items() if cell.kind.name == "policy"}
+    assert of_table <= set(plan_of("fig7").cells)
+    trained = [name for name in STUDIES if name != "complexity"]
+    adapters = [{key for key, cell in plan_of(n).cells.items() if cell.kind.name == "adapter"} for n in trained]
+    assert all(found == adapters[0] for found in adapters)
+    assert len(adapters[0]) == 5
+
+
+def test_a_policy_setting_changes_policies_and_not_adapters():
+    before, after = plan_of("state").cells, plan_of("state", **{"policy.width": 64}).cells
+    changed = {cell.kind.name for key, cell in before.items() if key not in after}
+    assert changed == {"policy"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"baseline": "plus 9"}, "names the variant 'plus 9'; choose one of plus 0, plus 1, plus 2"),
+        ({"colour": "red"}, "sums holds 'colour'; known there are name, title"),
+        ({"variants": [{"set": {}}]}, "sums.variants is not complete"),
+        ({"tables": [{"measure": "sum", "title": "t", "digit": 1}]}, "sums.tables holds 'digit'"),
+    ],
+)
+def test_a_wrong_declaration_is_refused(wrong: dict, line: str):
+    with pytest.raises(ConfigError, match=line):
+        study_from("sums", DECLARED | wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"name": "table9"}, "study is 'table9'; choose one of complexity, fig3"),
+        ({"preset": "huge"}, "preset of a study is 'huge'; choose one of tiny, cpu, full"),
+        ({"jobs": 0}, "jobs is 0; choose at least 1"),
+        ({"method": "nosuch"}, "method is 'nosuch'"),
+        ({"model": "somewhere"}, r"workload decoder .* needs --data"),
+        ({"data": "somewhere"}, r"workload decoder .* needs --model"),
+        ({"model": "./no/such", "data": "./no/such"}, "--model is './no/such', which does not exist"),
+        ({"model": "hub/name", "data": "./no/such"}, "--data is './no/such', which does not exist"),
+        ({"overrides": {"policy.refiner": "none"}}, "study table3 varies policy.refiner itself"),
+        ({"overrides": {"seed": 3}}, "study table3 varies seed itself"),
+        ({"overrides": {"policy.sample_steps": 700}}, "policy.sample_steps is 700; choose 1 to 600"),
+        ({"overrides": {"policy.nosuch": 1}}, "unknown setting policy.nosuch"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_line_before_anything_is_computed(given: dict, line: str, tmp_path: Path):
+    asked = {
+        "method": "airllm",
+        "name": "table3",
+        "preset": "tiny",
+        "overrides": {},
+        "model": "",
+        "data": "",
+        "jobs": 1,
+    }
+    asked |= given
+    with pytest.raises(ConfigError, match=line) as caught:
+        run_method_study(**asked, out=tmp_path / "out", store=tmp_path / "cells", progress=Silent())
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
