@@ -9,10 +9,10 @@ import numpy as np
 
 from airtune.adapters import RankVector
 from airtune.links import ChannelState
-from airtune.methods.airllm.acquisition import Acquisition
 from airtune.methods.airllm.allocation import AllocationState, Trial
-from airtune.methods.airllm.archive import Archive
-from airtune.methods.airllm.space import Space
+from airtune.methods.airllm.search.acquisition import Acquisition
+from airtune.methods.airllm.search.archive import Archive
+from airtune.methods.airllm.search.space import Space
 from airtune.tasks import Complexity
 
 OVERHEAD = 100

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from airtune.codec import Allocation, Payload, PayloadInfo
     from airtune.ledger import Ledger
     from airtune.links import ChannelState, Link
-    from airtune.methods.airllm.decide import Decision
     from airtune.methods.airllm.plan import Plan
+    from airtune.methods.airllm.policy.decide import Decision
     from airtune.records import Progress, RunFolder
 
 __version__ = "0.1.0"
@@ -128,8 +128,8 @@ def decide(
         AirtuneError: one line that says what was found, what was expected and what to do.
     """
     from airtune.links import Link
-    from airtune.methods.airllm.decide import decide as decide_for
-    from airtune.methods.airllm.decide import open_policy
+    from airtune.methods.airllm.policy.decide import decide as decide_for
+    from airtune.methods.airllm.policy.decide import open_policy
 
     return decide_for(
         open_policy(policy),

@@ -18,10 +18,10 @@ from torch import Tensor
 from airtune.benches.result import Measured, Ratio
 from airtune.benches.timing import interleaved, median
 from airtune.errors import ModelError
-from airtune.methods.airllm.coarse import CoarsePolicy
-from airtune.methods.airllm.denoiser import Denoiser, ResidualMLP
-from airtune.methods.airllm.diffusion import Schedule
-from airtune.methods.airllm.fast_sampling import fast_sample
+from airtune.methods.airllm.policy.coarse import CoarsePolicy
+from airtune.methods.airllm.policy.denoiser import Denoiser, ResidualMLP
+from airtune.methods.airllm.policy.diffusion import Schedule
+from airtune.methods.airllm.policy.fast_sampling import fast_sample
 from airtune.records import Progress
 
 SITES, LATENT, WIDTH, BLOCKS = 144, 30, 256, 3

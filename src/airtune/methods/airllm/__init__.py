@@ -15,38 +15,15 @@ Reading map, equation -> file:
 | 6               | what ranks weigh, before anything is encoded       | `sizes`       |
 | 6               | payloads of ranks                                  | `packing`     |
 | 7-10            | state, cost, reward, projection, environment       | `allocation`  |
-| -               | losses predicted from measured ones                | `surrogate`,  |
-|                 |                                                    | `gaussian_process` |
-| -               | which allocations are measured, and what was       | `probes`, `acquisition`, `archive` |
-| -               | rank vectors, their neighbours, searches on them   | `space`, `search` |
-| -               | the stages of surrogate and policy                 | `learning`    |
-| 11-12           | what PPO decides: latent, discrete heads           | `priors`      |
-| 11-12           | PPO over a prior                                   | `coarse`      |
-| 13, 14          | diffusion: schedules, forward process              | `diffusion`   |
-| 16, 17          | sampling by DDPM and by DDIM                       | `sampling`    |
-| 15              | the denoiser and its guidance                      | `denoiser`    |
-| Table II        | the other backbone, a 1-D U-Net                    | `unet`        |
 | 18              | ranks as points of [-1, 1] and back                | `encoding`    |
-| 19              | what the denoiser learns from                      | `objective`   |
-| -               | what an action is worth, learned                   | `critic`      |
-| 15-19           | the refiner: sampled and trained                   | `refine`      |
-| -               | better targets for the refiner                     | `improve`     |
-| Algorithm 1     | rollouts: refine, execute, remember                | `rollouts`    |
-| Algorithm 1     | PPO and refiner by turns                           | `policy`      |
+| -               | the stages of surrogate and policy                 | `learning`    |
+| -               | losses predicted from measured ones, searches      | `search/`     |
+| 11-19           | PPO, the diffusion refiner, Algorithm 1            | `policy/`     |
 | -               | uniform, random, AirLLM                            | `allocators`  |
-| -               | allocators that search                             | `greedy`, `lookup`, `oracle` |
-| -               | trained baselines: peft's layers on and off, sweep | `baselines`   |
-| -               | LoRA trained directly at one rank                  | `direct`      |
-| -               | AdaLoRA at a total rank                            | `adalora`     |
-| -               | a trained adapter cut by its singular values       | `truncation`  |
 | 4, 5            | the edge, and what the cloud asks of it            | `roles`       |
 | 4-7             | one real round: decide, send, score                | `rounds`      |
 | 5-7             | what a link has room for, before any training      | `plan`        |
-| 11, 15, 17      | a trained policy taken apart into named arrays     | `freeze`      |
-| 11, 15, 17      | and deciding by them in plain numpy                | `frozen`      |
-| -               | the same, saved with what it is for                | `saved_policy`|
-| -               | one decision by it                                 | `decide`      |
-| 17              | the sampler again, made for deciding fast          | `fast_sampling` |
+| -               | LoRA and AdaLoRA by peft, truncation by SVD        | `baselines/`  |
 | -               | what studies are made of                           | `cells/`      |
 
 docs/methods/airllm.md maps every symbol to a name and lists every departure from the paper.

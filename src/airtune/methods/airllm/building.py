@@ -16,8 +16,8 @@ from airtune.methods.airllm.allocators import AirLLM
 from airtune.methods.airllm.config import AirLLMConfig, LinkConfig
 from airtune.methods.airllm.data import Parts, Reader, read_parts
 from airtune.methods.airllm.packing import Packer, fitting_bandwidth
+from airtune.methods.airllm.policy.saved import load_policy
 from airtune.methods.airllm.roles import EdgeRole
-from airtune.methods.airllm.saved_policy import load_policy
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import BaseModel, FitPlan, load_base
 from airtune.records import Measurements, seed_for

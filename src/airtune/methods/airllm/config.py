@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from airtune.errors import ConfigError
 from airtune.links import FADINGS
-from airtune.methods.airllm.diffusion import Kind, Target
-from airtune.methods.airllm.objective import Objective
+from airtune.methods.airllm.policy.diffusion import Kind, Target
+from airtune.methods.airllm.policy.objective import Objective
+from airtune.methods.airllm.policy.unet import DEPTH
 from airtune.methods.airllm.settings import build, group, require, require_between, require_positive
-from airtune.methods.airllm.unet import DEPTH
 
 
 @dataclass(frozen=True, slots=True)

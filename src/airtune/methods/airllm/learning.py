@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from airtune.errors import ConfigError
 from airtune.links import Link
-from airtune.methods.airllm.acquisition import Acquisition, collect
 from airtune.methods.airllm.allocation import AllocationEnv, decision_budget
 from airtune.methods.airllm.allocators import AirLLM
-from airtune.methods.airllm.archive import Archive
-from airtune.methods.airllm.freeze import saved_policy
-from airtune.methods.airllm.greedy import Greedy
 from airtune.methods.airllm.packing import Packer
-from airtune.methods.airllm.policy import train_policy
-from airtune.methods.airllm.priors import CoarseLatent
-from airtune.methods.airllm.probes import probes
-from airtune.methods.airllm.saved_policy import POLICY, save_policy
+from airtune.methods.airllm.policy.freeze import saved_policy
+from airtune.methods.airllm.policy.priors import CoarseLatent
+from airtune.methods.airllm.policy.saved import POLICY, save_policy
+from airtune.methods.airllm.policy.training import train_policy
+from airtune.methods.airllm.search.acquisition import Acquisition, collect
+from airtune.methods.airllm.search.archive import Archive
+from airtune.methods.airllm.search.greedy import Greedy
+from airtune.methods.airllm.search.probes import probes
+from airtune.methods.airllm.search.space import Space
+from airtune.methods.airllm.search.surrogate import LossSurrogate, held_out
 from airtune.methods.airllm.session import Session
-from airtune.methods.airllm.space import Space
-from airtune.methods.airllm.surrogate import LossSurrogate, held_out
 from airtune.methods.airllm.trainee import Trainee
 from airtune.records import generator
 

@@ -26,12 +26,12 @@ from airtune.methods.airllm.building import (
 )
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.fine_tuning import fine_tune, score_references
-from airtune.methods.airllm.greedy import Greedy
 from airtune.methods.airllm.learning import keep_policy, learn_policy, learn_surrogate
 from airtune.methods.airllm.packing import Packer
-from airtune.methods.airllm.priors import CoarseLatent
+from airtune.methods.airllm.policy.priors import CoarseLatent
 from airtune.methods.airllm.roles import check_edge
 from airtune.methods.airllm.rounds import Rounds, Row, notes_on
+from airtune.methods.airllm.search.greedy import Greedy
 from airtune.methods.airllm.session import Session
 from airtune.records import Measurements, Progress, RunFolder, generator, write_bytes
 from airtune.transport import Transport

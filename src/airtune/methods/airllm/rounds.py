@@ -24,9 +24,9 @@ from airtune.methods.airllm.allocation import (
     project,
 )
 from airtune.methods.airllm.allocators import Allocator
-from airtune.methods.airllm.greedy import Greedy
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.roles import PROBE_ITEMS, adapter_message, ask_score
+from airtune.methods.airllm.search.greedy import Greedy
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import Score, score
 from airtune.tasks import Complexity

@@ -18,16 +18,16 @@ from typing import Any
 
 from airtune.ledger import Ledger
 from airtune.links import Link
-from airtune.methods.airllm.acquisition import Acquisition
 from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
 from airtune.methods.airllm.config import AirLLMConfig, config_from
 from airtune.methods.airllm.fine_tuning import fine_tune
-from airtune.methods.airllm.greedy import Greedy
 from airtune.methods.airllm.learning import learn_surrogate
 from airtune.methods.airllm.method import GREEDY_EVALUATIONS
 from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.search.acquisition import Acquisition
+from airtune.methods.airllm.search.greedy import Greedy
+from airtune.methods.airllm.search.surrogate import LossSurrogate
 from airtune.methods.airllm.session import Session
-from airtune.methods.airllm.surrogate import LossSurrogate
 from airtune.methods.airllm.trainee import Trainee
 from airtune.records import Measurements, RunFolder, Silent
 from airtune.records.cells import Done

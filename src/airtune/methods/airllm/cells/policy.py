@@ -24,7 +24,7 @@ from airtune.methods.airllm.building import new_env
 from airtune.methods.airllm.cells.opening import Opened, opened
 from airtune.methods.airllm.learning import learn_policy
 from airtune.methods.airllm.method import RIVAL_EPISODES
-from airtune.methods.airllm.priors import CoarseLatent
+from airtune.methods.airllm.policy.priors import CoarseLatent
 from airtune.records import generator
 from airtune.records.cells import Done, Outcome, Value
 

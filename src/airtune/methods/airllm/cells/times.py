@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from airtune.methods.airllm.denoiser import Denoiser, ResidualMLP
-from airtune.methods.airllm.diffusion import Schedule
-from airtune.methods.airllm.fast_sampling import fast_sample
-from airtune.methods.airllm.unet import UNet
+from airtune.methods.airllm.policy.denoiser import Denoiser, ResidualMLP
+from airtune.methods.airllm.policy.diffusion import Schedule
+from airtune.methods.airllm.policy.fast_sampling import fast_sample
+from airtune.methods.airllm.policy.unet import UNet
 from airtune.records.cells import Done, Outcome, Value
 
 REPEATS, BATCH = 7, 32

@@ -1,0 +1,207 @@
+"""What the trained baselines share: peft's layers put on a base model and taken off again, one loop, one result.
+
+A baseline trains on the same batches in the same order as the nested adapter, and hands over factors in the same
+form, so that it is packed, sent and scored by the same codec. Knows peft; not bits or links.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from airtune.adapters import Adapter, RankVector
+from airtune.codec import Factors
+from airtune.errors import ConfigError, ModelError
+from airtune.methods.airllm.baselines.truncation import spectral
+from airtune.models import BaseModel, FitPlan, Items, Score, Step, find_sites, fit, score, weights_hash
+from airtune.records import generator, seed_for
+
+NAME = "default"
+"""What peft calls an adapter that is given no name."""
+
+OnStep = Callable[[Step], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedAdapter:
+    """An adapter as `codec.encode`, `Packer` and `Adapter.load` take it."""
+
+    factors: Mapping[str, Factors]
+    """P, lam, Q by site path, in the order of the sites: orthonormal, singular values in lam, largest first."""
+    dense: Mapping[str, np.ndarray]
+    """The trained head."""
+    losses: tuple[float, ...]
+    """Task loss of every training step in nat; no penalty is part of it."""
+
+    @property
+    def ranks(self) -> RankVector:
+        return RankVector(tuple(site.rank for site in self.factors.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One setting of a sweep: its loss on dev in nat, or infinity and the reason why there is none."""
+
+    learning_rate: float
+    alpha: float
+    dev_loss: float
+    failure: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The best of the settings tried, by loss on dev, and all of them."""
+
+    best: TrainedAdapter
+    chosen: Tried
+    tried: tuple[Tried, ...]
+
+
+def sweep(
+    base: BaseModel,
+    dev: Items,
+    plan: FitPlan,
+    train: Callable[[FitPlan, float], TrainedAdapter],
+    *,
+    rates: Sequence[float],
+    alphas: Sequence[float],
+    on_try: Callable[[Tried], None] = lambda tried: None,
+) -> Sweep:
+    """Train at every learning rate and alpha; keep the adapter with the least loss on dev, unquantised.
+
+    Args:
+        train: A baseline: ``lambda plan, alpha: train_lora(base, parts, plan, 4, alpha=alpha)``.
+
+    Raises:
+        ConfigError: nothing to try.
+        ModelError: no setting stayed finite.
+    """
+    if not rates or not alphas:
+        raise ConfigError(f"{len(rates)} learning rates and {len(alphas)} alphas to try; give one of each at least")
+    tried, best = list[Tried](), None
+    for rate in rates:
+        for alpha in alphas:
+            try:
+                found = train(replace(plan, learning_rate=rate), alpha)
+                loss = score_adapter(base, found.factors, found.dense, dev, keep_logits=0).loss
+                tried.append(Tried(rate, alpha, loss if math.isfinite(loss) else math.inf))
+            except ModelError as error:
+                tried.append(Tried(rate, alpha, math.inf, str(error)))
+            on_try(tried[-1])
+            if math.isfinite(tried[-1].dev_loss) and (best is None or tried[-1].dev_loss < best[0].dev_loss):
+                best = tried[-1], found
+    if best is None:
+        raise ModelError(
+            f"none of {len(tried)} settings gave a finite loss ({tried[0].failure or 'infinite on dev'}); "
+            "expected one at least; try lower learning rates"
+        )
+    return Sweep(best[1], best[0], tuple(tried))
+
+
+def score_adapter(
+    base: BaseModel,
+    factors: Mapping[str, Factors],
+    dense: Mapping[str, np.ndarray],
+    items: Items,
+    *,
+    keep_logits: int | None = None,
+) -> Score:
+    """Score a base model with these factors and head on it; both are taken off again."""
+    most = max(1, *(site.rank for site in factors.values()))
+    with _head_kept(base):
+        adapter = Adapter(base, most, generator=torch.Generator())
+        try:
+            adapter.load(factors, dense)
+            return score(base.model, items, keep_logits=keep_logits)
+        finally:
+            adapter.detach()
+
+
+@contextmanager
+def wrapped(base: BaseModel, config: LoraConfig, seed: int) -> Iterator[PeftModel]:
+    """Put peft's layers on the model's own sites; afterwards the model, its head included, is as it was.
+
+    Args:
+        config: Without targets, which are the sites.
+        seed: Draws the start of the layers.
+
+    Raises:
+        ConfigError: alpha is not above 0.
+        ModelError: another adapter is on the model, or its weights have changed in between.
+    """
+    if not (math.isfinite(config.lora_alpha) and config.lora_alpha > 0):
+        raise ConfigError(f"alpha is {config.lora_alpha}; choose a finite number above 0")
+    find_sites(base.model)  # refuses a model whose sites are not bare projections
+    config.target_modules = [site.path for site in base.sites]
+    config.fan_in_fan_out = base.fan_in_fan_out
+    with _head_kept(base):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(seed, "adapter"))
+            model = get_peft_model(base.model, config)
+        try:
+            yield model
+        finally:
+            model.unload()
+            base.model.eval().requires_grad_(False)
+            if weights_hash(base.model, base.head) != base.sha256:
+                raise ModelError("training changed the base model's own weights; expected them frozen; load it anew")
+
+
+@contextmanager
+def _head_kept(base: BaseModel) -> Iterator[None]:
+    """Whatever becomes of the head inside the block, it is back after it."""
+    start = {name: base.model.get_parameter(name).detach().clone() for name in base.head}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in start.items():
+                base.model.get_parameter(name).copy_(value)
+
+
+def train_wrapped(
+    base: BaseModel,
+    parameters: Mapping[str, nn.Parameter],
+    items: Items,
+    plan: FitPlan,
+    *,
+    read: Callable[[], Mapping[str, Factors]],
+    penalty: Callable[[], torch.Tensor] | None = None,
+    on_step: OnStep,
+) -> TrainedAdapter:
+    """Fit peft's parameters and the head on the nested adapter's own batches.
+
+    Args:
+        read: Factors of every site, once trained; any lam.
+        penalty: As in `models.fit`.
+        on_step: Called between the optimiser's step and the next clearing of gradients.
+
+    Raises:
+        ModelError: the loss, or a factor after the last step, is not finite.
+    """
+    head = {name: base.model.get_parameter(name) for name in base.head}
+    losses = []
+    rng = generator(plan.seed, "batches")
+    for step in fit(base.model, {**parameters, **head}, items, plan, rng=rng, penalty=penalty):
+        losses.append(step.loss)
+        on_step(step)
+    dense = {name: value.detach().cpu().float().numpy().copy() for name, value in head.items()}
+    factors = read()
+    for path, site in factors.items():
+        if not all(np.isfinite(values).all() for values in (site.p, site.lam, site.q)):
+            raise ModelError(
+                f"the factors of {path} are no longer finite after step {plan.steps - 1}; lower the learning rate"
+            )
+    return TrainedAdapter({path: spectral(site) for path, site in factors.items()}, dense, tuple(losses))
+
+
+def as_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A copy as float64."""
+    return tensor.detach().cpu().double().numpy()

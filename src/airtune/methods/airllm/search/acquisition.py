@@ -1,0 +1,111 @@
+"""Which allocation to measure next: what a search on the surrogate proposes, and then what lies around the best.
+
+Each answer is learned from before the next question, so measurements gather where they are needed: at the budgets
+that are asked for, among allocations that promise to be good. Knows losses by measuring and predicting; not links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, final
+
+import numpy as np
+
+from airtune.adapters import RankVector
+from airtune.methods.airllm.allocation import Trial
+from airtune.methods.airllm.search.archive import Archive
+from airtune.methods.airllm.search.moves import eliminate, neighbours, propose
+from airtune.methods.airllm.search.space import Space
+
+PROBED = 0.5
+"""Share of the measurements that are taken before any are chosen by the surrogate."""
+REFITTED = 1.01
+"""Growth of the archive at which the surrogate is fitted again."""
+
+
+class Surrogate(Protocol):
+    """Learns losses from trials and predicts them, ``(n, sites)`` -> ``(n,)``."""
+
+    def fit(self, trials: Sequence[Trial]) -> object: ...
+
+    def predict(self, ranks: np.ndarray) -> np.ndarray: ...
+
+
+@final
+class Acquisition:
+    """Measures one allocation at a time for a budget, and keeps the surrogate fitted to what it has.
+
+    Args:
+        archive: Holds at least two trials before anything is proposed.
+    """
+
+    def __init__(self, space: Space, surrogate: Surrogate, archive: Archive) -> None:
+        self.space, self.surrogate, self.archive = space, surrogate, archive
+        self._fitted = -1
+        self._proposed: dict[int, RankVector] = {}
+        self._failed: set[int] = set()
+        """Budgets whose last proposal was not the best."""
+
+    def propose(self, budget_bits: int) -> RankVector:
+        """What elimination and exchange find by predicted losses alone."""
+        self._learn()
+        if budget_bits not in self._proposed:
+            self._proposed[budget_bits] = propose(self.space, self._path, budget_bits, self.surrogate.predict)
+        return self._proposed[budget_bits]
+
+    def step(self, budget_bits: int) -> Trial | None:
+        """Measure one more allocation that fits.
+
+        Projected uniform first, then what is proposed. After a proposal that is not the best so far, or is known, the
+        most promising neighbour of the best. None where all neighbours are known: no single exchange improves on it.
+        """
+        if (uniform := self.space.uniform(budget_bits)) not in self.archive:
+            return self.archive.measure(uniform)
+        proposal = self.propose(budget_bits)
+        if budget_bits not in self._failed and proposal not in self.archive:
+            trial = self.archive.measure(proposal)
+            if trial != self.archive.best(budget_bits):
+                self._failed.add(budget_bits)
+            return trial
+        self._failed.discard(budget_bits)
+        best = np.array(self.archive.best(budget_bits).ranks.ranks)
+        for row in neighbours(self.space, best, budget_bits, self.surrogate.predict):
+            if (ranks := RankVector.of(row)) not in self.archive:
+                return self.archive.measure(ranks)
+        return None
+
+    def _learn(self) -> None:
+        if self._fitted < 0 or len(self.archive) > self._fitted * REFITTED:
+            self.surrogate.fit(self.archive.trials)
+            self._path, self._fitted = eliminate(self.space, self.surrogate.predict), len(self.archive)
+            self._proposed.clear()
+
+
+def collect(
+    acquisition: Acquisition,
+    probes: Sequence[RankVector],
+    budgets: Sequence[int],
+    count: int,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> None:
+    """Measure `count` allocations: a share of them probes, then one for each budget by turns.
+
+    Fewer where probes and budgets know no more.
+
+    Args:
+        budgets: Bits on the air that allocations will be asked for; one that holds the full adapter needs no search.
+    """
+    archive, space = acquisition.archive, acquisition.space
+    known = len(archive)
+    for ranks in probes:
+        if len(archive) - known < max(2, round(PROBED * count)) and ranks not in archive:
+            on_trial(archive.measure(ranks))
+    asked = [budget for budget in dict.fromkeys(budgets) if not space.fits(space.top, budget)]
+    while asked and len(archive) - known < count:
+        budget = asked.pop(0)
+        if (trial := acquisition.step(budget)) is not None:
+            on_trial(trial)
+            asked.append(budget)
+    for ranks in probes:
+        if len(archive) - known < count and ranks not in archive:
+            on_trial(archive.measure(ranks))

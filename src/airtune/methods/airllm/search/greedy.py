@@ -1,0 +1,64 @@
+"""Allocators that search by predicted losses: greedy, whose answers are measured, and forward greedy.
+
+Knows states only by their budget: each budget is searched once.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from airtune.adapters import RankVector
+from airtune.methods.airllm.allocation import AllocationState
+from airtune.methods.airllm.search.acquisition import Acquisition
+from airtune.methods.airllm.search.moves import PredictLoss, forward
+from airtune.methods.airllm.search.space import Space
+
+
+@final
+class Greedy:
+    """Backward elimination and exchange on predicted losses; then the real loss has the last word.
+
+    For each budget, once: allocations are measured (`Acquisition.step`), the surrogate learning from each, and the best
+    of all that were ever measured and fit is the answer. With hundreds of evaluations this is a local search on real
+    losses, and its answer the best known.
+
+    Args:
+        evaluations: Losses measured for each budget, at most.
+    """
+
+    def __init__(self, acquisition: Acquisition, *, evaluations: int, name: str = "greedy") -> None:
+        self.name = name
+        self._acquisition, self._evaluations = acquisition, evaluations
+        self._decided: dict[int, RankVector] = {}
+
+    def propose(self, budget_bits: int) -> RankVector:
+        """What elimination and exchange find for a budget by predicted losses alone."""
+        return self._acquisition.propose(budget_bits)
+
+    def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
+        space = self._acquisition.space
+        if space.fits(space.top, budget_bits):
+            return space.caps
+        if budget_bits not in self._decided:
+            for _ in range(self._evaluations):
+                if self._acquisition.step(budget_bits) is None:
+                    break
+            self._decided[budget_bits] = self._acquisition.archive.best(budget_bits).ranks
+        return self._decided[budget_bits]
+
+
+@final
+class ForwardGreedy:
+    """From rank 0 everywhere, always the direction that promises most per bit; blind to sites that pay only together.
+
+    Args:
+        predict: Predicted losses, or measured ones where that is affordable: one per site and direction.
+    """
+
+    name = "forward"
+
+    def __init__(self, space: Space, predict: PredictLoss) -> None:
+        self._space, self._predict = space, predict
+
+    def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
+        return forward(self._space, budget_bits, self._predict)

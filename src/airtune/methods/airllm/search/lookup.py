@@ -1,0 +1,70 @@
+"""Allocators that answer from measured allocations alone: random search, and a table by SNR.
+
+They need no surrogate and no policy: what either is worth has to show beside them at equal measurements.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import final
+
+import numpy as np
+
+from airtune.adapters import RankVector
+from airtune.errors import ConfigError
+from airtune.methods.airllm.allocation import AllocationState, project
+from airtune.methods.airllm.search.archive import Archive
+from airtune.methods.airllm.search.space import Space
+
+
+@final
+class RandomSearch:
+    """The best of uniform and of ranks drawn uniformly from 0..cap, projected onto the budget.
+
+    Args:
+        archive: Its own: what others measured would not be random.
+        evaluations: Losses measured for each budget, uniform's included; what an earlier budget measured counts too
+            where it fits.
+    """
+
+    name = "random-search"
+
+    def __init__(self, space: Space, archive: Archive, rng: np.random.Generator, *, evaluations: int) -> None:
+        self._space, self._archive, self._rng, self._evaluations = space, archive, rng, evaluations
+        self._searched: set[int] = set()
+
+    def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
+        if budget_bits not in self._searched:
+            self._searched.add(budget_bits)
+            self._archive.measure(self._space.uniform(budget_bits))
+            for _ in range(self._evaluations - 1):
+                drawn = RankVector.of(self._rng.integers(0, self._space.top, endpoint=True))
+                self._archive.measure(project(drawn, self._space.air_bits, budget_bits))
+        return self._archive.best(budget_bits).ranks
+
+
+@final
+class LookupTable:
+    """One allocation per SNR of a grid: the best measured that fits there. A state takes the nearest SNR not above it.
+
+    A state below the grid takes the lowest SNR's, for projection to cut.
+
+    Args:
+        archive: What was measured until now; later trials do not change the table.
+        budgets: SNR in dB -> bits on the air that a decision may spend there.
+
+    Raises:
+        ConfigError: the grid is empty, or nothing that was measured fits at one of its SNRs.
+    """
+
+    name = "lookup"
+
+    def __init__(self, archive: Archive, budgets: Mapping[float, int]) -> None:
+        if not budgets:
+            raise ConfigError("the table was given no SNR; give at least one, with its budget in bits")
+        self._snrs = sorted(budgets)
+        self._ranks = [archive.best(budgets[snr_db]).ranks for snr_db in self._snrs]
+
+    def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
+        return self._ranks[max(0, bisect_right(self._snrs, state.channel.snr_db) - 1)]
