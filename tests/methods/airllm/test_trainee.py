@@ -49,7 +49,7 @@ def new_trainee(folder: Path, measurements: Path, kind: str = "classify") -> Tra
     return Trainee(adapter, parts, Measurements(measurements))
 
 
-def train(trainee: Trainee, checkpoint: Path, *, stop_after: int = 10**9, plan: FitPlan = PLAN):
+def train(trainee: Trainee, checkpoint: Path, *, stop_after: int = 10**9, plan: FitPlan = PLAN, sampler=SAMPLER):
     """Train; return (losses by step, ranks by step, step resumed at), or what there is when stopped."""
     losses, ranks, resumed = {}, {}, []
 
@@ -60,7 +60,7 @@ def train(trainee: Trainee, checkpoint: Path, *, stop_after: int = 10**9, plan: 
 
     try:
         trainee.train(
-            plan, SAMPLER, orthogonality=0.01, checkpoint=checkpoint, on_step=on_step, on_resume=resumed.append
+            plan, sampler, orthogonality=0.01, checkpoint=checkpoint, on_step=on_step, on_resume=resumed.append
         )
     except KeyboardInterrupt:
         assert len(losses) == stop_after
@@ -104,6 +104,17 @@ def test_a_resumed_training_is_bit_for_bit_the_unbroken_one(
     assert rest_ranks == {step: ranks[step] for step in range(start, 10)}
     assert same(state_of(resumed.adapter), state_of(whole.adapter))
     assert all(np.array_equal(resumed.dense[name], whole.dense[name]) for name in whole.dense)
+
+
+def test_a_resumed_training_with_ranks_per_item_is_bit_for_bit_the_unbroken_one(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainee_module, "CHECKPOINT_EVERY", 4)
+    whole, first, resumed = (new_trainee(folder, tmp_path / f"{name}.jsonl") for name in "abc")
+    losses = train(whole, tmp_path / "whole.safetensors", sampler=PER_ITEM)[0]
+    train(first, tmp_path / "broken.safetensors", stop_after=6, sampler=PER_ITEM)
+    rest, _, at = train(resumed, tmp_path / "broken.safetensors", sampler=PER_ITEM)
+    assert at == [4]
+    assert rest == {step: losses[step] for step in range(4, 10)}
+    assert same(state_of(resumed.adapter), state_of(whole.adapter))
 
 
 def test_dropout_is_on_in_training_and_its_draws_count(folder, trained, tmp_path):
