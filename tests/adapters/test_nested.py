@@ -16,7 +16,7 @@ CAPS = RankVector((8, 8, 4, 2))
 
 def test_draws_stay_within_caps_and_keep_their_shares():
     rng = np.random.default_rng(0)
-    draws = [draw.ranks for draw in RankSampler(full=0.3, uniform=0.4).draw(CAPS, 4000, rng)]
+    draws = [draw.ranks for draw in RankSampler(full=0.3, uniform=0.4, per_item=True).draw(CAPS, 4000, rng)]
     assert all(1 <= rank <= cap for draw in draws for rank, cap in zip(draw, CAPS.ranks, strict=True))
     full = np.mean([draw == CAPS.ranks for draw in draws])
     even = np.mean([draw[0] == draw[1] and draw[2] == min(draw[0], 4) and draw[3] == min(draw[0], 2) for draw in draws])
@@ -29,7 +29,7 @@ def test_every_batch_holds_the_shares_to_within_one_item():
     rng = np.random.default_rng(2)
     first = []
     for _ in range(200):
-        draws = [draw.ranks for draw in RankSampler(full=0.25, uniform=0.5).draw(caps, 10, rng)]
+        draws = [draw.ranks for draw in RankSampler(full=0.25, uniform=0.5, per_item=True).draw(caps, 10, rng)]
         assert sum(draw == caps.ranks for draw in draws) in (2, 3)
         assert sum(len(set(draw)) == 1 for draw in draws) in (7, 8)
         first.append(draws[0] == caps.ranks)
@@ -38,10 +38,17 @@ def test_every_batch_holds_the_shares_to_within_one_item():
 
 def test_a_uniform_draw_of_k_is_log_uniform():
     rng = np.random.default_rng(1)
-    draws = RankSampler(full=0, uniform=1).draw(RankVector((8,)), 20_000, rng)
+    draws = RankSampler(full=0, uniform=1, per_item=True).draw(RankVector((8,)), 20_000, rng)
     first = np.array([draw.ranks[0] for draw in draws])
     for k in range(1, 9):
         assert np.mean(first == k) == pytest.approx(np.log((k + 1) / k) / np.log(9), abs=0.012)
+
+
+def test_unless_items_have_their_own_one_vector_is_drawn_by_the_shares():
+    rng = np.random.default_rng(3)
+    draws = [RankSampler(full=0.3, uniform=0).draw(RankVector((1000,) * 4), 32, rng) for _ in range(2000)]
+    assert {len(drawn) for drawn in draws} == {1}
+    assert np.mean([drawn[0].ranks == (1000,) * 4 for drawn in draws]) == pytest.approx(0.3, abs=0.04)
 
 
 @pytest.mark.parametrize(("full", "uniform"), [(-0.1, 0.5), (0.7, 0.5)])

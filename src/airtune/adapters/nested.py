@@ -1,7 +1,7 @@
 """Nested training: one adapter of which every prefix of ranks is a valid adapter.
 
-Each item of a training batch is seen under a rank vector of its own, so that early directions learn to work without
-later ones, in one pass over the batch. Knows ranks; not layers, tasks or links.
+Each step, or each item of its batch, is trained under a rank vector drawn for it, so that early directions learn to
+work without later ones, in one pass over the batch. Knows ranks; not layers, tasks or links.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from airtune.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class RankSampler:
-    """Draws the rank vectors of a training batch, one per item.
+    """Draws the rank vectors of training batches: one for a whole batch, or with `per_item` one for each item.
 
-    A share `full` of the items trains all directions, a share `uniform` the same rank k everywhere, and the rest a rank
+    A share `full` of the vectors has all directions, a share `uniform` the same rank k everywhere, and the rest a rank
     of its own at every site. k is log-uniform: low ranks, which carry most, are drawn most.
     """
 
     full: float = 0.5
     uniform: float = 0.25
+    per_item: bool = False
 
     def __post_init__(self) -> None:
         if not (self.full >= 0 and self.uniform >= 0 and self.full + self.uniform <= 1):
@@ -32,11 +33,12 @@ class RankSampler:
             )
 
     def draw(self, caps: RankVector, items: int, rng: np.random.Generator) -> list[RankVector]:
-        """Draw a rank vector for each item, every rank between 1 and its cap.
+        """Draw the vectors of a batch, one or as many as it has items, every rank between 1 and its cap.
 
-        Each batch holds the three kinds by their shares, to within one item; which item gets which is random.
+        Items get the three kinds by their shares, to within one in each batch; which item gets which is random.
         """
-        return [self._one(caps, kind, rng) for kind in rng.permutation((np.arange(items) + rng.random()) / items)]
+        count = items if self.per_item else 1
+        return [self._one(caps, kind, rng) for kind in rng.permutation((np.arange(count) + rng.random()) / count)]
 
     def _one(self, caps: RankVector, kind: float, rng: np.random.Generator) -> RankVector:
         top = np.array(caps.ranks)

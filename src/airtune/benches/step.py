@@ -80,7 +80,7 @@ def steps(max_rank: int, *, sparse: bool) -> dict[str, Step]:
         return changed
 
     def nested() -> None:
-        adapter.set_item_ranks(RankSampler().draw(adapter.caps, SENTENCES, np.random.default_rng(0)))
+        adapter.set_item_ranks(RankSampler(per_item=True).draw(adapter.caps, SENTENCES, np.random.default_rng(0)))
         nested_step()
 
     nested_step = _step(base.model, parameters, lambda: 0.001 * adapter.orthogonality())
@@ -99,7 +99,7 @@ def steps(max_rank: int, *, sparse: bool) -> dict[str, Step]:
         "airtune": ours(None),
         "airtune, Eq. 3": ours(lambda: 0.001 * adapter.orthogonality()),
     }
-    return rivals if sparse else rivals | {"airtune, nested": nested}
+    return rivals if sparse else rivals | {"airtune, ranks per item": nested}
 
 
 def held_bytes(step: Step) -> int:

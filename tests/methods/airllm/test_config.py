@@ -19,6 +19,7 @@ OTHER = {
     "link.late_share": "0.2",
     "adapter.full_share": "0.1",
     "adapter.uniform_share": "0.2",
+    "adapter.draw_per": "item",
     "codec.bits": "16",
     "policy.bandwidth_factors": "0.5, 2",
     "policy.prior": "discrete",

@@ -20,7 +20,8 @@ from airtune.records import Measurements, generator
 from tiny_models import WORDS, save_tiny_model
 
 PLAN = FitPlan(steps=10, batch_size=4, learning_rate=1e-2, seed=5)
-SAMPLER = RankSampler(full=0, uniform=0.5)
+SAMPLER = RankSampler(full=0.2, uniform=0.3)
+PER_ITEM = RankSampler(full=0, uniform=0.5, per_item=True)
 
 
 def some_sentences(count: int, seed: int) -> tuple[list[str], list[int]]:
@@ -48,7 +49,7 @@ def new_trainee(folder: Path, measurements: Path, kind: str = "classify") -> Tra
     return Trainee(adapter, parts, Measurements(measurements))
 
 
-def train(trainee: Trainee, checkpoint: Path, *, stop_after: int = 10**9, plan: FitPlan = PLAN):
+def train(trainee: Trainee, checkpoint: Path, *, stop_after: int = 10**9, plan: FitPlan = PLAN, sampler=SAMPLER):
     """Train; return (losses by step, ranks by step, step resumed at), or what there is when stopped."""
     losses, ranks, resumed = {}, {}, []
 
@@ -59,7 +60,7 @@ def train(trainee: Trainee, checkpoint: Path, *, stop_after: int = 10**9, plan: 
 
     try:
         trainee.train(
-            plan, SAMPLER, orthogonality=0.01, checkpoint=checkpoint, on_step=on_step, on_resume=resumed.append
+            plan, sampler, orthogonality=0.01, checkpoint=checkpoint, on_step=on_step, on_resume=resumed.append
         )
     except KeyboardInterrupt:
         assert len(losses) == stop_after
@@ -105,6 +106,17 @@ def test_a_resumed_training_is_bit_for_bit_the_unbroken_one(
     assert all(np.array_equal(resumed.dense[name], whole.dense[name]) for name in whole.dense)
 
 
+def test_a_resumed_training_with_ranks_per_item_is_bit_for_bit_the_unbroken_one(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainee_module, "CHECKPOINT_EVERY", 4)
+    whole, first, resumed = (new_trainee(folder, tmp_path / f"{name}.jsonl") for name in "abc")
+    losses = train(whole, tmp_path / "whole.safetensors", sampler=PER_ITEM)[0]
+    train(first, tmp_path / "broken.safetensors", stop_after=6, sampler=PER_ITEM)
+    rest, _, at = train(resumed, tmp_path / "broken.safetensors", sampler=PER_ITEM)
+    assert at == [4]
+    assert rest == {step: losses[step] for step in range(4, 10)}
+    assert same(state_of(resumed.adapter), state_of(whole.adapter))
+
+
 def test_dropout_is_on_in_training_and_its_draws_count(folder, trained, tmp_path):
     """With dropout off the same steps end elsewhere: the test above does compare dropout's draws."""
     still = new_trainee(folder, tmp_path / "m.jsonl")
@@ -119,9 +131,7 @@ def test_dropout_is_on_in_training_and_its_draws_count(folder, trained, tmp_path
 def test_ranks_of_a_step_are_drawn_from_seed_and_step_alone(folder, trained, tmp_path):
     trainee, _, ranks, _ = trained
     caps = trainee.adapter.caps
-    drawn = [SAMPLER.draw(caps, 4, generator(PLAN.seed, "nested-ranks", step)) for step in range(10)]
-    largest = [np.max([vector.ranks for vector in vectors], axis=0) for vectors in drawn]
-    assert ranks == {step: RankVector.of(found) for step, found in enumerate(largest)}
+    assert ranks == {step: SAMPLER.draw(caps, 4, generator(PLAN.seed, "nested-ranks", step))[0] for step in range(10)}
     assert len(set(ranks.values())) > 3
     other_seed = FitPlan(steps=10, batch_size=4, learning_rate=1e-2, seed=6)
     other = train(new_trainee(folder, tmp_path / "m.jsonl"), tmp_path / "c.safetensors", plan=other_seed)[1]
@@ -138,7 +148,7 @@ def test_every_item_is_passed_once_under_one_rank_vector_also_in_a_smaller_last_
     give = adapter.set_item_ranks
     monkeypatch.setattr(adapter, "set_item_ranks", lambda given: (vectors.append(len(given)), give(given)))
     plan = FitPlan(steps=5, batch_size=5, learning_rate=1e-2)  # 24 items: four batches of 5 and one of 4
-    trainee.train(plan, SAMPLER, orthogonality=0, checkpoint=tmp_path / "c.safetensors", on_step=steps.append)
+    trainee.train(plan, PER_ITEM, orthogonality=0, checkpoint=tmp_path / "c.safetensors", on_step=steps.append)
     watched.remove()
     assert sorted(vectors) == [4, 5, 5, 5, 5]
     assert vectors == [len(ids) for ids in passed]

@@ -105,7 +105,8 @@ def fit_plan(config: AirLLMConfig, hidden_size: int) -> FitPlan:
 
 def rank_sampler(config: AirLLMConfig) -> RankSampler:
     """How nested training draws its ranks."""
-    return RankSampler(full=config.adapter.full_share, uniform=config.adapter.uniform_share)
+    adapter = config.adapter
+    return RankSampler(full=adapter.full_share, uniform=adapter.uniform_share, per_item=adapter.draw_per == "item")
 
 
 def open_links(config: LinkConfig, packer: Packer, caps: RankVector) -> tuple[list[Link], str]:

@@ -110,9 +110,11 @@ class AdapterConfig:
     orthogonality: float = 0.001
     """Weight of Eq. 3 in the training loss."""
     full_share: float = 0.5
-    """Nested training: share of a batch's items that train all ranks."""
+    """Nested training: share of rank vectors that have all ranks."""
     uniform_share: float = 0.25
-    """Nested training: share of items under one rank everywhere; the rest draws each site's own."""
+    """Nested training: share with one rank everywhere; the rest draws each site's own."""
+    draw_per: Literal["step", "item"] = "step"
+    """Nested training: one rank vector for a step's whole batch, or one for each of its items."""
 
     def __post_init__(self) -> None:
         require_positive("adapter.scale", self.scale)

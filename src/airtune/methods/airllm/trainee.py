@@ -59,8 +59,7 @@ class Trainee:
     ) -> None:
         """Train the nested adapter (Eqs. 2-3), picking up at `checkpoint` where there is one.
 
-        Each step draws its items' rank vectors from (seed, step) alone, so a resumed run takes the very steps it had
-        left.
+        Each step draws its rank vectors from (seed, step) alone, so a resumed run takes the very steps it had left.
         """
         parameters = self.adapter.parameters()
         optimiser = new_optimiser(list(parameters.values()), plan)
@@ -69,8 +68,11 @@ class Trainee:
             on_resume(start)
 
         def draw_ranks(step: int, items: int) -> None:
-            rng = generator(plan.seed, "nested-ranks", step)
-            self.adapter.set_item_ranks(sampler.draw(self.adapter.caps, items, rng))
+            drawn = sampler.draw(self.adapter.caps, items, generator(plan.seed, "nested-ranks", step))
+            if sampler.per_item:
+                self.adapter.set_item_ranks(drawn)
+            else:
+                self.adapter.set_ranks(drawn[0])
 
         penalty = (lambda: orthogonality * self.adapter.orthogonality()) if orthogonality else None
         for step in fit(
