@@ -241,7 +241,7 @@ RunFolder.resume(Path(sys.argv[1]), {})
     with RunFolder.create(path, {}):
         with pytest.raises(RunError, match=f"is being written by process {os.getpid()} on"):
             RunFolder.resume(path, {})
-        assert f"RunError: {path} is being written by process {os.getpid()}" in elsewhere(source, path).stderr
+        assert f"BusyError: {path} is being written by process {os.getpid()}" in elsewhere(source, path).stderr
         RunFolder.open(path)
     assert elsewhere(source, path).returncode == 0
 

@@ -73,8 +73,7 @@ def compute_all(plan: Plan, store: CellStore, *, jobs: int, progress: Progress) 
             try:
                 found.done[key] = store.read(cell.kind.name, key)
             except DamagedCell as error:
-                progress.say(f"Damaged cell: {error}.")
-                store.discard(cell.kind.name, key)
+                progress.say(f"Damaged cell: {error}.")  # the worker removes it, under its lock
     missing = {key: cell for key, cell in plan.cells.items() if key not in found.done}
     for line in forecast(plan, missing, durations, jobs):
         progress.say(line)
