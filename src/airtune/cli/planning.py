@@ -86,8 +86,8 @@ def decide(
         highlight=False,
     )
     trained = found.trained_on
-    ranges = [f"{min(trained[key]) / per:g} to {max(trained[key]) / per:g} {unit}" for key, per, unit in _TRAINED]
-    console.print(f"Policy of {trained['model']} on {trained['task']}, {', '.join(ranges)}.", highlight=False)
-
-
-_TRAINED = (("snrs_db", 1, "dB"), ("bandwidths_hz", 1e3, "kHz"))
+    snrs = f"{min(trained.snrs_db):g} to {max(trained.snrs_db):g} dB"
+    widths = f"{min(trained.bandwidths_hz) / 1e3:g} to {max(trained.bandwidths_hz) / 1e3:g} kHz"
+    console.print(
+        f"Policy trained for {trained.model} on {trained.task}, at {snrs} and {widths}.", highlight=False, markup=False
+    )

@@ -26,7 +26,7 @@ from airtune.methods.airllm.policy.coarse import CoarsePolicy
 from airtune.methods.airllm.policy.decide import decide, open_policy
 from airtune.methods.airllm.policy.freeze import freeze
 from airtune.methods.airllm.policy.priors import CoarseLatent, DiscreteHeads, NoPrior, Prior
-from airtune.methods.airllm.policy.saved import ABOUT, WEIGHTS, SavedPolicy, load_policy, save_policy
+from airtune.methods.airllm.policy.saved import ABOUT, WEIGHTS, SavedPolicy, TrainedOn, load_policy, save_policy
 from airtune.methods.airllm.policy.training import TrainedPolicy, new_refiner
 from airtune.methods.airllm.sizes import Sizes
 from airtune.models import Site
@@ -112,7 +112,7 @@ def saved() -> SavedPolicy:
         sizes=Sizes(layout, 4),
         deadline_s=0.5,
         complexity=Complexity(7.5, 0.1, 90),
-        trained_on={"model": "tiny", "snrs_db": [0.0, 10.0], "bandwidths_hz": [1e4]},
+        trained_on=TrainedOn("tiny", "classify", (0.0, 10.0), (1e4,), 0.01),
     )
 
 
@@ -175,13 +175,24 @@ def rewritten(folder: Path, **about: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "about", [{"format": 2}, {"prior": "other"}, {"sites": []}, {"bits": 5}, {"base": {}}, {"guidance": "much"}]
+    "about",
+    [
+        *({"format": 2}, {"prior": "other"}, {"sites": []}, {"bits": 5}, {"base": {}}),
+        *({"guidance": "much"}, {"guidance": float("nan")}, {"guidance": -3.0}, {"seed": "x"}, {"seed": -1}),
+        *({"deadline_s": 0.0}, {"complexity": {"entropy_bits": "a", "oov_rate": 0.1, "words": 3}}),
+        *({"trained_on": {}}, {"trained_on": "x"}, {"trained_on": {"model": "tiny"}}),
+    ],
 )
 def test_a_text_that_makes_no_sense_is_refused(saved, tmp_path, about):
     save_policy(tmp_path, saved)
     rewritten(tmp_path, **about)
     with pytest.raises(ConfigError):
         load_policy(tmp_path)
+
+
+def test_a_policy_trained_at_no_snr_is_refused():
+    with pytest.raises(ConfigError, match="no SNR"):
+        TrainedOn("tiny", "classify", (), (1e4,), 0.01)
 
 
 @pytest.mark.parametrize("name", ["refiner.null", "refiner.enter_x", "actor.0.weight", "refiner.leave.last.bias"])

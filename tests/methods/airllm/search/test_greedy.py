@@ -13,6 +13,7 @@ from airtune.adapters import RankVector
 from airtune.errors import ConfigError
 from airtune.links import ChannelState
 from airtune.methods.airllm.allocation import AllocationState, project
+from airtune.methods.airllm.search.acquisition import Acquisition
 from airtune.methods.airllm.search.archive import Archive
 from airtune.methods.airllm.search.greedy import ForwardGreedy, Greedy
 from airtune.methods.airllm.search.lookup import LookupTable, RandomSearch
@@ -59,16 +60,27 @@ def test_greedy_never_exceeds_budget_or_evaluations_and_is_no_worse_than_uniform
     assert found == caps or losses.at(found) <= losses.at(space.uniform(budget))
 
 
-def test_a_budget_is_searched_once_and_the_full_adapter_is_not_searched_for():
+def test_a_budget_is_searched_once():
     losses = Separable([[0.5, 0.4], [0.3, 0.2], [0.1, 0.05]])
     greedy = greedy_on(losses, linear_space(losses.caps, [10] * 3), 4)
     assert greedy.decide(STATE, OVERHEAD + 60) == losses.caps
-    assert losses.tried == []
+    assert losses.tried == [losses.caps]  # it has no neighbours
+    losses.tried.clear()
     first = greedy.decide(STATE, OVERHEAD + 30)
     assert first.ranks == (2, 1, 0)
     assert len(losses.tried) == 4
     assert greedy.decide(STATE, OVERHEAD + 30) == first
     assert len(losses.tried) == 4
+
+
+def test_fewer_directions_are_sent_where_they_were_measured_to_be_better():
+    """Loss (total - 3)^2 of caps (2, 2, 2): everything fits and costs 9, a probe of total 3 costs nothing."""
+    losses = ByFormula(lambda ranks: float((np.sum(ranks) - 3) ** 2))
+    space = linear_space(RankVector((2, 2, 2)), [10] * 3)
+    archive = Archive(losses, space.air_bits)
+    archive.measure(RankVector((1, 1, 1)))
+    greedy = Greedy(Acquisition(space, losses, archive), evaluations=3)
+    assert greedy.decide(STATE, 10**9).ranks == (1, 1, 1)
 
 
 def test_forward_greedy_by_measured_losses_is_blind_to_what_pays_only_together():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from airtune.adapters import RankVector
 from airtune.links import Link
 from airtune.methods.airllm.allocation import AllocationState, project
-from airtune.methods.airllm.policy.saved import POLICY, SavedPolicy, load_policy, shipped_policy
+from airtune.methods.airllm.policy.saved import POLICY, SavedPolicy, TrainedOn, load_policy, shipped_policy
 from airtune.methods.airllm.settings import require_between
 from airtune.tasks import Complexity
 
@@ -34,8 +32,8 @@ class Decision:
     """Bits that the link carries by the deadline."""
     airtime_s: float
     deadline_s: float
-    trained_on: Mapping[str, Any]
-    """Model, task and links of the policy's training."""
+    trained_on: TrainedOn
+    """Where the policy may be trusted."""
 
 
 def open_policy(where: str | Path) -> SavedPolicy:

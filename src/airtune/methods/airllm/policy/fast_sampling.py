@@ -2,7 +2,7 @@
 
 Per sub-sequence: the coefficients of Eq. 17 as Python numbers, and the time embeddings. Per decision: what time and
 condition add to a residual MLP's first layer. Both rows of guidance run as one batch. Any other backbone is called as
-it is. Knows how `ResidualMLP` computes; carries no gradient, so a refiner that trains through the chain takes `sample`.
+it is. Knows how `ResidualMLP` computes; carries no gradient.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from airtune.methods.airllm.policy.fast_sampling import steps_of
 from airtune.methods.airllm.policy.frozen import FrozenPolicy
 from airtune.methods.airllm.policy.priors import Prior
 from airtune.methods.airllm.policy.refine import Refiner
-from airtune.methods.airllm.policy.saved import SavedPolicy
+from airtune.methods.airllm.policy.saved import SavedPolicy, TrainedOn
 from airtune.methods.airllm.policy.training import TrainedPolicy
 from airtune.models import Site
 from airtune.tasks import Complexity
@@ -86,13 +86,13 @@ def saved_policy(
         sizes=packer,
         deadline_s=config.link.deadline_s,
         complexity=complexity,
-        trained_on={
-            "model": config.model.name,
-            "task": config.task.name,
-            "snrs_db": sorted({link.snr_db for link in links}),
-            "bandwidths_hz": sorted({link.bandwidth_hz for link in links}),
-            "cost_weight": config.policy.cost_weight,
-        },
+        trained_on=TrainedOn(
+            model=config.model.name,
+            task=config.task.name,
+            snrs_db=tuple(sorted({link.snr_db for link in links})),
+            bandwidths_hz=tuple(sorted({link.bandwidth_hz for link in links})),
+            cost_weight=config.policy.cost_weight,
+        ),
     )
 
 

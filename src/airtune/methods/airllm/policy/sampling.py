@@ -87,7 +87,7 @@ def sample(
 ) -> Tensor:
     """Denoise from x_T to x_0 in T_diff steps (Algorithm 1, lines 5-10).
 
-    Gradients flow through the chain, as a critic on x_0 needs; act under `torch.no_grad()`.
+    The plain chain, equal to diffusers' and with gradients: what `fast_sampling`, by which policies act, is held to.
 
     Args:
         start: x_T ``(batch, sites)``, unit Gaussian.

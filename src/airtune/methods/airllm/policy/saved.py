@@ -6,6 +6,7 @@ Knows a frozen policy, the sites it decides for and what ranks weigh there; not 
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,21 @@ POLICY = "policy"
 """Folder of the policy within a run folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrainedOn:
+    """Model, task, links and lambda of a policy's training."""
+
+    model: str
+    task: str
+    snrs_db: tuple[float, ...]
+    bandwidths_hz: tuple[float, ...]
+    cost_weight: float
+
+    def __post_init__(self) -> None:
+        if not (self.snrs_db and self.bandwidths_hz):
+            raise ConfigError("the policy names no SNR or no bandwidth that it was trained at; save it anew")
+
+
 @final
 @dataclass(frozen=True)
 class SavedPolicy:
@@ -51,7 +67,7 @@ class SavedPolicy:
         sizes: What ranks weigh there, head and container included.
         deadline_s: T_max that it was trained with.
         complexity: H and rho of the task that it was trained on.
-        trained_on: For people: model, task, links.
+        trained_on: For people: where it may be trusted.
     """
 
     name: str
@@ -62,7 +78,7 @@ class SavedPolicy:
     sizes: Sizes
     deadline_s: float
     complexity: Complexity
-    trained_on: Mapping[str, Any]
+    trained_on: TrainedOn
 
     def allocator(self) -> AirLLM:
         """Decides as the policy did when it was saved."""
@@ -157,7 +173,7 @@ def shipped_policy(name: str) -> SavedPolicy:
 
 
 def _read(about: Mapping[str, Any], arrays: dict[str, Any]) -> SavedPolicy:
-    sites = about["sites"]
+    sites, trained = about["sites"], about["trained_on"]
     caps = RankVector(tuple(site["cap"] for site in sites))
     modules = tuple((int(site["layer"]), str(site["module"])) for site in sites)
     layout = Layout.of(
@@ -167,19 +183,43 @@ def _read(about: Mapping[str, Any], arrays: dict[str, Any]) -> SavedPolicy:
         about["meta"],
     )
     read = SavedPolicy(
-        name=about["name"],
-        seed=about["seed"],
-        policy=FrozenPolicy(_prior(about["prior"], modules, caps), float(about["guidance"]), arrays),
+        name=str(about["name"]),
+        seed=whole(about["seed"]),
+        policy=FrozenPolicy(_prior(about["prior"], modules, caps), number(about["guidance"], 0), arrays),
         modules=modules,
         caps=caps,
         sizes=Sizes(layout, about["bits"]),
-        deadline_s=about["deadline_s"],
-        complexity=Complexity(**about["complexity"]),
-        trained_on=about["trained_on"],
+        deadline_s=number(about["deadline_s"], 1e-9),
+        complexity=Complexity(
+            number(about["complexity"]["entropy_bits"], 0),
+            number(about["complexity"]["oov_rate"], 0),
+            whole(about["complexity"]["words"]),
+        ),
+        trained_on=TrainedOn(
+            str(trained["model"]),
+            str(trained["task"]),
+            tuple(number(snr_db, -1e3) for snr_db in trained["snrs_db"]),
+            tuple(number(width, 0) for width in trained["bandwidths_hz"]),
+            number(trained["cost_weight"], 0),
+        ),
     )
     read.sizes.air_bits(caps)
     read.policy.act(np.zeros((1, 4 + len(sites)), dtype=np.float32), np.random.default_rng(0))  # do the parts fit?
     return read
+
+
+def whole(value: object) -> int:
+    """A whole number of at least 0. Raises `ValueError` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no whole number of at least 0")
+    return value
+
+
+def number(value: object, least: float) -> float:
+    """A finite number of at least `least`. Raises `ValueError` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+        raise ValueError(f"{value!r} is no finite number of at least {least:g}")
+    return float(value)
 
 
 _PRIORS = {CoarseLatent: "latent", DiscreteHeads: "discrete", NoPrior: "none"}

@@ -36,9 +36,6 @@ class Greedy:
         return self._acquisition.propose(budget_bits)
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
-        space = self._acquisition.space
-        if space.fits(space.top, budget_bits):
-            return space.caps
         if budget_bits not in self._decided:
             for _ in range(self._evaluations):
                 if self._acquisition.step(budget_bits) is None:
