@@ -1,7 +1,8 @@
 """The `search` and `regret` cells: how far everybody is from the best that anybody found.
 
 J = U + lambda eta. The best is chosen on calibration, where decisions may look, among all allocators and a long search
-that measures uniform, what the surrogate proposes, and what lies around the best; on test its advantage may turn round, so regret there is signed.
+that measures uniform, what the surrogate proposes, and what lies around the best; on test its advantage may turn
+round, so regret there is signed.
 """
 
 from __future__ import annotations
