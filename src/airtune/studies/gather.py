@@ -145,4 +145,4 @@ def _interval(rows: list[np.ndarray]) -> Interval | None:
         return None
     if len({row.shape for row in rows}) > 1:
         rows = [np.array([row.mean()]) for row in rows]
-    return interval(np.stack(rows), np.random.default_rng(0))
+    return interval(np.stack(rows))
