@@ -8,7 +8,7 @@
 | `engine`      | computes the graph: in parallel, each cell once, resumable, failures contained        |
 | `worker`      | one process that computes cells                                                       |
 | `gather`      | values of the cells in long form, and by seed                                         |
-| `intervals`   | bootstrap over seeds and items, paired differences                                    |
+| `intervals`   | intervals over seeds and items, paired differences                                    |
 | `sheets`      | tables and verdicts as texts; `markdown`, `page` and `figures` show them              |
 
 A method brings its kinds of cells (see `airtune.records.cells`) and a folder of declarations here, named after it. To

@@ -106,8 +106,8 @@ def _measured(gathered: Gathered) -> Iterator[Markup]:
     yield tag(
         "p",
         f"{seeds} seeds; a seed redraws adapter, calibration set, policy and channel, test stays. "
-        "Intervals are 95 %: bootstrap over seeds, crossed with test items where a number is a mean over them, with "
-        "percentiles widened for few seeds. Differences are paired by seed and item. Real: the interval excludes 0 "
+        "Intervals are 95 %: Student's over seeds; where a number is a mean over test items, the half-width of those is "
+        "added in quadrature. Differences are paired by seed and item. Real: the interval excludes 0 "
         f"over at least {SEEDS_FOR_A_CLAIM} seeds. No rank test is shown: with five seeds none could say more.",
     )
     yield tag("p", "Given: ", tag("code", gathered.plan.given), class_="hint")
