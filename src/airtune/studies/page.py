@@ -106,7 +106,7 @@ def _measured(gathered: Gathered) -> Iterator[Markup]:
     yield tag(
         "p",
         f"{seeds} seeds; a seed redraws adapter, calibration set, policy and channel, test stays. "
-        "Intervals are 95 %: Student's over seeds; where a number is a mean over test items, the half-width of those is "
+        "Intervals are 95 %: Student's over seeds; where a number is a mean over test items, their half-width is "
         "added in quadrature. Differences are paired by seed and item. Real: the interval excludes 0 "
         f"over at least {SEEDS_FOR_A_CLAIM} seeds. No rank test is shown: with five seeds none could say more.",
     )
