@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import airtune
+from airtune.records import cells
 from airtune.records.cells import DamagedCell
 from airtune.records.lock import Lock
 
@@ -52,6 +53,35 @@ def test_only_files_that_others_need_are_kept(runs):
     runs.compute(plan)
     key = next(key for key, cell in plan.cells.items() if cell.kind.name == "base")
     assert [path.name for path in (runs.store.folder("base", key) / "work").iterdir()] == ["number.txt"]
+
+
+def test_a_kill_before_the_result_is_kept_removes_nothing_to_go_on_from(runs, monkeypatch: pytest.MonkeyPatch):
+    plan = runs.plan(seeds=1)
+    key, cell = next((key, cell) for key, cell in plan.cells.items() if cell.kind.name == "base")
+    work = runs.store.folder("base", key) / "work"
+    outcome = cell.kind.compute(cell.settings, work, {})
+
+    def killed(path: Path, text: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(cells, "write_text", killed)
+        runs.store.write(cell.kind, key, cell.settings, outcome, 1.0)
+    assert sorted(path.name for path in work.iterdir()) == ["number.txt", "scratch.txt"]
+
+
+def test_a_kill_while_the_rest_is_removed_leaves_a_whole_cell(runs, monkeypatch: pytest.MonkeyPatch):
+    plan = runs.plan(seeds=1)
+    key, cell = next((key, cell) for key, cell in plan.cells.items() if cell.kind.name == "base")
+    outcome = cell.kind.compute(cell.settings, runs.store.folder("base", key) / "work", {})
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "unlink", killed)
+        runs.store.write(cell.kind, key, cell.settings, outcome, 1.0)
+    assert runs.store.read("base", key).values == outcome.values
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "file", "missing file", "items"])

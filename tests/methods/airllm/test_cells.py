@@ -133,6 +133,15 @@ def test_an_interrupted_cell_goes_on_under_other_settings_of_the_same_key(settin
     assert RunFolder.open(work).config == {"cell": tmp_path.name}
 
 
+def test_what_lies_in_a_work_folder_without_settings_is_computed_anew(cells, settings, tmp_path: Path):
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("checkpoint.safetensors", "measurements.jsonl"):
+        (work / name).write_bytes(b"left behind")
+    outcome = KINDS["adapter"].compute(settings, work, {})
+    assert {v.x: v.value for v in outcome.values if v.measure == "dev_loss"} == values(cells["adapter"], "dev_loss")
+
+
 def test_keys_follow_content_not_paths(settings, tmp_path: Path):
     moved = tmp_path / "moved.txt"
     moved.write_bytes(Path(settings["task"]["data"]).read_bytes())

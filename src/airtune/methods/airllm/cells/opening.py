@@ -126,7 +126,10 @@ def opened(settings: Settings, work: Path, adapter: Done | None = None) -> Itera
     """Open a work folder as a run folder, new or interrupted; the adapter comes from its cell where there is one."""
     config = config_from(settings)
     cell = {"cell": work.parent.name}  # its key stands for the settings that matter
-    start = RunFolder.resume if (work / "config.toml").exists() else RunFolder.create
+    start = RunFolder.resume
+    if not (work / "config.toml").exists():
+        start = RunFolder.create
+        shutil.rmtree(work, ignore_errors=True)  # what a damaged cell or an interrupted removal left behind
     with start(work, cell) as folder:
         if adapter is not None:
             _take_over(adapter.work, work)
