@@ -64,9 +64,10 @@ def test_a_kill_before_the_result_is_kept_removes_nothing_to_go_on_from(runs, mo
     def killed(path: Path, text: str) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(cells, "write_text", killed)
-        runs.store.write(cell.kind, key, cell.settings, outcome, 1.0)
+        with pytest.raises(KeyboardInterrupt):
+            runs.store.write(cell.kind, key, cell.settings, outcome, 1.0)
     assert sorted(path.name for path in work.iterdir()) == ["number.txt", "scratch.txt"]
 
 
@@ -78,9 +79,10 @@ def test_a_kill_while_the_rest_is_removed_leaves_a_whole_cell(runs, monkeypatch:
     def killed(path: Path) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", killed)
-        runs.store.write(cell.kind, key, cell.settings, outcome, 1.0)
+        with pytest.raises(KeyboardInterrupt):
+            runs.store.write(cell.kind, key, cell.settings, outcome, 1.0)
     assert runs.store.read("base", key).values == outcome.values
 
 
