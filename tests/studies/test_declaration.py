@@ -79,6 +79,11 @@ def test_a_policy_setting_changes_policies_and_not_adapters():
     assert changed == {"policy"}
 
 
+def test_a_setting_given_as_it_is_anyway_is_no_mistake():
+    width = METHODS["airllm"].load_config("default", {}).policy.width
+    assert set(plan_of("state", **{"policy.width": width}).cells) == set(plan_of("state").cells)
+
+
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
@@ -106,6 +111,12 @@ def test_a_wrong_declaration_is_refused(wrong: dict, line: str):
         ({"model": "hub/name", "data": "./no/such"}, "--data is './no/such', which does not exist"),
         ({"overrides": {"policy.refiner": "none"}}, "study table3 varies policy.refiner itself"),
         ({"overrides": {"seed": 3}}, "study table3 varies seed itself"),
+        ({"name": "table6", "overrides": {"policy.train_steps": 700}}, "study table6 varies policy.train_steps itself"),
+        (
+            {"name": "complexity", "overrides": {"policy.width": 64}},
+            "--set policy.width changes nothing that study complexity computes; leave it out",
+        ),
+        ({"overrides": {"policy.rounds": 2, "edge.url": "http://x"}}, "--set edge.url changes nothing"),
         ({"overrides": {"policy.sample_steps": 700}}, "policy.sample_steps is 700; choose 1 to 600"),
         ({"overrides": {"policy.nosuch": 1}}, "unknown setting policy.nosuch"),
     ],
