@@ -116,6 +116,10 @@ def test_a_wrong_declaration_is_refused(wrong: dict, line: str):
             {"name": "complexity", "overrides": {"policy.width": 64}},
             "--set policy.width changes nothing that study complexity computes; leave it out",
         ),
+        (
+            {"overrides": {"policy.trained": "saved"}},
+            "policy.trained is 'saved', but a study trains its policies itself",
+        ),
         ({"overrides": {"policy.rounds": 2, "edge.url": "http://x"}}, "--set edge.url changes nothing"),
         ({"overrides": {"policy.sample_steps": 700}}, "policy.sample_steps is 700; choose 1 to 600"),
         ({"overrides": {"policy.nosuch": 1}}, "unknown setting policy.nosuch"),

@@ -14,6 +14,7 @@ import torch
 
 from airtune.methods.airllm.building import edge_role
 from airtune.methods.airllm.cells import KINDS, opening
+from airtune.methods.airllm.cells import policy as policy_cell
 from airtune.methods.airllm.cells.opening import content
 from airtune.methods.airllm.config import config_from, load_config
 from airtune.methods.airllm.method import run
@@ -96,6 +97,22 @@ def test_inputs_that_are_the_same_in_all_states_do_nothing_when_shuffled(cells: 
         assert values(cells["policy"], "state_ranks", at=name) == {None: 0.0}
         assert values(cells["policy"], "state_reward", at=name) == {None: 0.0}
     assert values(cells["policy"], "state_ranks", at="SNR").keys() == {None}
+
+
+def test_a_policy_trains_on_every_multiple_of_the_bandwidth(cells, settings, monkeypatch, tmp_path: Path):
+    """Under one W shuffling it does nothing (above); the environment that is learned on has every multiple."""
+    seen = []
+
+    def stop(session: object, env: Any, latent: object, greedy: object) -> None:
+        seen.extend(env.reset(seed=seed) and env.state.channel.bandwidth_hz for seed in range(40))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(policy_cell, "learn_policy", stop)
+    wider = {**settings, "policy": {**settings["policy"], "bandwidth_factors": [1.0, 4.0]}}
+    with pytest.raises(KeyboardInterrupt):
+        KINDS["policy"].compute(wider, tmp_path / "cell" / "work", {"adapter": cells["adapter"]})
+    bandwidth_hz = values(cells["adapter"], "bandwidth_hz")[None]
+    assert sorted(set(seen)) == pytest.approx([bandwidth_hz, 4 * bandwidth_hz])
 
 
 @pytest.mark.parametrize("of", ["uniform", "random", "greedy", "policy"])

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from airtune.errors import ConfigError
 from airtune.ledger import Ledger
 from airtune.links import Link
 from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
@@ -59,7 +60,9 @@ def adapter_settings(settings: Settings) -> Settings:
 
 
 def policy_settings(settings: Settings) -> Settings:
-    """What a policy and its rows depend on, beside the adapter's cell."""
+    """What a policy and its rows depend on, beside the adapter's cell. Raises `ConfigError` for a saved policy."""
+    if trained := settings["policy"]["trained"]:
+        raise ConfigError(f"policy.trained is {trained!r}, but a study trains its policies itself; leave it out")
     policy, defaults = settings["policy"], PolicyConfig()
     idle = {name: getattr(defaults, name) for name in unread(policy)}
     return {**adapter_settings(settings), "policy": {**policy, **idle}}
