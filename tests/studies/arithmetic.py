@@ -53,6 +53,11 @@ def compute_share(settings: Mapping[str, Any], work: Path, needs: Mapping[str, D
     return Outcome((Value("share", number / 2, of="half"), Value("share", number * 2, of="double")))
 
 
+def compute_threads(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """Threads of this process: one computes, one watches the parent, and those of NumPy's own pool."""
+    return Outcome((Value("threads", len(list(Path("/proc/self/task").iterdir()))),))
+
+
 def note(settings: Mapping[str, Any], what: str) -> None:
     with open(Path(settings["journal"]) / "journal.txt", "a") as file:
         file.write(f"{what} seed {settings['seed']}\n")
@@ -65,6 +70,7 @@ def without_journal(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 KINDS = {
     "base": Kind("base", 1, (), base_and_seed, compute_base),
     "sum": Kind("sum", 1, ("base",), without_journal, compute_sum),
+    "threads": Kind("threads", 1, (), base_and_seed, compute_threads),
     "share": Kind("share", 1, ("base",), base_and_seed, compute_share),
 }
 DEFAULTS = {

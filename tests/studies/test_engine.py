@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sums import DECLARED
 
 import airtune
 from airtune.records import cells
@@ -40,6 +41,16 @@ def test_values_are_those_of_the_arithmetic(runs):
     done = runs.compute(runs.plan(seeds=2)).done
     sums = {v.value for d in done.values() for v in d.values if v.measure == "sum" and v.x == 10}
     assert sums == {110, 111, 112, 113}  # 100 + seed + plus + 10, over seeds 0, 1 and plus 0, 1, 2
+
+
+def test_a_worker_computes_on_one_thread_and_its_parent_keeps_its_own(runs, monkeypatch: pytest.MonkeyPatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    (done,) = runs.compute(runs.plan(seeds=1, declared=DECLARED | {"cell": "threads"})).done.values()
+    assert [value.value for value in done.values] == [2]
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "4"
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_more_seeds_keep_the_cells_of_fewer(runs):
