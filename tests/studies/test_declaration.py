@@ -10,6 +10,7 @@ from sums import DECLARED
 from airtune.errors import ConfigError
 from airtune.records import Silent
 from airtune.services import METHODS, run_method_study
+from airtune.studies import run
 from airtune.studies.declaration import read_harness, read_study, studies_of, study_from
 from airtune.studies.plan import Plan, make_plan
 
@@ -140,3 +141,12 @@ def test_what_cannot_be_run_is_refused_in_one_line_before_anything_is_computed(g
         run_method_study(**asked, out=tmp_path / "out", store=tmp_path / "cells", progress=Silent())
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["out", "store"])
+def test_a_file_in_place_of_a_folder_is_refused_before_anything_is_computed(option: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(run, "compute_all", lambda *given, **more: pytest.fail("it was computed"))
+    (tmp_path / "file").touch()
+    folders = {"out": tmp_path / "out", "store": tmp_path / "cells", option: tmp_path / "file"}
+    with pytest.raises(ConfigError, match=f"--{option} is .*file', no folder can be there"):
+        run_method_study("airllm", "state", preset="tiny", overrides={}, model="", data="", jobs=1, **folders)
