@@ -47,6 +47,14 @@ def test_an_unknown_bench_and_no_repeat_are_refused(tmp_path: Path):
         run_bench("decision", out=tmp_path, repeats=0, progress=Silent())
 
 
+def test_a_file_in_place_of_the_folder_is_refused_before_anything_is_measured(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(Bench, "measure", lambda self, repeats, progress: pytest.fail("it was measured"))
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=r"--out is .*, no folder can be there"):
+            run_bench("decision", out=out, repeats=1, progress=Silent())
+
+
 @pytest.mark.parametrize(("measured", "code"), [(3.0, 0), (1.5, 1)])
 def test_the_command_prints_asked_beside_measured_and_ends_by_them(tmp_path: Path, monkeypatch, measured, code):
     found = Measured([{"rival": "ours", "ms": 12.5}], [Ratio("ours against theirs", measured, 2.0)])

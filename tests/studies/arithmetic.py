@@ -47,6 +47,17 @@ def compute_sum(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Don
     return Outcome(values, items=items if settings["items"] else {})
 
 
+def compute_share(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """Half and double of what the base's file says."""
+    number = float((needs["base"].work / "number.txt").read_text())
+    return Outcome((Value("share", number / 2, of="half"), Value("share", number * 2, of="double")))
+
+
+def compute_threads(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """Threads of this process: one computes, one watches the parent, and those of NumPy's own pool."""
+    return Outcome((Value("threads", len(list(Path("/proc/self/task").iterdir()))),))
+
+
 def note(settings: Mapping[str, Any], what: str) -> None:
     with open(Path(settings["journal"]) / "journal.txt", "a") as file:
         file.write(f"{what} seed {settings['seed']}\n")
@@ -59,6 +70,8 @@ def without_journal(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 KINDS = {
     "base": Kind("base", 1, (), base_and_seed, compute_base),
     "sum": Kind("sum", 1, ("base",), without_journal, compute_sum),
+    "threads": Kind("threads", 1, (), base_and_seed, compute_threads),
+    "share": Kind("share", 1, ("base",), base_and_seed, compute_share),
 }
 DEFAULTS = {
     "base": 1,

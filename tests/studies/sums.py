@@ -58,10 +58,10 @@ class Runs:
         return make_plan(
             study,
             HARNESS,
-            Preset("tiny", "", seeds),
+            Preset("tiny", "", seeds, {"journal": str(self.folder)}),
             arithmetic.KINDS,
             arithmetic.settings,
-            overrides={"journal": str(self.folder), **overrides},
+            overrides=overrides,
             model="",
             data="",
         )

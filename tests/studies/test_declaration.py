@@ -10,6 +10,7 @@ from sums import DECLARED
 from airtune.errors import ConfigError
 from airtune.records import Silent
 from airtune.services import METHODS, run_method_study
+from airtune.studies import run
 from airtune.studies.declaration import read_harness, read_study, studies_of, study_from
 from airtune.studies.plan import Plan, make_plan
 
@@ -79,6 +80,11 @@ def test_a_policy_setting_changes_policies_and_not_adapters():
     assert changed == {"policy"}
 
 
+def test_a_setting_given_as_it_is_anyway_is_no_mistake():
+    width = METHODS["airllm"].load_config("default", {}).policy.width
+    assert set(plan_of("state", **{"policy.width": width}).cells) == set(plan_of("state").cells)
+
+
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
@@ -106,6 +112,16 @@ def test_a_wrong_declaration_is_refused(wrong: dict, line: str):
         ({"model": "hub/name", "data": "./no/such"}, "--data is './no/such', which does not exist"),
         ({"overrides": {"policy.refiner": "none"}}, "study table3 varies policy.refiner itself"),
         ({"overrides": {"seed": 3}}, "study table3 varies seed itself"),
+        ({"name": "table6", "overrides": {"policy.train_steps": 700}}, "study table6 varies policy.train_steps itself"),
+        (
+            {"name": "complexity", "overrides": {"policy.width": 64}},
+            "--set policy.width changes nothing that study complexity computes; leave it out",
+        ),
+        (
+            {"overrides": {"policy.trained": "saved"}},
+            "policy.trained is 'saved', but a study trains its policies itself",
+        ),
+        ({"overrides": {"policy.rounds": 2, "edge.url": "http://x"}}, "--set edge.url changes nothing"),
         ({"overrides": {"policy.sample_steps": 700}}, "policy.sample_steps is 700; choose 1 to 600"),
         ({"overrides": {"policy.nosuch": 1}}, "unknown setting policy.nosuch"),
     ],
@@ -125,3 +141,12 @@ def test_what_cannot_be_run_is_refused_in_one_line_before_anything_is_computed(g
         run_method_study(**asked, out=tmp_path / "out", store=tmp_path / "cells", progress=Silent())
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["out", "store"])
+def test_a_file_in_place_of_a_folder_is_refused_before_anything_is_computed(option: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(run, "compute_all", lambda *given, **more: pytest.fail("it was computed"))
+    (tmp_path / "file").touch()
+    folders = {"out": tmp_path / "out", "store": tmp_path / "cells", option: tmp_path / "file"}
+    with pytest.raises(ConfigError, match=f"--{option} is .*file', no folder can be there"):
+        run_method_study("airllm", "state", preset="tiny", overrides={}, model="", data="", jobs=1, **folders)

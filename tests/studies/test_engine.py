@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from sums import DECLARED
 
 import airtune
+from airtune.records import cells
 from airtune.records.cells import DamagedCell
 from airtune.records.lock import Lock
 
@@ -41,6 +43,16 @@ def test_values_are_those_of_the_arithmetic(runs):
     assert sums == {110, 111, 112, 113}  # 100 + seed + plus + 10, over seeds 0, 1 and plus 0, 1, 2
 
 
+def test_a_worker_computes_on_one_thread_and_its_parent_keeps_its_own(runs, monkeypatch: pytest.MonkeyPatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    (done,) = runs.compute(runs.plan(seeds=1, declared=DECLARED | {"cell": "threads"})).done.values()
+    assert [value.value for value in done.values] == [2]
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "4"
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
 def test_more_seeds_keep_the_cells_of_fewer(runs):
     runs.compute(runs.plan(seeds=1))
     later = runs.compute(runs.plan(seeds=2))
@@ -52,6 +64,37 @@ def test_only_files_that_others_need_are_kept(runs):
     runs.compute(plan)
     key = next(key for key, cell in plan.cells.items() if cell.kind.name == "base")
     assert [path.name for path in (runs.store.folder("base", key) / "work").iterdir()] == ["number.txt"]
+
+
+def test_a_kill_before_the_result_is_kept_removes_nothing_to_go_on_from(runs, monkeypatch: pytest.MonkeyPatch):
+    plan = runs.plan(seeds=1)
+    key, cell = next((key, cell) for key, cell in plan.cells.items() if cell.kind.name == "base")
+    work = runs.store.folder("base", key) / "work"
+    outcome = cell.kind.compute(cell.settings, work, {})
+
+    def killed(path: Path, text: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cells, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runs.store.write(cell.kind, key, cell.settings, outcome, 1.0)
+    assert sorted(path.name for path in work.iterdir()) == ["number.txt", "scratch.txt"]
+
+
+def test_a_kill_while_the_rest_is_removed_leaves_a_whole_cell(runs, monkeypatch: pytest.MonkeyPatch):
+    plan = runs.plan(seeds=1)
+    key, cell = next((key, cell) for key, cell in plan.cells.items() if cell.kind.name == "base")
+    outcome = cell.kind.compute(cell.settings, runs.store.folder("base", key) / "work", {})
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runs.store.write(cell.kind, key, cell.settings, outcome, 1.0)
+    assert runs.store.read("base", key).values == outcome.values
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "file", "missing file", "items"])

@@ -29,6 +29,15 @@ def test_long_form_holds_every_value(runs: Runs):
     assert {r["kind"] for r in rows} == {"base", "sum"}
 
 
+def test_a_variant_that_is_somebody_holds_nothing_of_the_cells_below(runs: Runs):
+    variants = [{"name": name, "cell": "share", "of": name} for name in ("half", "double")]
+    declared = DECLARED | {"cell": "share", "baseline": "half", "variants": variants, "claims": []}
+    gathered = Gathered(plan := runs.plan(seeds=1, declared=declared), runs.compute(plan))
+    rows = list(csv.DictReader(io.StringIO(gathered.csv())))
+    found = [(r["variant"], r["kind"], r["measure"], r["of"], float(r["value"])) for r in rows]
+    assert found == [("half", "share", "share", "half", 50), ("double", "share", "share", "double", 200)]
+
+
 def test_means_and_paired_differences(runs: Runs):
     gathered = runs.gathered(seeds=5)
     assert gathered.mean(Slot("numbers", "plus 1", "sum", 10.0)).mean == pytest.approx(113)  # 100 + 2 + 1 + 10

@@ -38,7 +38,7 @@ def run_bench(name: str, *, out: Path, repeats: int | None, progress: Progress) 
     """Measure one bench and write `NAME.json` into a folder; return what was found and the file.
 
     Raises:
-        ConfigError: an unknown bench, or fewer than one repeat.
+        ConfigError: an unknown bench, fewer than one repeat, or a folder that cannot be.
     """
     if name not in BENCHES:
         raise ConfigError(f"bench is {name!r}; choose one of {', '.join(BENCHES)}")
@@ -46,6 +46,10 @@ def run_bench(name: str, *, out: Path, repeats: int | None, progress: Progress) 
     times = bench.repeats if repeats is None else repeats
     if times < 1:
         raise ConfigError(f"repeats is {times}; choose at least 1")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out is {str(out)!r}, no folder can be there ({error}); choose another") from None
     measured = bench.measure(times, progress)
     file = out / f"{name}.json"
     record = {"bench": name, "repeats": times, "machine": machine(), **measured.as_dict()}

@@ -154,7 +154,10 @@ class CellStore:
             raise DamagedCell(f"{folder} cannot be read ({reason:.120}); it is to be redone") from None
 
     def write(self, kind: Kind, key: str, settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> Done:
-        """Keep an outcome; `cell.json` comes last and makes it count. Raises `RunError` for a value not finite."""
+        """Keep an outcome; `cell.json` makes it count, and only then is the rest of the work folder removed.
+
+        Raises `RunError` for a value not finite.
+        """
         for value in outcome.values:
             if not math.isfinite(value.value):
                 where = f"{value.measure} {value.of} {value.at} {'' if value.x is None else value.x}".strip()
@@ -174,13 +177,13 @@ class CellStore:
             "seconds": seconds,
             "machine": versions_in_force(),
         }
+        body = json.loads(canonical_json(body))  # as it will be read, so that the hash is over the same numbers
+        write_text(folder / _RESULT, json_text({"sha256": _hash(canonical_json(body).encode()), "body": body}))
         for entry in sorted((folder / "work").rglob("*"), reverse=True):  # deepest first
             if entry.is_file() and entry.relative_to(folder).as_posix() not in names:
                 entry.unlink()
             elif entry.is_dir() and not any(entry.iterdir()):
                 entry.rmdir()
-        body = json.loads(canonical_json(body))  # as it will be read, so that the hash is over the same numbers
-        write_text(folder / _RESULT, json_text({"sha256": _hash(canonical_json(body).encode()), "body": body}))
         return self.read(kind.name, key)
 
     def discard(self, kind: str, key: str) -> None:

@@ -36,12 +36,15 @@ class Gathered:
         self.plan, self._computed = plan, computed
 
     def values(self, point: Point, measure: str = "") -> Iterator[tuple[str, str, Value]]:
-        """Kind, key and value of everything a point's finished cells hold, of the variant's own `of`."""
-        for kind, key in point.cells:
+        """Kind, key and value of everything a point's finished cells hold.
+
+        A variant with an `of` has that one's values, out of the asked kind's cell; those below it are about others.
+        """
+        of = point.variant.of
+        for kind, key in point.cells[:1] if of else point.cells:
             if (done := self._computed.done.get(key)) is not None:
                 for value in done.values:
-                    mine = not point.variant.of or not value.of or value.of == point.variant.of
-                    if mine and measure in ("", value.measure):
+                    if of in ("", value.of) and measure in ("", value.measure):
                         yield kind, key, value
 
     def csv(self) -> str:

@@ -5,7 +5,7 @@ Equal cells of several variants, studies or runs are one cell, for its key is ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,35 +96,73 @@ def make_plan(
     """Expand a study, on its own workloads or on the one named.
 
     Raises:
-        ConfigError: settings that contradict the study or each other, a kind that the method does not have, or a
-            workload without its model or data.
+        ConfigError: settings that contradict the study or each other or that it does not look at, a kind that the
+            method does not have, or a workload without its model or data.
     """
-    varied = {key for variant in study.variants for key in variant.set} | {"seed"}
+    varied = {key for variant in study.variants for key in variant.set} | set(study.set) | {"seed"}
     if clash := sorted(varied & set(overrides)):
         raise ConfigError(f"study {study.name} varies {clash[0]} itself, but --set gives it; leave it out")
-    cells: dict[str, Cell] = {}
-    points: list[Point] = []
-    notes: list[str] = []
     if workload and workload not in harness.workloads:
         raise ConfigError(f"workload is {workload!r}; choose one of {', '.join(harness.workloads)}")
+    own_settings: list[tuple[str, dict[str, Any]]] = []
+    notes: list[str] = []
     for name in (workload,) if workload else study.workloads:
         chosen, own, note = chosen_workload(harness, name, model, data)
+        own_settings.append((chosen.name, own))
         notes += [note] if note else []
-        for variant in study.variants:
-            base = {**preset.set, **own, **study.set, **variant.set, **overrides}
-            for seed in range(preset.seeds):
-                try:
-                    all_settings = settings(preset.preset, {**base, "seed": seed})
-                except AirtuneError as error:
-                    raise ConfigError(f"study {study.name}, variant {variant.name!r}: {error}") from None
-                like = (chosen.name, variant.name)
-                found = _closure(variant.cell or study.cell, kinds, all_settings, like, cells, study.name)
-                points.append(Point(chosen.name, variant, seed, tuple(found.items())))
+
+    def expanded(overrides: Mapping[str, object], seeds: int) -> tuple[tuple[Point, ...], dict[str, Cell]]:
+        return _expand(study, preset, kinds, settings, own_settings, overrides, seeds)
+
+    points, cells = expanded(overrides, preset.seeds)
+    _refuse_idle(study.name, overrides, lambda overrides: expanded(overrides, 1)[1])
     options = {"--model": model, "--data": data} | {f"--set {key}": value for key, value in overrides.items()}
     given = " ".join(
         [f"--preset {preset.name}", *(f"{name}={value}" for name, value in options.items() if value != "")]
     )
-    return Plan(study, preset.seeds, tuple(points), cells, tuple(dict.fromkeys(notes)), given)
+    return Plan(study, preset.seeds, points, cells, tuple(dict.fromkeys(notes)), given)
+
+
+def _expand(
+    study: Study,
+    preset: Preset,
+    kinds: Mapping[str, Kind],
+    settings: Settings,
+    workloads: Sequence[tuple[str, Mapping[str, Any]]],
+    overrides: Mapping[str, object],
+    seeds: int,
+) -> tuple[tuple[Point, ...], dict[str, Cell]]:
+    """Points and cells of workloads, given as name and settings, x variants x seeds."""
+    cells: dict[str, Cell] = {}
+    points = []
+    for name, own in workloads:
+        for variant in study.variants:
+            base = {**preset.set, **own, **study.set, **variant.set, **overrides}
+            for seed in range(seeds):
+                try:
+                    all_settings = settings(preset.preset, {**base, "seed": seed})
+                except AirtuneError as error:
+                    raise ConfigError(f"study {study.name}, variant {variant.name!r}: {error}") from None
+                found = _closure(
+                    variant.cell or study.cell, kinds, all_settings, (name, variant.name), cells, study.name
+                )
+                points.append(Point(name, variant, seed, tuple(found.items())))
+    return tuple(points), cells
+
+
+def _refuse_idle(
+    study: str, overrides: Mapping[str, object], cells_of: Callable[[Mapping[str, object]], Mapping[str, Cell]]
+) -> None:
+    """Raise `ConfigError` for a setting that is other than it would be and yet changes no cell."""
+    after = cells_of(overrides)
+    for key in overrides:
+        try:
+            before = cells_of({name: value for name, value in overrides.items() if name != key})
+        except ConfigError:  # without it the rest does not go together
+            continue
+        changed = any(before[other].settings != cell.settings for other, cell in after.items() if other in before)
+        if changed and before.keys() == after.keys():
+            raise ConfigError(f"--set {key} changes nothing that study {study} computes; leave it out")
 
 
 def _closure(

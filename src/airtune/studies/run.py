@@ -47,7 +47,8 @@ def run_study(
     What other studies, or an interrupted run of this one, left in the store is not computed again.
 
     Raises:
-        ConfigError: an unknown study or preset, contradictory settings, or a model or data that is missing.
+        ConfigError: an unknown study or preset, contradictory settings, a model or data that is missing, or a folder
+            that cannot be made.
     """
     study, harness = read_study(method, name), read_harness(method)
     if preset not in harness.presets:
@@ -65,6 +66,13 @@ def run_study(
         data=data,
         workload=workload,
     )
+    for option, folder in (("--out", out), ("--store", store)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{option} is {str(folder)!r}, no folder can be there ({error}); choose another"
+            ) from None
     for note in plan.notes:
         progress.say(f"Note: {note}.")
     computed = compute_all(plan, CellStore(store), jobs=jobs, progress=progress)

@@ -10,7 +10,8 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,6 +21,8 @@ from airtune.errors import AirtuneError, BusyError
 from airtune.records import write_text
 from airtune.records.cells import CellStore, DamagedCell, Kind
 from airtune.records.lock import Lock
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, str(self._root)), daemon=True)
-        self._process.start()
+        with _one_thread():
+            self._process.start()
         theirs.close()
 
     def give(self, job: Job) -> None:
@@ -110,8 +114,22 @@ class Worker:
         self.pipe.close()
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """What starts meanwhile computes on one thread: NumPy and torch read this as they load, before `_serve` runs."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _serve(pipe: Connection, root: str) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch
     threading.Thread(target=_end_with_parent, daemon=True).start()
     store = CellStore(Path(root))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from airtune.methods.airllm.building import edge_role
-from airtune.methods.airllm.cells import KINDS, times
+from airtune.methods.airllm.cells import KINDS, opening, times
+from airtune.methods.airllm.cells import policy as policy_cell
 from airtune.methods.airllm.cells.opening import content
 from airtune.methods.airllm.config import config_from, load_config
 from airtune.methods.airllm.method import run
@@ -98,6 +100,22 @@ def test_inputs_that_are_the_same_in_all_states_do_nothing_when_shuffled(cells: 
     assert values(cells["policy"], "state_ranks", at="SNR").keys() == {None}
 
 
+def test_a_policy_trains_on_every_multiple_of_the_bandwidth(cells, settings, monkeypatch, tmp_path: Path):
+    """Under one W shuffling it does nothing (above); the environment that is learned on has every multiple."""
+    seen = []
+
+    def stop(session: object, env: Any, latent: object, greedy: object) -> None:
+        seen.extend(env.reset(seed=seed) and env.state.channel.bandwidth_hz for seed in range(40))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(policy_cell, "learn_policy", stop)
+    wider = {**settings, "policy": {**settings["policy"], "bandwidth_factors": [1.0, 4.0]}}
+    with pytest.raises(KeyboardInterrupt):
+        KINDS["policy"].compute(wider, tmp_path / "cell" / "work", {"adapter": cells["adapter"]})
+    bandwidth_hz = values(cells["adapter"], "bandwidth_hz")[None]
+    assert sorted(set(seen)) == pytest.approx([bandwidth_hz, 4 * bandwidth_hz])
+
+
 @pytest.mark.parametrize("of", ["uniform", "random", "greedy", "policy"])
 def test_rows_are_means_of_their_items_and_rewards_are_eq_10(cells, settings, of: str):
     done = cells["rows" if of == "policy" else "rivals"]
@@ -169,6 +187,15 @@ def test_an_interrupted_cell_goes_on_under_other_settings_of_the_same_key(settin
     assert RunFolder.open(work).config == {"cell": tmp_path.name}
 
 
+def test_what_lies_in_a_work_folder_without_settings_is_computed_anew(cells, settings, tmp_path: Path):
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("checkpoint.safetensors", "measurements.jsonl"):
+        (work / name).write_bytes(b"left behind")
+    outcome = KINDS["adapter"].compute(settings, work, {})
+    assert {v.x: v.value for v in outcome.values if v.measure == "dev_loss"} == values(cells["adapter"], "dev_loss")
+
+
 def test_keys_follow_content_not_paths(settings, tmp_path: Path):
     moved = tmp_path / "moved.txt"
     moved.write_bytes(Path(settings["task"]["data"]).read_bytes())
@@ -179,6 +206,54 @@ def test_keys_follow_content_not_paths(settings, tmp_path: Path):
     os.utime(moved, ns=(1, 1))
     assert kind.key(elsewhere, {}) != kind.key(settings, {})
     assert content("minilm") == "minilm"
+
+
+def test_a_trace_counts_by_content_and_only_where_it_fades(settings, tmp_path: Path):
+    def key(trace: Path, fading: str) -> str:
+        link = {**settings["link"], "fading": fading, "trace": str(trace)}
+        return KINDS["adapter"].key({**settings, "link": link}, {})
+
+    first, same, other = (tmp_path / f"{n}.csv" for n in range(3))
+    for path, snr_db in ((first, 3), (same, 3), (other, 4)):
+        path.write_text(f"SNR\n{snr_db}\n")
+    assert key(first, "trace") == key(same, "trace") != key(other, "trace")
+    assert key(first, "still") == key(other, "still")
+
+
+@pytest.mark.parametrize("package", ["torch", "numpy", "peft"])
+def test_another_version_of_what_computes_is_another_adapter(settings, package: str, monkeypatch: pytest.MonkeyPatch):
+    before = KINDS["adapter"].key(settings, {})
+    monkeypatch.setattr(opening, "version", lambda name: "0.0" if name == package else version(name))
+    assert KINDS["adapter"].key(settings, {}) != before
+
+
+def test_the_embedded_model_counts_by_its_weights(settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def key(weights: bytes) -> str:
+        folder = tmp_path / weights.decode()
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(weights)
+        monkeypatch.setattr(opening, "embedded_model", lambda: str(folder))
+        return KINDS["adapter"].key({**settings, "model": {**settings["model"], "name": "minilm"}}, {})
+
+    assert (Path(opening.embedded_model()) / "model.safetensors").is_file()
+    assert key(b"one") != key(b"two")
+
+
+@pytest.mark.parametrize(
+    ("variant", "idle", "read"),
+    [
+        ({"refiner": "none"}, {"width": 64, "train_steps": 800, "kappa": 1.0}, {"ppo_width": 32}),
+        ({"refiner": "ddpm"}, {"sample_steps": 5}, {"train_steps": 800}),
+        ({"prior": "none"}, {"ppo_width": 32, "clip": 0.1}, {"sample_steps": 5}),
+        ({}, {}, {"sample_steps": 5}),
+    ],
+)
+def test_what_a_variant_does_not_read_is_not_in_its_key(settings, variant: dict, idle: dict, read: dict):
+    def key(**policy: object) -> str:
+        return KINDS["policy"].key({**settings, "policy": {**settings["policy"], **policy}}, {})
+
+    assert len({key(**variant), *(key(**variant, **{name: value}) for name, value in idle.items())}) == 1
+    assert key(**variant) != key(**variant, **read)
 
 
 def test_cells_of_policies_depend_on_the_policy_and_rivals_only_on_lambda(settings):

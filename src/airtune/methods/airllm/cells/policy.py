@@ -20,7 +20,7 @@ from airtune.adapters import RankVector
 from airtune.links import ChannelState, Link
 from airtune.methods.airllm.allocation import AllocationEnv, AllocationState, decision_budget, project
 from airtune.methods.airllm.allocators import Allocator, Random, Uniform, mean_reward
-from airtune.methods.airllm.building import new_env
+from airtune.methods.airllm.building import new_env, practice_links
 from airtune.methods.airllm.cells.opening import Opened, opened
 from airtune.methods.airllm.learning import learn_policy
 from airtune.methods.airllm.method import RIVAL_EPISODES
@@ -39,7 +39,7 @@ INPUTS = ("SNR", "W", "H", "rho", "ranks")
 def compute_policy(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
     """Values: reward by step and by SNR, ranks by SNR and site, use of each input, seconds of training and deciding."""
     with opened(settings, work, needs["adapter"]) as found:
-        env = env_on(found, found.links)
+        env = env_on(found, practice_links(found.links, found.config.policy.bandwidth_factors))
         latent = CoarseLatent.of(found.trainee.adapter.sites)
         _ = found.greedy  # not part of the policy's own time
         begun = time.process_time()
