@@ -5,11 +5,13 @@ Light and dark, from a phone to a desk, no scripts, no fonts or files from elsew
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 from pathlib import Path
 
 from airtune.errors import RunError
+from airtune.reports.figures import Drawing
 from airtune.reports.markup import Markup, tag
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -125,6 +127,20 @@ def document(title: str, *body: str) -> str:
 def section(title: str, *body: str) -> Markup:
     """A section under a heading."""
     return tag("section", tag("h2", title), *body)
+
+
+def framed(drawing: Drawing) -> Markup:
+    """A drawing under its title and caption, the one for dark paper where the reader prefers that."""
+    picture = tag(
+        "picture",
+        tag("source", srcset=_data_url(drawing.dark), media="(prefers-color-scheme: dark)"),
+        tag("img", src=_data_url(drawing.light), alt=drawing.alt),
+    )
+    return tag("figure", tag("figcaption", tag("h3", drawing.title), tag("p", drawing.caption)), picture)
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def write_atomically(path: Path, content: bytes) -> Path:

@@ -5,7 +5,6 @@ Reads top to bottom as the page does. Knows how a run is told; what its numbers 
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from airtune.reports import units
 from airtune.reports.figures import Drawing, draw_figures
 from airtune.reports.findings import headline, remarks
-from airtune.reports.layout import document, section, write_atomically
+from airtune.reports.layout import document, framed, section, write_atomically
 from airtune.reports.markup import Markup, join, tag
 from airtune.reports.reading import read_run
 from airtune.reports.run import Run
@@ -41,7 +40,7 @@ def page(run: Run, drawings: tuple[Drawing, ...]) -> str:
         _notes(run),
         section("What was run", facts(dict(_what_was_run(run)))),
         section("Results", *_results(run)),
-        section("Figures", tag("div", *(_figure(drawing) for drawing in drawings), class_="figures"))
+        section("Figures", tag("div", *(framed(drawing) for drawing in drawings), class_="figures"))
         if drawings
         else "",
         section("How it was measured", _terms(dict(_measured(run)))),
@@ -85,19 +84,6 @@ def _results(run: Run) -> Iterator[Markup]:
         yield tag("h3", "Without a link", class_="table-title")
         yield plain_table(("reference", run.metric, "on dev", "loss, nat", "on dev"), rows)
     yield tag("details", tag("summary", "Everything else in the rows"), html_table(run, details(run), marks=False))
-
-
-def _figure(drawing: Drawing) -> Markup:
-    picture = tag(
-        "picture",
-        tag("source", srcset=_data_url(drawing.dark), media="(prefers-color-scheme: dark)"),
-        tag("img", src=_data_url(drawing.light), alt=drawing.alt),
-    )
-    return tag("figure", tag("figcaption", tag("h3", drawing.title), tag("p", drawing.caption)), picture)
-
-
-def _data_url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _measured(run: Run) -> Iterator[tuple[str, str]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 
 from airtune.records import versions_in_force
 from airtune.reports import units
 from airtune.reports.figures import Drawing
-from airtune.reports.layout import document, section
+from airtune.reports.layout import document, framed, section
 from airtune.reports.markup import Markup, join, tag
 from airtune.reports.tables import plain_table
 from airtune.studies.gather import Gathered
@@ -31,7 +30,7 @@ def page(gathered: Gathered, drawings: Sequence[Drawing]) -> str:
         _notes(gathered),
         section("What the paper says", tag("p", study.paper_says), tag("p", f"{study.source}.", class_="hint")),
         *(_workload(gathered, workload) for workload in workloads_of(gathered)),
-        section("Figures", tag("div", *(_figure(drawing) for drawing in drawings), class_="figures"))
+        section("Figures", tag("div", *(framed(drawing) for drawing in drawings), class_="figures"))
         if drawings
         else "",
         section("What was not run", _bullets(tuple(_not_run(gathered)))),
@@ -79,19 +78,6 @@ def _sheet(sheet: Sheet) -> Markup:
     if sheet.main:
         return join([tag("h3", sheet.title, class_="table-title"), shown])
     return tag("details", tag("summary", sheet.title), shown)
-
-
-def _figure(drawing: Drawing) -> Markup:
-    picture = tag(
-        "picture",
-        tag("source", srcset=_data_url(drawing.dark), media="(prefers-color-scheme: dark)"),
-        tag("img", src=_data_url(drawing.light), alt=drawing.alt),
-    )
-    return tag("figure", tag("figcaption", tag("h3", drawing.title), tag("p", drawing.caption)), picture)
-
-
-def _data_url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _not_run(gathered: Gathered) -> Iterator[str]:
