@@ -30,7 +30,10 @@ def learn_surrogate(
     """Measure allocations around the budgets that will be asked for, then where searches on the surrogate lead."""
     config, caps = session.config, trainee.adapter.caps
     budgets = [decision_budget(link, link.mean_state, config.link.deadline_s, config.link.late_share) for link in links]
-    space, archive = Space(caps, packer.air_bits, packer.direction_bits), Archive(trainee, packer.air_bits)
+    space, archive = (
+        Space(caps, packer.air_bits, packer.direction_bits),
+        Archive(trainee, packer.air_bits, config.policy.cost_weight),
+    )
     latent = CoarseLatent.of(trainee.adapter.sites)
     surrogate = LossSurrogate(caps, [latent.layer_of, latent.kind_of])
     acquisition = Acquisition(space, surrogate, archive)

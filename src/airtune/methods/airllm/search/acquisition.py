@@ -14,7 +14,7 @@ import numpy as np
 from airtune.adapters import RankVector
 from airtune.methods.airllm.allocation import Trial
 from airtune.methods.airllm.search.archive import Archive
-from airtune.methods.airllm.search.moves import eliminate, neighbours, propose
+from airtune.methods.airllm.search.moves import PredictLoss, eliminate, neighbours, priced, propose
 from airtune.methods.airllm.search.space import Space
 
 PROBED = 0.5
@@ -47,10 +47,10 @@ class Acquisition:
         """Budgets whose last proposal was not the best."""
 
     def propose(self, budget_bits: int) -> RankVector:
-        """What elimination and exchange find by predicted losses alone."""
+        """What elimination and exchange find by predictions alone."""
         self._learn()
         if budget_bits not in self._proposed:
-            self._proposed[budget_bits] = propose(self.space, self._path, budget_bits, self.surrogate.predict)
+            self._proposed[budget_bits] = propose(self.space, self._path, budget_bits, self._objective(budget_bits))
         return self._proposed[budget_bits]
 
     def step(self, budget_bits: int) -> Trial | None:
@@ -69,10 +69,13 @@ class Acquisition:
             return trial
         self._failed.discard(budget_bits)
         best = np.array(self.archive.best(budget_bits).ranks.ranks)
-        for row in neighbours(self.space, best, budget_bits, self.surrogate.predict):
+        for row in neighbours(self.space, best, budget_bits, self._objective(budget_bits)):
             if (ranks := RankVector.of(row)) not in self.archive:
                 return self.archive.measure(ranks)
         return None
+
+    def _objective(self, budget_bits: int) -> PredictLoss:
+        return priced(self.space, self.surrogate.predict, self.archive.price(budget_bits))
 
     def _learn(self) -> None:
         if self._fitted < 0 or len(self.archive) > self._fitted * REFITTED:
