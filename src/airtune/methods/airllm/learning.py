@@ -32,7 +32,7 @@ def learn_surrogate(
     budgets = [decision_budget(link, link.mean_state, config.link.deadline_s, config.link.late_share) for link in links]
     space, archive = (
         Space(caps, packer.air_bits, packer.direction_bits),
-        Archive(trainee, packer.air_bits, config.policy.cost_weight),
+        Archive(trainee, packer.air_bits),
     )
     latent = CoarseLatent.of(trainee.adapter.sites)
     surrogate = LossSurrogate(caps, [latent.layer_of, latent.kind_of])

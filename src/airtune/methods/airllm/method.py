@@ -73,7 +73,7 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
 
     with session.timed("measure"):
         surrogate, acquisition, quality = learn_surrogate(session, trainee, packer, links)
-    greedy = Greedy(acquisition, evaluations=GREEDY_EVALUATIONS)
+    greedy = Greedy(acquisition, evaluations=GREEDY_EVALUATIONS, cost_weight=config.policy.cost_weight)
     with session.timed("policy"):
         practice = practice_links(links, config.policy.bandwidth_factors)
         env = new_env(config, surrogate, packer, caps, practice, parts)

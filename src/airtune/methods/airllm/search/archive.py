@@ -19,11 +19,10 @@ class Archive:
     Args:
         trainee: Measures real losses.
         air_bits: Bits on the air of a rank vector.
-        cost_weight: lambda of Eq. 10. A payload that fills a budget takes the whole deadline, so eta = bits / budget.
     """
 
-    def __init__(self, trainee: TryRanks, air_bits: BitsOf, cost_weight: float = 0.0) -> None:
-        self._trainee, self._air_bits, self._cost_weight = trainee, air_bits, cost_weight
+    def __init__(self, trainee: TryRanks, air_bits: BitsOf) -> None:
+        self._trainee, self._air_bits = trainee, air_bits
         self._trials: dict[RankVector, tuple[Trial, int]] = {}
 
     def measure(self, ranks: RankVector) -> Trial:
@@ -37,8 +36,11 @@ class Archive:
         """In the order they were measured."""
         return [trial for trial, _ in self._trials.values()]
 
-    def best(self, budget_bits: int) -> Trial:
+    def best(self, budget_bits: int, cost_weight: float = 0.0) -> Trial:
         """The lowest U + lambda eta among measured vectors that fit; the first measured of equals.
+
+        Args:
+            cost_weight: lambda. A payload that fills the budget takes the whole deadline, so eta = bits / budget.
 
         Raises:
             ConfigError: none of them fits.
@@ -48,12 +50,7 @@ class Archive:
             raise ConfigError(
                 f"none of {len(self)} measured allocations fits {budget_bits} bits; measure one that does first"
             )
-        price = self.price(budget_bits)
-        return min(fitting, key=lambda found: found[0].loss + price * found[1])[0]
-
-    def price(self, budget_bits: int) -> float:
-        """What a bit costs under this budget, in nat."""
-        return self._cost_weight / budget_bits
+        return min(fitting, key=lambda found: found[0].loss + cost_weight * found[1] / budget_bits)[0]
 
     def __contains__(self, ranks: RankVector) -> bool:
         return ranks in self._trials
