@@ -1,4 +1,4 @@
-"""Eqs. 11-12 as the coarse policy uses them: advantages by the recursion worked out here, the loss by plain autograd."""
+"""Eqs. 11-12 as the coarse policy uses them: advantages by the recursion, the loss by plain autograd."""
 
 from __future__ import annotations
 
