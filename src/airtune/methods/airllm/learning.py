@@ -53,6 +53,15 @@ def learn_surrogate(
     return surrogate, acquisition, quality
 
 
+def settle(session: Session, greedy: Greedy, links: Sequence[Link]) -> None:
+    """Let greedy decide for every link before the policy learns: both then know the same measured losses."""
+    deadline = session.config.link
+    with session.progress.stage("Measuring what greedy would send", total=len(links)) as stage:
+        for link in links:
+            budget = decision_budget(link, link.mean_state, deadline.deadline_s, deadline.late_share)
+            stage.advance(note=f"rank {greedy.settle(budget).total} at {link.snr_db:g} dB")
+
+
 def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent, greedy: Greedy) -> AirLLM:
     """Train PPO and the refiner by turns (Algorithm 1)."""
     config, folder = session.config, session.folder

@@ -31,10 +31,10 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("adapter", 2, (), adapter_settings, compute_adapter),
-        Kind("policy", 1, ("adapter",), policy_settings, compute_policy),
+        Kind("policy", 2, ("adapter",), policy_settings, compute_policy),
         Kind("rows", 1, ("policy", "adapter"), policy_settings, compute_rows),
-        Kind("rivals", 1, ("adapter",), rival_settings, compute_rivals),
-        Kind("search", 1, ("adapter",), rival_settings, compute_search),
+        Kind("rivals", 2, ("adapter",), rival_settings, compute_rivals),
+        Kind("search", 2, ("adapter",), rival_settings, compute_search),
         Kind("regret", 1, ("rows", "rivals", "search"), policy_settings, compute_regret),
         Kind("timing", 1, ("policy", "adapter"), timing_settings, compute_timing, alone=True),
         Kind("times", 1, (), times_settings, compute_times, alone=True),

@@ -24,7 +24,7 @@ from airtune.methods.airllm.allocation import decision_budget
 from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
 from airtune.methods.airllm.config import AirLLMConfig, PolicyConfig, config_from
 from airtune.methods.airllm.fine_tuning import fine_tune
-from airtune.methods.airllm.learning import learn_surrogate
+from airtune.methods.airllm.learning import learn_surrogate, settle
 from airtune.methods.airllm.method import GREEDY_EVALUATIONS
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.search.acquisition import Acquisition
@@ -146,7 +146,9 @@ class Opened:
 
     @cached_property
     def greedy(self) -> Greedy:
-        return self.greedy_of(GREEDY_EVALUATIONS)
+        found = self.greedy_of(GREEDY_EVALUATIONS)
+        settle(self.session, found, self.links)
+        return found
 
     @property
     def space(self) -> Space:

@@ -36,9 +36,10 @@ INPUTS = ("SNR", "W", "H", "rho", "ranks")
 def compute_policy(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
     """Values: reward by step and by SNR, ranks by SNR and site, use of each input."""
     with opened(settings, work, needs["adapter"]) as found:
+        greedy = found.greedy  # first: what it measures, the surrogate learns
         env = env_on(found, practice_links(found.links, found.config.policy.bandwidth_factors))
         latent = CoarseLatent.of(found.trainee.adapter.sites)
-        policy = learn_policy(found.session, env, latent, found.greedy)
+        policy = learn_policy(found.session, env, latent, greedy)
         values = []
         for rival in (Uniform(env.caps), Random(env.caps, generator(found.config.seed, "random", "reward"))):
             reward = mean_reward(env, rival, episodes=RIVAL_EPISODES, seed=found.config.seed)

@@ -48,7 +48,7 @@ class Acquisition:
 
     def propose(self, budget_bits: int, cost_weight: float = 0.0) -> RankVector:
         """What elimination and exchange find by predictions alone, lambda being `cost_weight` (Eq. 10)."""
-        self._learn()
+        self.learn()
         asked = budget_bits, cost_weight
         if asked not in self._proposed:
             self._proposed[asked] = propose(self.space, self._path, budget_bits, self._objective(*asked))
@@ -79,7 +79,8 @@ class Acquisition:
     def _objective(self, budget_bits: int, cost_weight: float) -> PredictLoss:
         return priced(self.space, self.surrogate.predict, cost_weight / budget_bits)
 
-    def _learn(self) -> None:
+    def learn(self) -> None:
+        """Fit the surrogate again, if the archive has grown enough since."""
         if self._fitted < 0 or len(self.archive) > self._fitted * REFITTED:
             self.surrogate.fit(self.archive.trials)
             self._path, self._fitted = eliminate(self.space, self.surrogate.predict), len(self.archive)

@@ -35,16 +35,21 @@ class Greedy:
         self._decided: dict[int, RankVector] = {}
 
     def propose(self, budget_bits: int) -> RankVector:
-        """What elimination and exchange find for a budget by predictions alone."""
-        return self._acquisition.propose(budget_bits, self._cost_weight)
+        """What was decided for a budget; where nothing was, what elimination and exchange find by predictions alone."""
+        return self._decided.get(budget_bits) or self._acquisition.propose(budget_bits, self._cost_weight)
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
+        return self.settle(budget_bits)
+
+    def settle(self, budget_bits: int) -> RankVector:
+        """Measure for a budget, once, and keep the best that is known to fit."""
         if budget_bits not in self._decided:
             for _ in range(self._evaluations):
                 if self._acquisition.step(budget_bits, self._cost_weight) is None:
                     break
             found = self._acquisition.archive.best(budget_bits, self._cost_weight)
             self._decided[budget_bits] = found.ranks
+            self._acquisition.learn()
         return self._decided[budget_bits]
 
 
