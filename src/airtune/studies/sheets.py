@@ -81,7 +81,7 @@ def _by_variant(gathered: Gathered, workload: str, table: Table, *, with_paper: 
     if table.better:
         headings += [f"less {study.baseline}'s", "real"]
     reached = study.reach is not None and table.measure == study.reach.name
-    headings += ["seeds that never got there"] if reached else []
+    headings += ["seeds never there"] if reached else []
     rows = []
     for variant in study.variants:
         slot = Slot(workload, variant.name, table.measure)
