@@ -51,10 +51,59 @@ def test_unless_items_have_their_own_one_vector_is_drawn_by_the_shares():
     assert np.mean([drawn[0].ranks == (1000,) * 4 for drawn in draws]) == pytest.approx(0.3, abs=0.04)
 
 
+def test_copies_of_a_batch_have_a_vector_each_and_hold_the_shares():
+    rng, caps = np.random.default_rng(4), RankVector((1000,) * 4)
+    for _ in range(50):
+        draws = [draw.ranks for draw in RankSampler(full=0.2, uniform=0.4).draw(caps, 40, rng, copies=5)]
+        assert len(draws) == 5
+        assert draws.count(caps.ranks) == 1
+        assert sum(len(set(draw)) == 1 for draw in draws) == 3
+    assert len(RankSampler(full=0.2, uniform=0.4, per_item=True).draw(caps, 40, rng, copies=5)) == 40
+
+
 @pytest.mark.parametrize(("full", "uniform"), [(-0.1, 0.5), (0.7, 0.5)])
 def test_shares_that_are_no_shares_are_refused(full, uniform):
     with pytest.raises(ConfigError, match="sum to at most 1"):
         RankSampler(full=full, uniform=uniform)
+
+
+def test_the_gradient_of_a_step_is_the_mean_over_copies_of_that_of_a_plain_model_with_merged_prefixes(tmp_path):
+    """Each item under each of its vectors by transformers' own loss, weights W + s P' diag(lam) Q of the prefix."""
+    folder = str(save_tiny_model(tmp_path, "llama"))
+    plain, base = load_base(folder, "text"), load_base(folder, "text")
+    adapter = Adapter(base, 3, scale=1.5, generator=torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(1)
+    for name, value in adapter.parameters().items():
+        with torch.no_grad():
+            value.add_(torch.randn(value.shape, generator=rng) * (0.3 if name.endswith((".p", ".lam")) else 0.0))
+    values = {name: value.detach().clone().requires_grad_() for name, value in adapter.parameters().items()}
+    items, given = windows("the cat sat on a mat the dog ran fast and then " * 3, base.tokenizer, window=9), []
+    weights = {site.path: plain.model.get_submodule(site.path).weight.detach() for site in plain.sites}
+
+    def give(step: int, count: int) -> None:
+        given.extend(
+            RankSampler(full=0.2, uniform=0.3, per_item=True).draw(adapter.caps, count, np.random.default_rng(7))
+        )
+        adapter.set_item_ranks(given)
+
+    plan = FitPlan(steps=1, batch_size=2, copies=3, clip_norm=1e9)
+    (step,) = fit(base.model, adapter.parameters(), items, plan, rng=np.random.default_rng(2), before_step=give)
+
+    (rows,) = items.schedule(1, 2, np.random.default_rng(2))
+    losses = []
+    for row, ranks in zip([*rows, *rows, *rows], given, strict=True):
+        merged = {}
+        for (path, weight), rank in zip(weights.items(), ranks.ranks, strict=True):
+            p, lam, q = (values[f"{path}.{name}"][:rank] for name in ("p", "lam", "q"))
+            merged[f"{path}.weight"] = weight + 1.5 * p.T @ torch.diag(lam) @ q
+        ids = torch.from_numpy(items.ids[row])[None]
+        losses.append(torch.func.functional_call(plain.model, merged, kwargs={"input_ids": ids, "labels": ids}).loss)
+    assert len({ranks.ranks for ranks in given}) > 3
+    assert step.loss == pytest.approx(torch.stack(losses).mean().item(), rel=1e-6)
+    assert step.tokens == 3 * 2 * 9
+    torch.stack(losses).mean().backward()
+    for name, value in adapter.parameters().items():
+        torch.testing.assert_close(value.grad, values[name].grad, rtol=1e-4, atol=1e-6)
 
 
 def test_nested_prefixes_beat_prefixes_of_ordinary_training(tmp_path):

@@ -1,7 +1,7 @@
 """Nested training: one adapter of which every prefix of ranks is a valid adapter.
 
-Each step, or each item of its batch, is trained under a rank vector drawn for it, so that early directions learn to
-work without later ones, in one pass over the batch. Knows ranks; not layers, tasks or links.
+Each step, or each item of its batch, is trained under rank vectors drawn for it, so that early directions learn to
+work without later ones. Knows ranks; not layers, tasks or links.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class RankSampler:
                 f"nested shares are full {self.full}, uniform {self.uniform}; choose shares >= 0 that sum to at most 1"
             )
 
-    def draw(self, caps: RankVector, items: int, rng: np.random.Generator) -> list[RankVector]:
-        """Draw the vectors of a batch, one or as many as it has items, every rank between 1 and its cap.
+    def draw(self, caps: RankVector, items: int, rng: np.random.Generator, *, copies: int = 1) -> list[RankVector]:
+        """Draw the vectors of a batch, every rank between 1 and its cap: one for each item, or for each copy of it.
 
-        Items get the three kinds by their shares, to within one in each batch; which item gets which is random.
+        `items` counts every copy. The vectors are of the three kinds by their shares, to within one; in random order.
         """
-        count = items if self.per_item else 1
+        count = items if self.per_item else copies
         return [self._one(caps, kind, rng) for kind in rng.permutation((np.arange(count) + rng.random()) / count)]
 
     def _one(self, caps: RankVector, kind: float, rng: np.random.Generator) -> RankVector:

@@ -25,6 +25,8 @@ class FitPlan:
 
     steps: int
     batch_size: int = 32
+    copies: int = 1
+    """How often each item of a batch is passed in one step; the loss is the mean over all of them."""
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.06
@@ -33,7 +35,7 @@ class FitPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "learning_rate", "clip_norm"):
+        for name in ("steps", "batch_size", "copies", "learning_rate", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ConfigError(f"{name} is {getattr(self, name)}; choose a finite number above 0")
 
@@ -47,7 +49,7 @@ class FitPlan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one training step showed: its index, task loss in nat, and tokens seen."""
+    """What one training step showed: its index, task loss in nat, and tokens passed, every copy counted."""
 
     index: int
     loss: float
@@ -70,7 +72,7 @@ def fit(
 
     Args:
         rng: Draws the whole schedule of batches before the first step.
-        before_step: Called with the step and how many items its batch holds.
+        before_step: Called with the step and how many items its batch holds, every copy counted.
         penalty: A term added to the task loss (Eq. 3's orthogonality, say); not part of the reported loss.
         optimiser: One restored from a checkpoint; a new AdamW when None.
         start: First step to run, after a resume.
@@ -84,8 +86,9 @@ def fit(
     for parameter in trained:
         parameter.requires_grad_(True)
     for index in range(start, plan.steps):
-        batch = items.batch(schedule[index]).to(model.device)
-        before_step(index, len(schedule[index]))
+        rows = np.tile(schedule[index], plan.copies)
+        batch = items.batch(rows).to(model.device)
+        before_step(index, len(rows))
         for group in optimiser.param_groups:
             group["lr"] = plan.learning_rate * plan.rate_factor(index)
         with _dropout_seeded(plan.seed, index, model.device):

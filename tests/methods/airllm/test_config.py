@@ -113,6 +113,7 @@ def test_every_setting_is_overridden_by_text(name, default):
         ("adapter.max_rank", [8], "[8]; expected a whole number"),
         ("adapter.max_rank", None, "None; expected a whole number"),
         ("adapter.max_rank", "0", "0; choose 1 to 65536"),
+        ("adapter.prefixes", "0", "0; choose 1 to 64"),
         ("adapter.scale", "two", "'two'; expected a finite number"),
         ("adapter.scale", True, "True; expected a finite number"),
         ("adapter.scale", "0", "0.0; choose a finite number above 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,12 +107,16 @@ def test_a_resumed_training_is_bit_for_bit_the_unbroken_one(
     assert all(np.array_equal(resumed.dense[name], whole.dense[name]) for name in whole.dense)
 
 
-def test_a_resumed_training_with_ranks_per_item_is_bit_for_bit_the_unbroken_one(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("sampler", "copies"), [(PER_ITEM, 1), (PER_ITEM, 3), (SAMPLER, 3)])
+def test_a_resumed_training_at_several_ranks_is_bit_for_bit_the_unbroken_one(
+    folder, tmp_path, monkeypatch, sampler, copies
+):
     monkeypatch.setattr(trainee_module, "CHECKPOINT_EVERY", 4)
     whole, first, resumed = (new_trainee(folder, tmp_path / f"{name}.jsonl") for name in "abc")
-    losses = train(whole, tmp_path / "whole.safetensors", sampler=PER_ITEM)[0]
-    train(first, tmp_path / "broken.safetensors", stop_after=6, sampler=PER_ITEM)
-    rest, _, at = train(resumed, tmp_path / "broken.safetensors", sampler=PER_ITEM)
+    again = {"sampler": sampler, "plan": replace(PLAN, copies=copies)}
+    losses = train(whole, tmp_path / "whole.safetensors", **again)[0]
+    train(first, tmp_path / "broken.safetensors", stop_after=6, **again)
+    rest, _, at = train(resumed, tmp_path / "broken.safetensors", **again)
     assert at == [4]
     assert rest == {step: losses[step] for step in range(4, 10)}
     assert same(state_of(resumed.adapter), state_of(whole.adapter))
@@ -153,6 +158,22 @@ def test_every_item_is_passed_once_under_one_rank_vector_also_in_a_smaller_last_
     assert sorted(vectors) == [4, 5, 5, 5, 5]
     assert vectors == [len(ids) for ids in passed]
     assert [step.tokens for step in steps] == [ids.numel() for ids in passed]
+
+
+def test_copies_of_a_batch_are_passed_together_each_under_its_own_ranks(folder, tmp_path, monkeypatch):
+    trainee, passed, vectors = new_trainee(folder, tmp_path / "m.jsonl"), [], []
+    watched = trainee.adapter.base.model.register_forward_pre_hook(
+        lambda _, args, named: passed.append(named["input_ids"]), with_kwargs=True
+    )
+    give = trainee.adapter.set_item_ranks
+    monkeypatch.setattr(trainee.adapter, "set_item_ranks", lambda given: (vectors.append(given), give(given)))
+    train(trainee, tmp_path / "c.safetensors", plan=replace(PLAN, steps=3, copies=2))
+    watched.remove()
+    assert len(passed) == len(vectors) == 3
+    for ids, given in zip(passed, vectors, strict=True):
+        assert torch.equal(ids[:4], ids[4:])  # PLAN's four items, twice
+        assert given == [given[0]] * 4 + [given[4]] * 4
+    assert any(given[0] != given[4] for given in vectors)
 
 
 def test_factors_have_unit_norms_and_the_trained_update(trained):

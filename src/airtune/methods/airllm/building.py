@@ -97,6 +97,7 @@ def fit_plan(config: AirLLMConfig, hidden_size: int) -> FitPlan:
     return FitPlan(
         steps=adapter.steps,
         batch_size=adapter.batch_size,
+        copies=adapter.prefixes,
         learning_rate=adapter.learning_rate or RATE_TIMES_WIDTH / hidden_size,
         clip_norm=adapter.clip_norm,
         seed=config.seed,

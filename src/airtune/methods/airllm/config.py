@@ -115,11 +115,13 @@ class AdapterConfig:
     """Nested training: share with one rank everywhere; the rest draws each site's own."""
     draw_per: Literal["step", "item"] = "step"
     """Nested training: one rank vector for a step's whole batch, or one for each of its items."""
+    prefixes: int = 1
+    """Nested training: how many rank vectors each item is trained at in one step; a step costs as many passes."""
 
     def __post_init__(self) -> None:
         require_positive("adapter.scale", self.scale)
         require_positive("adapter.clip_norm", self.clip_norm)
-        for name, most in (("max_rank", 65_536), ("steps", 1_000_000), ("batch_size", 65_536)):
+        for name, most in (("max_rank", 65_536), ("steps", 1_000_000), ("batch_size", 65_536), ("prefixes", 64)):
             require_between(f"adapter.{name}", getattr(self, name), 1, most)
         require_between("adapter.learning_rate", self.learning_rate, 0)
         require_between("adapter.orthogonality", self.orthogonality, 0)

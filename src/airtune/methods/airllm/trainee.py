@@ -68,11 +68,12 @@ class Trainee:
             on_resume(start)
 
         def draw_ranks(step: int, items: int) -> None:
-            drawn = sampler.draw(self.adapter.caps, items, generator(plan.seed, "nested-ranks", step))
-            if sampler.per_item:
-                self.adapter.set_item_ranks(drawn)
-            else:
+            rng = generator(plan.seed, "nested-ranks", step)
+            drawn = sampler.draw(self.adapter.caps, items, rng, copies=plan.copies)
+            if len(drawn) == 1:
                 self.adapter.set_ranks(drawn[0])
+            else:
+                self.adapter.set_item_ranks([ranks for ranks in drawn for _ in range(items // len(drawn))])
 
         penalty = (lambda: orthogonality * self.adapter.orthogonality()) if orthogonality else None
         for step in fit(
