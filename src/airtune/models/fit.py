@@ -25,8 +25,8 @@ class FitPlan:
 
     steps: int
     batch_size: int = 32
-    copies: int = 1
-    """How often each item of a batch is passed in one step; the loss is the mean over all of them."""
+    copies: tuple[float, ...] = (1.0,)
+    """A step passes its batch as often as there are weights here; its loss is their weighted sum of the copies' means."""
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.06
@@ -35,7 +35,7 @@ class FitPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "copies", "learning_rate", "clip_norm"):
+        for name in ("steps", "batch_size", "learning_rate", "clip_norm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ConfigError(f"{name} is {getattr(self, name)}; choose a finite number above 0")
 
@@ -72,7 +72,7 @@ def fit(
 
     Args:
         rng: Draws the whole schedule of batches before the first step.
-        before_step: Called with the step and how many items its batch holds, every copy counted.
+        before_step: Called with the step and how many items its batch holds, copies not counted.
         penalty: A term added to the task loss (Eq. 3's orthogonality, say); not part of the reported loss.
         optimiser: One restored from a checkpoint; a new AdamW when None.
         start: First step to run, after a resume.
@@ -86,14 +86,14 @@ def fit(
     for parameter in trained:
         parameter.requires_grad_(True)
     for index in range(start, plan.steps):
-        rows = np.tile(schedule[index], plan.copies)
-        batch = items.batch(rows).to(model.device)
-        before_step(index, len(rows))
+        batch = items.batch(np.tile(schedule[index], len(plan.copies))).to(model.device)
+        before_step(index, len(schedule[index]))
         for group in optimiser.param_groups:
             group["lr"] = plan.learning_rate * plan.rate_factor(index)
         with _dropout_seeded(plan.seed, index, model.device):
             model.train()
-            loss = item_outcomes(model, batch)[0].mean()
+            losses = item_outcomes(model, batch)[0].chunk(len(plan.copies))
+            loss = torch.stack([weight * own.mean() for weight, own in zip(plan.copies, losses, strict=True)]).sum()
         total = loss if penalty is None else loss + penalty()
         value = float(loss.detach())
         if not math.isfinite(value):

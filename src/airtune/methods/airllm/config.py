@@ -116,7 +116,8 @@ class AdapterConfig:
     draw_per: Literal["step", "item"] = "step"
     """Nested training: one rank vector for a step's whole batch, or one for each of its items."""
     prefixes: int = 1
-    """Nested training: how many rank vectors each item is trained at in one step; a step costs as many passes."""
+    """Nested training: how many rank vectors each item is trained at in one step, which costs as many passes. 1 draws
+    by the shares above; more are r_max, r_max / 2, ... 1 everywhere, and mixed ranks for every further one."""
 
     def __post_init__(self) -> None:
         require_positive("adapter.scale", self.scale)
@@ -129,6 +130,9 @@ class AdapterConfig:
         require_between("adapter.uniform_share", self.uniform_share, 0, 1)
         expected = "choose shares of full and uniform within 1 together"
         require(self.full_share + self.uniform_share <= 1, "adapter.uniform_share", self.uniform_share, expected)
+        halvings = self.max_rank.bit_length()
+        expected = f"choose 1, or at least {halvings}, one for each of r_max, r_max / 2, ... 1"
+        require(self.prefixes == 1 or self.prefixes >= halvings, "adapter.prefixes", self.prefixes, expected)
 
 
 @dataclass(frozen=True, slots=True)
