@@ -26,7 +26,7 @@ class FitPlan:
     steps: int
     batch_size: int = 32
     copies: tuple[float, ...] = (1.0,)
-    """A step passes its batch as often as there are weights here; its loss is their weighted sum of the copies' means."""
+    """A step passes its batch as often as there are weights here; its loss is the copies' means, so weighted."""
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.06
