@@ -106,7 +106,12 @@ def fit_plan(config: AirLLMConfig, hidden_size: int) -> FitPlan:
 def rank_sampler(config: AirLLMConfig) -> RankSampler:
     """How nested training draws its ranks."""
     adapter = config.adapter
-    return RankSampler(full=adapter.full_share, uniform=adapter.uniform_share, per_item=adapter.draw_per == "item")
+    return RankSampler(
+        full=adapter.full_share,
+        uniform=adapter.uniform_share,
+        per_item=adapter.draw_per == "item",
+        prefixes=adapter.prefixes,
+    )
 
 
 def open_links(config: LinkConfig, packer: Packer, caps: RankVector) -> tuple[list[Link], str]:

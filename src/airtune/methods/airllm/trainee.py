@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ class Trainee:
 
         Each step draws its rank vectors from (seed, step) alone, so a resumed run takes the very steps it had left.
         """
+        plan = replace(plan, copies=sampler.weights(self.adapter.caps))
         parameters = self.adapter.parameters()
         optimiser = new_optimiser(list(parameters.values()), plan)
         start = _restore(checkpoint, parameters, optimiser) if checkpoint.exists() else 0
@@ -69,7 +71,7 @@ class Trainee:
 
         def draw_ranks(step: int, items: int) -> None:
             drawn = sampler.draw(self.adapter.caps, items, generator(plan.seed, "nested-ranks", step))
-            if sampler.per_item:
+            if sampler.per_item or sampler.prefixes > 1:
                 self.adapter.set_item_ranks(drawn)
             else:
                 self.adapter.set_ranks(drawn[0])
