@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airtune.errors import AirtuneError, ConfigError
-from airtune.records.cells import Kind
+from airtune.records.cells import Kind, kind_of
 from airtune.studies.declaration import Harness, Preset, Study, Variant, Workload
 
 Settings = Callable[[str, Mapping[str, object]], dict[str, Any]]
@@ -26,7 +26,7 @@ class Cell:
     key: str
     settings: Mapping[str, Any]
     needed: Mapping[str, str]
-    """Keys of the cells it reads, by kind."""
+    """Keys of the cells it reads, by name."""
     like: tuple[str, str, str]
     """Kind, workload and variant: cells that agree in these take about as long."""
 
@@ -146,7 +146,7 @@ def _expand(
                 found = _closure(
                     variant.cell or study.cell, kinds, all_settings, (name, variant.name), cells, study.name
                 )
-                points.append(Point(name, variant, seed, tuple(found.items())))
+                points.append(Point(name, variant, seed, tuple((kind, key) for key, kind in found.items())))
     return tuple(points), cells
 
 
@@ -173,16 +173,16 @@ def _closure(
     cells: dict[str, Cell],
     study: str,
 ) -> dict[str, str]:
-    """Put the cell of this kind and all it needs among the cells; return kind -> key, this kind first."""
+    """Put the cell of this kind and all it needs among the cells; return key -> kind, this cell first."""
     if name not in kinds:
         raise ConfigError(f"study {study} asks for cells of kind {name!r}; this method has {', '.join(kinds)}")
     kind = kinds[name]
     below: dict[str, str] = {}
     needed = {}
-    for other in kind.needs:
-        found = _closure(other, kinds, settings, like, cells, study)
-        needed[other] = found[other]
+    for other, its_settings in {**dict.fromkeys(kind.needs, settings), **kind.also(settings)}.items():
+        found = _closure(kind_of(other), kinds, its_settings, like, cells, study)
+        needed[other] = next(iter(found))
         below |= found
     key = kind.key(settings, needed)
     cells.setdefault(key, Cell(kind, key, settings, needed, (name, *like)))
-    return {name: key, **below}
+    return {key: name, **below}
