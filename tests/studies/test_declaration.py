@@ -81,7 +81,7 @@ def keys_of(name: str, kind: str) -> set[str]:
 
 
 def test_a_rank_is_trained_once_for_all_studies_and_every_r_max_above_it():
-    """Table 3 at r_max 8: ranks 1, 2, 4, 8; table 4 at 2, 8, 32: also 16 and 32. Five seeds, one sweep for each rank."""
+    """Table 3 at r_max 8: ranks 1, 2, 4, 8; table 4 at 2, 8, 32: also 16, 32. Five seeds, one sweep a rank."""
     for kind in ("lora", "adalora"):
         assert keys_of("fig4", kind) == keys_of("table3", kind) < keys_of("table4", kind)
         assert [len(keys_of(name, kind)) for name in ("table3", "table4")] == [20, 30]

@@ -6,17 +6,18 @@
 | `policy`  | adapter           | a policy variant, trained on the surrogate; decisions, state use  | `policy`   |
 | `rows`    | adapter, policy   | real losses and scores of the policy's decisions, by SNR          | `rows`     |
 | `rivals`  | adapter           | the same for uniform, random and greedy                           | `rows`     |
+| `uniform` | adapter           | the same for uniform alone                                        | `rows`     |
 | `search`  | adapter           | the same for a long search on real losses                         | `regret`   |
 | `regret`  | those three       | distance of everybody from the best that anybody found            | `regret`   |
 | `times`   | -                 | time of a decision over sizes: needs the processor alone          | `times`    |
 
 Trained baselines, each rank of which is a cell that every r_max above it shares:
 
-| kind                          | reads                    | computes                                     | file        |
-|-------------------------------|--------------------------|----------------------------------------------|-------------|
-| `lora-sweep`, `adalora-sweep` | -                        | learning rate and alpha, chosen on dev       | `trained`   |
-| `lora`, `adalora`             | the sweep of its rank    | an adapter trained by peft at one rank       | `trained`   |
-| `baselines`                   | those of ranks to r_max  | the same as `rows` for LoRA, AdaLoRA and SVD | `baselines` |
+| kind                          | reads                   | computes                                     | file        |
+|-------------------------------|-------------------------|----------------------------------------------|-------------|
+| `lora-sweep`, `adalora-sweep` | -                       | learning rate and alpha, chosen on dev       | `trained`   |
+| `lora`, `adalora`             | the sweep of its rank   | an adapter trained by peft at one rank       | `trained`   |
+| `baselines`                   | those of ranks to r_max | the same as `rows` for LoRA, AdaLoRA and SVD | `baselines` |
 
 `opening` builds what they share out of settings and the adapter's cell.
 """
@@ -31,7 +32,7 @@ from airtune.methods.airllm.cells.baselines import baseline_settings, compute_ba
 from airtune.methods.airllm.cells.opening import adapter_settings, policy_settings, rival_settings, times_settings
 from airtune.methods.airllm.cells.policy import compute_policy
 from airtune.methods.airllm.cells.regret import compute_regret, compute_search
-from airtune.methods.airllm.cells.rows import compute_rivals, compute_rows
+from airtune.methods.airllm.cells.rows import compute_rivals, compute_rows, compute_uniform
 from airtune.methods.airllm.cells.times import compute_times
 from airtune.methods.airllm.cells.trained import (
     BASELINES,
@@ -49,6 +50,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("policy", 1, ("adapter",), policy_settings, compute_policy),
         Kind("rows", 1, ("policy", "adapter"), policy_settings, compute_rows),
         Kind("rivals", 1, ("adapter",), rival_settings, compute_rivals),
+        Kind("uniform", 1, ("adapter",), rival_settings, compute_uniform),
         Kind("search", 1, ("adapter",), rival_settings, compute_search),
         Kind("regret", 1, ("rows", "rivals", "search"), policy_settings, compute_regret),
         Kind("times", 1, (), times_settings, compute_times, alone=True),

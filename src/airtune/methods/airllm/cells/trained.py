@@ -50,8 +50,8 @@ def _lora(base: BaseModel, parts: Parts, plan: FitPlan, rank: int, alpha: float)
 
 
 def _lora_alphas(rank: int) -> list[float]:
-    """Scales alpha / r of 1 and 2, and rsLoRA's of 2 / sqrt(r): alpha as LoRA counts it, equal ones once."""
-    return sorted({float(rank), 2.0 * rank, 2 * math.sqrt(rank)})
+    """A scale alpha / r of 1, and rsLoRA's of 2 / sqrt(r), as LoRA counts alpha; at rank 4 they are one."""
+    return sorted({float(rank), 2 * math.sqrt(rank)})
 
 
 def _adalora(base: BaseModel, parts: Parts, plan: FitPlan, rank: int, alpha: float) -> TrainedAdapter:
