@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -92,10 +92,13 @@ class Trainee:
             if done % CHECKPOINT_EVERY == 0 or done == plan.steps:
                 _save(checkpoint, parameters, optimiser, done)
             on_step(step)
-        self.factors = self.adapter.factors()
-        self.dense = self.adapter.dense()
+        self.hold(self.adapter.factors(), self.adapter.dense())  # unit rows, norms in lam: measured as it is sent
+
+    def hold(self, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray]) -> None:
+        """Take these factors and this head for the trained ones from now on; a site's rank is at most its cap."""
+        self.factors, self.dense = dict(factors), dict(dense)
         self.identity = self._identity()
-        self.adapter.load(self.factors, self.dense)  # unit rows, norms in lam: measured as it is sent
+        self.adapter.load(self.factors, self.dense)
 
     @property
     def measured(self) -> int:
