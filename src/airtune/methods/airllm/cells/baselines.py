@@ -86,7 +86,9 @@ class Ladder:
     def __init__(self, trained: Mapping[str, TrainedAdapter], trainee: Trainee, bits: int) -> None:
         self._trained, self._trainee = trained, trainee
         some = next(iter(trained.values()))
-        self.packer = Packer(trainee.adapter.base, some.factors, some.dense, bits)  # sizes: the same of all
+        self.packer = Packer(
+            trainee.adapter.base, some.factors, some.dense, bits
+        )  # asked for sizes alone, which are those of the shapes
 
     def hold(self, name: str) -> Trainee:
         """The trainee, with this adapter in it."""
