@@ -97,10 +97,15 @@ def fit_plan(config: AirLLMConfig, hidden_size: int) -> FitPlan:
     return FitPlan(
         steps=adapter.steps,
         batch_size=adapter.batch_size,
-        learning_rate=adapter.learning_rate or RATE_TIMES_WIDTH / hidden_size,
+        learning_rate=adapter.learning_rate or suited_rate(hidden_size),
         clip_norm=adapter.clip_norm,
         seed=config.seed,
     )
+
+
+def suited_rate(hidden_size: int) -> float:
+    """A learning rate that suits a width, where none is asked for."""
+    return RATE_TIMES_WIDTH / hidden_size
 
 
 def rank_sampler(config: AirLLMConfig) -> RankSampler:

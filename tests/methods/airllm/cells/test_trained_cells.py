@@ -46,24 +46,24 @@ def test_the_sweep_chooses_on_dev_and_not_on_test(settings, tmp_path: Path, monk
     """The low rate's adapter learns dev itself, the high rate's test itself: each is the best where it learned."""
 
     def train(base, parts, plan, rank, alpha):
-        learned = parts.dev if plan.learning_rate < 2e-2 else parts.test
+        learned = parts.dev if plan.learning_rate < 5e-2 else parts.test
         plan = replace(plan, steps=60, learning_rate=2e-2)
         return train_lora(base, replace(parts, train=learned), plan, rank, alpha=alpha)
 
     use(monkeypatch, train, [4.0])
     outcome = KINDS["lora-sweep"].compute(settings, tmp_path / "work", {})
     found = {value.measure: value.value for value in outcome.values}
-    assert found["learning_rate"] == pytest.approx(1.5e-2)  # of 1.5 and 3 times 1e-2
+    assert found["learning_rate"] == pytest.approx(3.6e-2)  # of 1.5 and 3 times 0.384 / 16
     config = config_from(settings)
     base = (reader := open_reader(config)).base
     test = parts_of(config, reader).test
     losses = {}
-    for rate in ("0.015", "0.03"):
+    for rate in ("0.036", "0.072"):
         adapter = load_adapter(tmp_path / "work" / f"rate {rate}, alpha 4.safetensors")
         losses[rate] = score_adapter(base, adapter.factors, adapter.dense, test).loss
-    assert losses["0.03"] < losses["0.015"] - 0.05
+    assert losses["0.072"] < losses["0.036"] - 0.05
     assert same(
-        load_adapter(tmp_path / "work" / ADAPTER), load_adapter(tmp_path / "work/rate 0.015, alpha 4.safetensors")
+        load_adapter(tmp_path / "work" / ADAPTER), load_adapter(tmp_path / "work/rate 0.036, alpha 4.safetensors")
     )
 
 
@@ -94,7 +94,7 @@ def test_a_killed_sweep_goes_on_where_it_was(settings, tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         KINDS["lora-sweep"].compute(settings, tmp_path / "work", {})
     assert KINDS["lora-sweep"].compute(settings, tmp_path / "work", {}) == whole
-    grid = [(rate, alpha) for rate in (1.5e-2, 3e-2) for alpha in alphas]
+    grid = [(rate, alpha) for rate in (3.6e-2, 7.2e-2) for alpha in alphas]
     np.testing.assert_allclose(calls, [*grid[:3], *grid[2:]])  # of four the third twice, those before it once
 
 
@@ -151,6 +151,7 @@ def test_keys_hold_what_is_read_and_nothing_else(settings, store, kind: str):
         {"link": {"deadline_s": 2.0, "snrs_db": (0.0,)}},
         {"codec": {"bits": 8}},
         {"adapter": {"full_share": 0.1, "uniform_share": 0.1, "orthogonality": 0.1, "draw_per": "item", "scale": 2.0}},
+        {"adapter": {"learning_rate": 2e-2, "prefixes": 2}},
         {"task": {"test_items": 9}},
     ):
         assert store.key(kind, with_(settings, **unread)) == plain
@@ -158,7 +159,6 @@ def test_keys_hold_what_is_read_and_nothing_else(settings, store, kind: str):
         {"adapter": {"max_rank": 3}},
         {"adapter": {"steps": 7}},
         {"adapter": {"batch_size": 5}},
-        {"adapter": {"learning_rate": 2e-2}},
         {"adapter": {"clip_norm": 1.0}},
         {"task": {"dev_items": 9}},
         {"model": {"window": 15}},

@@ -21,7 +21,7 @@ from airtune.methods.airllm.baselines.adalora import INIT_OVER_FINAL, train_adal
 from airtune.methods.airllm.baselines.direct import train_lora
 from airtune.methods.airllm.baselines.kept import kept, load_adapter, save_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter, sweep
-from airtune.methods.airllm.building import fit_plan, open_reader, parts_of
+from airtune.methods.airllm.building import fit_plan, open_reader, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
 from airtune.methods.airllm.config import config_from
 from airtune.methods.airllm.data import Parts
@@ -32,7 +32,7 @@ ADAPTER = "adapter.safetensors"
 SWEEP_SEED = 0
 """Its trainings are as long as the others: shorter ones prefer rates that are too high (docs/log.md)."""
 RATES = (1.5, 3.0)
-"""Learning rates that are tried, over the nested adapter's."""
+"""Learning rates that are tried, over the one that suits the width; the nested adapter's own is not read."""
 
 Train = Callable[[BaseModel, Parts, FitPlan, int, float], TrainedAdapter]
 
@@ -76,7 +76,7 @@ def trained_settings(settings: Settings) -> Settings:
     adapter, task = settings["adapter"], found["task"]
     return {
         **{name: found[name] for name in ("seed", "model", "software")},
-        "adapter": {n: adapter[n] for n in ("max_rank", "steps", "batch_size", "learning_rate", "clip_norm")},
+        "adapter": {name: adapter[name] for name in ("max_rank", "steps", "batch_size", "clip_norm")},
         "task": {name: value for name, value in task.items() if name != "test_items"},
     }
 
@@ -129,5 +129,6 @@ def compute_trained(settings: Settings, work: Path, needs: Mapping[str, Done], *
 def _opened(settings: Mapping[str, Any]) -> tuple[BaseModel, Parts, FitPlan, int]:
     config = config_from(settings)
     reader = open_reader(config)
-    plan = fit_plan(config, reader.base.hidden_size)
+    hidden = reader.base.hidden_size
+    plan = replace(fit_plan(config, hidden), learning_rate=suited_rate(hidden))
     return reader.base, parts_of(config, reader), plan, config.adapter.max_rank
