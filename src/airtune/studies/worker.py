@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,6 +132,8 @@ def _one_thread() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, root: str) -> None:
+    if not sys.warnoptions:  # libraries' notes to their developers, as the command itself drops them
+        warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     store = CellStore(Path(root))
     try:
