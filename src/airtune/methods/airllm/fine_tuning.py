@@ -12,7 +12,7 @@ from airtune.records import generator
 
 def fine_tune(session: Session, trainee: Trainee, plan: FitPlan) -> None:
     """Train the nested adapter, and export it, unconstrained, as plain PEFT."""
-    folder, adapter = session.folder, trainee.adapter
+    folder = session.folder
     with session.progress.stage("Fine-tuning the nested adapter", total=plan.steps) as stage:
         recent: list[float] = []
 
@@ -31,8 +31,13 @@ def fine_tune(session: Session, trainee: Trainee, plan: FitPlan) -> None:
             on_step=on_step,
             on_resume=lambda done: stage.advance(done, f"resumed at step {done}"),
         )
+    export(session, trainee)
+
+
+def export(session: Session, trainee: Trainee) -> None:
+    """Keep the trained adapter, all directions, unquantised, as plain PEFT in the run folder."""
+    folder, base = session.folder, trainee.adapter.base
     if not (folder.adapter / "adapter_config.json").exists():
-        base = adapter.base
         export_peft(
             folder.adapter,
             trainee.factors,
