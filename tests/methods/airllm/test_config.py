@@ -32,6 +32,9 @@ OTHER = {
     "policy.condition_dropout": "0.25",
     "policy.sample_steps": "7",
     "policy.train_steps": "700",
+    "paper.method": "random",
+    "paper.rounding": "round",
+    "paper.count": "exact",
 }
 """Texts for the fields that do not take just any number."""
 FIELDS = [
@@ -78,7 +81,9 @@ def test_tiny_says_what_its_file_says():
 
 
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(ConfigError, match=r"'huge'; choose one of default, demo, tiny"):
+    with pytest.raises(
+        ConfigError, match=r"'huge'; choose one of cpu, cpu-paper, cpu-sst2, default, demo, paper, tiny"
+    ):
         load_config("huge")
 
 
@@ -144,7 +149,7 @@ def test_every_setting_is_overridden_by_text(name, default):
         ("policy.env_steps", "1", "1; choose 2 to 1e+06"),
         ("policy.updates", "0", "0; choose 1 to 1e+06"),
         ("policy.eta", "1.5", "1.5; choose 0 to 1"),
-        ("mode", "flat", "'flat'; choose 'nested'"),
+        ("mode", "flat", "'flat'; choose one of nested, paper"),
         ("seed", "-3", "-3; choose at least 0"),
     ],
 )
@@ -213,7 +218,7 @@ def test_overrides_leave_what_they_were_given_alone():
     assert link == {"deadline_s": 2.0}
 
 
-@pytest.mark.parametrize("preset", ["default", "demo", "tiny"])
+@pytest.mark.parametrize("preset", ["default", "demo", "tiny", "cpu", "cpu-sst2", "cpu-paper", "paper"])
 def test_a_config_comes_back_from_toml_as_it_was(preset):
     config = load_config(preset, {"seed": 3, "link.snrs_db": "0.1,-7", "policy.ppo_learning_rate": "1.234e-5"})
     again = config_from(tomllib.loads(tomli_w.dumps(config.as_dict())))

@@ -174,8 +174,6 @@ class AirLLMConfig:
     mode: Literal["nested", "paper"] = "nested"
     """`nested`: train one adapter whose every prefix works, then decide per device and channel state. `paper`:
     Algorithm 1, in which adapter and policy learn together."""
-    note: str = ""
-    """What stands on the page beside the results."""
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -185,6 +183,8 @@ class AirLLMConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     edge: EdgeConfig = field(default_factory=EdgeConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
+    note: str = ""
+    """What stands on the page beside the results."""
 
     def __post_init__(self) -> None:
         require_between("seed", self.seed, 0)
