@@ -152,3 +152,6 @@ def test_steps_to_a_share_of_the_way_by_hand():
     assert found["plus 0"][0] == 2  # best end: the mean of 9.6, 10 and 10.4 is 10
     assert found["plus 1"][0] == 3  # never: one point beyond its end
     assert found["plus 2"] == {}
+    never = {name: Fixed().unreached(Slot("numbers", name, "steps")) for name in found}
+    assert never == {"plus 0": "0 of 1", "plus 1": "1 of 1", "plus 2": "0 of 0"}
+    assert Fixed().unreached(Slot("numbers", "plus 1", "curve")) == ""

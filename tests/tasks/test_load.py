@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 from airtune.errors import DataError
@@ -126,7 +127,7 @@ def test_classify_refuses_strange_labels_two_train_files_and_one_class(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["words.txt", "words.txt.gz"])
-def test_text_is_cut_into_stretches_that_join_to_the_whole(tmp_path: Path, name: str) -> None:
+def test_a_short_text_is_cut_into_four_parts_that_join_to_the_whole(tmp_path: Path, name: str) -> None:
     content = " ".join(f"word{i}" for i in range(1_000))
     path = tmp_path / name
     path.write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
@@ -138,6 +139,22 @@ def test_text_is_cut_into_stretches_that_join_to_the_whole(tmp_path: Path, name:
     assert [word for part in parts for word in part.split()] == content.split()  # no word is torn
     shares = [len(part) / len(content) for part in parts]
     assert shares == pytest.approx([0.8, 0.05, 0.05, 0.1], abs=0.005)
+
+
+def test_a_long_text_gives_calibration_and_dev_from_all_over_it_and_test_from_its_end(tmp_path: Path) -> None:
+    words = [f"w{i:06d}" for i in range(12_500)]  # 100,000 characters with blanks: 90,000 before test, 4 stretches
+    (tmp_path / "long.txt").write_text(" ".join(words), encoding="utf-8")
+    task = load_task("text", data=tmp_path / "long.txt")
+    assert isinstance(task, Text)
+    places = {part: [int(word[1:]) for word in getattr(task, part).split()] for part in PARTS}
+    assert sorted(place for found in places.values() for place in found) == list(range(12_500))
+    assert places["test"] == list(range(11_250, 12_500))
+    for part, begins, share in (("train", 0, 80 / 90), ("calibration", 80 / 90, 5 / 90), ("dev", 85 / 90, 5 / 90)):
+        stretch = 11_250 / 4
+        expected = [stretch * (index + begins) for index in range(4)]
+        pieces = np.split(places[part], np.flatnonzero(np.diff(places[part]) > 1) + 1)
+        assert [piece[0] for piece in pieces] == pytest.approx(expected, abs=2)
+        assert [len(piece) for piece in pieces] == pytest.approx([stretch * share] * 4, abs=2)
 
 
 def test_text_refuses_a_short_text_and_a_table(tmp_path: Path) -> None:
@@ -246,4 +263,8 @@ def test_real_shakespeare(shared: Path) -> None:
     task = load_task("text", data=path)
     assert isinstance(task, Text)
     with gzip.open(path, "rt", encoding="utf-8") as text:
-        assert task.train + task.calibration + task.dev + task.test == text.read()
+        content = text.read()
+    parts = [getattr(task, part) for part in PARTS]
+    assert sorted("".join(parts).split()) == sorted(content.split())
+    assert content.endswith(task.test)
+    assert [len(part) / len(content) for part in parts] == pytest.approx([0.8, 0.05, 0.05, 0.1], abs=0.005)

@@ -77,6 +77,8 @@ class Done:
     folder: Path
     values: tuple[Value, ...]
     seconds: float
+    machine: Mapping[str, str | int] = field(default_factory=dict)
+    """Software and platform that computed it."""
 
     @property
     def work(self) -> Path:
@@ -146,7 +148,9 @@ class CellStore:
             for name, digest in body["files"].items():
                 if _hash((folder / name).read_bytes()) != digest:
                     raise DamagedCell(f"{folder / name} is not what was written; it is to be redone")
-            done = Done(folder, tuple(Value(**value) for value in body["values"]), float(body["seconds"]))
+            done = Done(
+                folder, tuple(Value(**value) for value in body["values"]), float(body["seconds"]), body["machine"]
+            )
             _ = done.items
             return done
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -105,6 +105,8 @@ class Study:
     claims: tuple[Claim, ...] = ()
     workloads: tuple[str, ...] = ("decoder",)
     paper_measure: str = ""
+    notes: tuple[str, ...] = ()
+    """What a reader has to know before the tables."""
     not_run: tuple[str, ...] = ()
     """What belongs here and is not measured, and why."""
     reach: Reach | None = None

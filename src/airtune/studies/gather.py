@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -79,6 +80,18 @@ class Gathered:
                 found.setdefault(cell.kind.name, []).append((key in self._computed.fresh, done.seconds))
         return [(kind, len(all_), sum(f for f, _ in all_), sum(s for _, s in all_)) for kind, all_ in found.items()]
 
+    def machines(self) -> list[tuple[tuple[tuple[str, str | int], ...], int]]:
+        """Software and platform of the finished cells, and how many each computed; most first."""
+        return Counter(tuple(done.machine.items()) for done in self._computed.done.values()).most_common()
+
+    def unreached(self, slot: Slot) -> str:
+        """How many seeds' curves never got to the goal, of how many: ``2 of 5``; empty for other measures."""
+        reach = self.plan.study.reach
+        if reach is None or slot.measure != reach.name:
+            return ""
+        found = self._reached(slot, reach)
+        return f"{sum(not there for _, there in found.values())} of {len(found)}"
+
     def xs(self, measure: str) -> list[float]:
         """Every x at which a measure was taken, in order."""
         return sorted({v.x for p in self.plan.points for _, _, v in self.values(p, measure) if v.x is not None})
@@ -91,7 +104,7 @@ class Gathered:
         """For each seed the slot's mean ``(1,)``, or where all of it has items those ``(items,)``."""
         reach = self.plan.study.reach
         if reach is not None and slot.measure == reach.name:
-            return self._reached(slot, reach)
+            return {seed: np.array([x]) for seed, (x, _) in self._reached(slot, reach).items()}
         found = {}
         for point in self.plan.points:
             if (point.workload, point.variant.name) == (slot.workload, slot.variant):
@@ -108,7 +121,8 @@ class Gathered:
                         found[point.seed] = np.array([np.mean([v.value for _, v in parts])])
         return found
 
-    def _reached(self, slot: Slot, reach: Reach) -> dict[int, np.ndarray]:
+    def _reached(self, slot: Slot, reach: Reach) -> dict[int, tuple[float, bool]]:
+        """By seed the x at which the goal was reached, one point beyond the end where it never was, and which."""
         curves: dict[int, dict[str, list[tuple[float, float]]]] = {}
         floors: dict[int, float] = {}
         for point in self.plan.points:
@@ -124,8 +138,8 @@ class Gathered:
                 best = max(float(np.mean([value for _, value in points[-3:]])) for points in by_variant.values())
                 goal = floors[seed] + reach.share * (best - floors[seed])
                 mine = by_variant[slot.variant]
-                beyond = mine[-1][0] + mine[0][0]
-                found[seed] = np.array([next((x for x, value in mine if value >= goal), beyond)])
+                there = [x for x, value in mine if value >= goal]
+                found[seed] = (there[0], True) if there else (mine[-1][0] + mine[0][0], False)
         return found
 
     def mean(self, slot: Slot) -> Interval | None:

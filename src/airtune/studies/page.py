@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from airtune.records import versions_in_force
 from airtune.reports import units
 from airtune.reports.figures import Drawing
 from airtune.reports.layout import document, framed, section
@@ -41,6 +40,7 @@ def page(gathered: Gathered, drawings: Sequence[Drawing]) -> str:
 
 def _notes(gathered: Gathered) -> Markup:
     seeds, notes = gathered.plan.seeds, [f"{note[0].upper()}{note[1:]}." for note in gathered.plan.notes]
+    notes += gathered.plan.study.notes
     if seeds < SEEDS_FOR_A_CLAIM:
         notes.append(
             f"{seeds} seeds: read, do not claim. A difference is called real over {SEEDS_FOR_A_CLAIM} or more."
@@ -97,7 +97,8 @@ def _measured(gathered: Gathered) -> Iterator[Markup]:
         f"over at least {SEEDS_FOR_A_CLAIM} seeds. No rank test is shown: with five seeds none could say more.",
     )
     yield tag("p", "Given: ", tag("code", gathered.plan.given), class_="hint")
-    yield tag("p", ", ".join(f"{name} {version}" for name, version in versions_in_force().items()), class_="hint")
+    for machine, cells in gathered.machines():
+        yield tag("p", f"{cells} cells: ", ", ".join(f"{name} {version}" for name, version in machine), class_="hint")
 
 
 def _costs(gathered: Gathered) -> Iterator[Markup]:

@@ -80,6 +80,8 @@ def _by_variant(gathered: Gathered, workload: str, table: Table, *, with_paper: 
     headings = ["variant", *([f"paper: {study.paper_measure}"] if papers else []), f"ours{_unit(table)}"]
     if table.better:
         headings += [f"less {study.baseline}'s", "real"]
+    reached = study.reach is not None and table.measure == study.reach.name
+    headings += ["seeds never there"] if reached else []
     rows = []
     for variant in study.variants:
         slot = Slot(workload, variant.name, table.measure)
@@ -88,6 +90,7 @@ def _by_variant(gathered: Gathered, workload: str, table: Table, *, with_paper: 
         if table.better:
             difference = None if variant.name == study.baseline else gathered.difference(slot, study.baseline)
             cells += [shown(difference, table, signed=True), _real(difference, table)]
+        cells += [gathered.unreached(slot)] if reached else []
         if mean is not None or (papers and variant.paper is not None):
             rows.append(tuple(cells))
     over = f", mean over {table.x.split(',')[0]}s" if table.x else ""

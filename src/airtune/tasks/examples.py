@@ -91,7 +91,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Running text for next-token prediction, in four stretches that do not overlap; scored by perplexity."""
+    """Running text for next-token prediction, in four parts that do not overlap; scored by perplexity."""
 
     name: str
     train: str

@@ -1,4 +1,4 @@
-"""Running text from one file, cut into four stretches that follow one another.
+"""Running text from one file: its last tenth is test; train, calibration and dev are spread over what comes before.
 
 This module knows characters, no tokens: windows are cut by whoever has a tokenizer.
 """
@@ -6,30 +6,57 @@ This module knows characters, no tokens: windows are cut by whoever has a tokeni
 from __future__ import annotations
 
 import re
-from itertools import accumulate
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from airtune.errors import DataError
-from airtune.tasks.examples import PARTS, Text
+from airtune.tasks.examples import PARTS, Part, Text
 from airtune.tasks.files import TEXT_KINDS, kind_of, read_text
 from airtune.tasks.splits import SHARES
 
+STRETCHES, SHORTEST = 16, 20_000
+"""Stretches that calibration and dev are taken from, at most, and the characters of the shortest."""
 _BLANK = re.compile(r"\s")
 
 
 def load_text(path: Path) -> Text:
-    """Read a .txt file (or .gz): 80 % train, 5 % calibration, 5 % dev, 10 % test of its characters, in this order.
+    """Read a .txt file (or .gz): 80 % train, 5 % calibration, 5 % dev of its characters, and the last 10 % test.
 
-    Each cut is moved on to the next white space, so no word is torn; the four parts joined are the file again.
-    Raises `DataError` for another kind of file, one that cannot be read, or one too short to be cut.
+    A long text changes as it goes on, and ranks that suit one page need not suit the next. So all that comes before
+    test is cut into stretches, each of which gives train, calibration and dev their shares, in this order. Cuts are
+    moved on to the next white space, so no word is torn. Raises `DataError` for another kind of file, one that cannot
+    be read, or one too short to be cut.
     """
     if kind_of(path) not in (*TEXT_KINDS, ""):
         raise DataError(f"{path} ends in {kind_of(path)}; give running text as .txt or .txt.gz")
     content = read_text(path)
-    edges = [0]
-    for share in list(accumulate(SHARES[part] for part in PARTS))[:-1]:
-        blank = _BLANK.search(content, round(share * len(content)))
-        edges.append(blank.end() if blank else len(content))
-    edges.append(len(content))
-    stretches = {part: content[edges[i] : edges[i + 1]] for i, part in enumerate(PARTS)}
-    return Text(name="text", **stretches)
+    before, test = _cut(content, {"train": 1 - SHARES["test"], "test": SHARES["test"]}).values()
+    shares: dict[Part, float] = {part: SHARES[part] for part in PARTS if part != "test"}
+    pieces = [_cut(stretch, shares) for stretch in _stretches(before)]
+    return Text(name="text", **{part: "".join(piece[part] for piece in pieces) for part in shares}, test=test)
+
+
+def _stretches(content: str) -> Iterator[str]:
+    """Equal stretches of a text, cut at white space."""
+    count = max(1, min(STRETCHES, len(content) // SHORTEST))
+    edges = [_word_start(content, len(content) * index // count) for index in range(count)]
+    for start, end in pairwise([*edges, len(content)]):
+        yield content[start:end]
+
+
+def _cut(content: str, shares: Mapping[Part, float]) -> dict[Part, str]:
+    """Consecutive parts of a text in these proportions, cut at white space."""
+    whole, begun, edges = sum(shares.values()), 0.0, [0]
+    for share in shares.values():
+        begun += share
+        edges.append(_word_start(content, round(begun / whole * len(content))))
+    return {part: content[start:end] for part, (start, end) in zip(shares, pairwise(edges), strict=True)}
+
+
+def _word_start(content: str, place: int) -> int:
+    """The first place after the next white space; 0 and the end stay where they are."""
+    if place in (0, len(content)):
+        return place
+    blank = _BLANK.search(content, place)
+    return blank.end() if blank else len(content)

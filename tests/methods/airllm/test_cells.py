@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from airtune.methods.airllm.building import edge_role
-from airtune.methods.airllm.cells import KINDS, opening, times
+from airtune.methods.airllm.cells import KINDS, opening, times, timing
 from airtune.methods.airllm.cells import policy as policy_cell
 from airtune.methods.airllm.cells.opening import content
 from airtune.methods.airllm.config import config_from, load_config
@@ -172,7 +172,8 @@ def test_regret_is_the_distance_from_the_least_objective_on_calibration():
 def test_the_regret_cell_compares_everybody_at_every_snr(cells: Mapping[str, Done]):
     for snr_db in (-5.0, 15.0):
         regret = {v.of: v.value for v in cells["regret"].values if (v.measure, v.x) == ("regret", snr_db)}
-        assert regret.keys() == {"policy", "uniform", "random", "greedy", "search"}
+        everybody = {"policy", "uniform", "random", "greedy", "forward", "lookup", "random-search", "search"}
+        assert regret.keys() == everybody
         assert min(regret.values()) == 0
 
 
@@ -245,7 +246,9 @@ def test_the_embedded_model_counts_by_its_weights(settings, tmp_path: Path, monk
         ({"refiner": "none"}, {"width": 64, "train_steps": 800, "kappa": 1.0}, {"ppo_width": 32}),
         ({"refiner": "ddpm"}, {"sample_steps": 5}, {"train_steps": 800}),
         ({"prior": "none"}, {"ppo_width": 32, "clip": 0.1}, {"sample_steps": 5}),
-        ({}, {}, {"sample_steps": 5}),
+        ({}, {"kappa": 1.0}, {"proposals": 3}),
+        ({"objective": "critic"}, {"proposals": 3}, {"kappa": 1.0}),
+        ({"backbone": "unet"}, {"blocks": 3}, {"width": 64}),
     ],
 )
 def test_what_a_variant_does_not_read_is_not_in_its_key(settings, variant: dict, idle: dict, read: dict):
@@ -264,6 +267,26 @@ def test_cells_of_policies_depend_on_the_policy_and_rivals_only_on_lambda(settin
     plain = keys()
     assert {name for name, key in keys(prediction="v").items() if key != plain[name]} == {"policy"}
     assert {name for name, key in keys(cost_weight=1.0).items() if key != plain[name]} == {"policy", "rivals", "search"}
+
+
+def test_timing_counts_rounds_after_the_first_and_names_the_processor(cells, settings, monkeypatch, tmp_path: Path):
+    """A clock by hand: the warm start and the first round take 7 s, every later round 3 s, every decision 2 ms."""
+    now, spent = [0.0], iter([7.0, 3.0, 3.0])
+
+    def train(env, latent, config, expert, *, seed, on_round):
+        for index in range(config.rounds):
+            now[0] += next(spent)
+            on_round(index, 0.0, 0.0)
+        return SimpleNamespace(decide=lambda state, budget: now.__setitem__(0, now[0] + 0.002))
+
+    monkeypatch.setattr(timing, "train_policy", train)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(process_time=lambda: now[0]))
+    found = KINDS["timing"].compute(settings, tmp_path / "cell" / "work", {"adapter": cells["adapter"]})
+    assert values(Done(Path(), found.values, 0.0), "cpu_s_per_1000_episodes")[None] == pytest.approx(1000 * 3 / 16)
+    assert values(Done(Path(), found.values, 0.0), "decision_cpu_ms")[None] == pytest.approx(2.0)
+    plain = KINDS["timing"].key(settings, {})
+    monkeypatch.setattr(timing, "processor_name", lambda: "another one")
+    assert KINDS["timing"].key(settings, {}) != plain
 
 
 @pytest.fixture

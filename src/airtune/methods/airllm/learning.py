@@ -30,7 +30,10 @@ def learn_surrogate(
     """Measure allocations around the budgets that will be asked for, then where searches on the surrogate lead."""
     config, caps = session.config, trainee.adapter.caps
     budgets = [decision_budget(link, link.mean_state, config.link.deadline_s, config.link.late_share) for link in links]
-    space, archive = Space(caps, packer.air_bits, packer.direction_bits), Archive(trainee, packer.air_bits)
+    space, archive = (
+        Space(caps, packer.air_bits, packer.direction_bits),
+        Archive(trainee, packer.air_bits),
+    )
     latent = CoarseLatent.of(trainee.adapter.sites)
     surrogate = LossSurrogate(caps, [latent.layer_of, latent.kind_of])
     acquisition = Acquisition(space, surrogate, archive)
@@ -48,6 +51,15 @@ def learn_surrogate(
     }
     session.folder.metric("surrogate", **quality)
     return surrogate, acquisition, quality
+
+
+def settle(session: Session, greedy: Greedy, links: Sequence[Link]) -> None:
+    """Let greedy decide for every link before the policy learns: both then know the same measured losses."""
+    deadline = session.config.link
+    with session.progress.stage("Measuring what greedy would send", total=len(links)) as stage:
+        for link in links:
+            budget = decision_budget(link, link.mean_state, deadline.deadline_s, deadline.late_share)
+            stage.advance(note=f"rank {greedy.settle(budget).total} at {link.snr_db:g} dB")
 
 
 def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent, greedy: Greedy) -> AirLLM:

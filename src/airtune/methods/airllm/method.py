@@ -25,7 +25,7 @@ from airtune.methods.airllm.building import (
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.fine_tuning import fine_tune, score_references
 from airtune.methods.airllm.finishing import send_all, summarise
-from airtune.methods.airllm.learning import keep_policy, learn_policy, learn_surrogate
+from airtune.methods.airllm.learning import keep_policy, learn_policy, learn_surrogate, settle
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.paper.run import run_paper
 from airtune.methods.airllm.policy.priors import CoarseLatent
@@ -79,7 +79,8 @@ def run_nested(session: Session, edge: Transport) -> dict[str, Any]:
 
     with session.timed("measure"):
         surrogate, acquisition, quality = learn_surrogate(session, trainee, packer, links)
-    greedy = Greedy(acquisition, evaluations=GREEDY_EVALUATIONS)
+        greedy = Greedy(acquisition, evaluations=GREEDY_EVALUATIONS, cost_weight=config.policy.cost_weight)
+        settle(session, greedy, links)
     with session.timed("policy"):
         practice = practice_links(links, config.policy.bandwidth_factors)
         env = new_env(config, surrogate, packer, caps, practice, parts)

@@ -90,9 +90,9 @@ class Trainee:
             if done % CHECKPOINT_EVERY == 0 or done == plan.steps:
                 _save(checkpoint, parameters, optimiser, done)
             on_step(step)
-        self.settle()
+        self.finish()
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Take the adapter as it is now for trained."""
         self.factors = self.adapter.factors()
         self.dense = self.adapter.dense()

@@ -340,17 +340,6 @@ def test_stochastic_sampling_recovers_a_gaussian_target():
     np.testing.assert_allclose(drawn.var(0), deviation**2, rtol=0.06)
 
 
-def test_sigmas_given_one_by_one_equal_those_of_eta():
-    schedule, start = Schedule("linear", 100), unit_noise(torch.empty(2, 3), generator(16))
-    steps = list(pairwise((*schedule.sub_sequence(5), 0)))
-    sigmas = [schedule.sigma(tau, previous, 0.7) for tau, previous in steps]
-    given = sample(toy_prediction, start, schedule, 5, sigmas=sigmas, generator=generator(17))
-    torch.testing.assert_close(given, sample(toy_prediction, start, schedule, 5, eta=0.7, generator=generator(17)))
-    assert not torch.equal(given, sample(toy_prediction, start, schedule, 5))
-    assert sigmas[-1] == 0
-    assert min(sigmas[:-1]) > 0
-
-
 @pytest.mark.parametrize(("train_steps", "steps"), [(600, 3), (1000, 2), (1000, 3)])
 def test_all_of_ddpms_noise_is_allowed_where_alpha_bar_is_next_to_nothing(train_steps, steps):
     schedule = Schedule("cosine", train_steps)  # rounding put sigma^2 above 1 - alpha_bar here
@@ -396,8 +385,6 @@ def test_gradients_flow_from_the_sample_to_the_denoiser():
         (lambda: ancestral(101), "step 101 of ancestral"),
         (lambda: ancestral(2), "ancestral step 2 adds noise but none came"),
         (lambda: walk(eta=40.0), "sigma at step 100"),
-        (lambda: walk(sigmas=[0.1, 0.0]), "2 sigmas for 4 sampling steps"),
-        (lambda: walk(sigmas=[0.1] * 4, generator=generator(0)), "sigma at step 25 is 0.1; choose 0 to"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused(build: Callable[[], object], message: str):

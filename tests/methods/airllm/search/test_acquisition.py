@@ -122,3 +122,16 @@ def test_an_archive_measures_once_and_keeps_the_first_of_equals():
     assert RankVector((0, 1, 1, 1)) not in archive
     with pytest.raises(ConfigError, match="none of 4 measured allocations fits 109 bits"):
         archive.best(OVERHEAD + 9)
+
+
+def test_the_best_pays_for_its_bits():
+    """lambda 0.4 under 200 bits: 0.002 nat a bit, so 20 bits that take 0.03 nat off cost 0.04."""
+    losses = ByFormula(lambda ranks: 1 - 0.5 * min(ranks.sum(), 2) - 0.015 * max(0, ranks.sum() - 2))
+    archive = Archive(losses, SPACE.air_bits)
+    for ranks in ((1, 0, 0, 0), (1, 1, 0, 0), (1, 1, 1, 1)):
+        archive.measure(RankVector(ranks))
+    assert archive.best(200).ranks.ranks == (1, 1, 1, 1)
+    assert archive.best(200, 0.4).ranks.ranks == (1, 1, 0, 0)
+    acquisition = acquisition_on(losses, SPACE)
+    assert sum(acquisition.propose(200).ranks) == 8
+    assert sum(acquisition.propose(200, 0.4).ranks) == 2

@@ -33,7 +33,19 @@ def test_the_real_loss_has_the_last_word():
     space = linear_space(truth.caps, [10, 10, 10])
     assert greedy_on(truth, space, 2, mistaken).decide(STATE, OVERHEAD + 10).ranks == (0, 1, 0)
     assert len(truth.tried) == 2
-    assert greedy_on(truth, space, 2, mistaken).propose(OVERHEAD + 10).ranks == (1, 0, 0)
+
+
+def test_what_was_measured_is_proposed_instead_of_what_was_predicted():
+    """So a policy that learns from proposals knows the losses that greedy knows; budgets not asked for stay guesses."""
+    truth = Separable([[0.1], [1.0], [0.4]])
+    mistaken = Separable([[1.0], [0.2], [0.1]])
+    space = linear_space(truth.caps, [10, 10, 10])
+    greedy = greedy_on(truth, space, 2, mistaken)
+    assert greedy.propose(OVERHEAD + 10).ranks == (1, 0, 0)
+    assert greedy.settle(OVERHEAD + 10).ranks == (0, 1, 0) == greedy.decide(STATE, OVERHEAD + 10).ranks
+    assert greedy.propose(OVERHEAD + 10).ranks == (0, 1, 0)
+    assert greedy.propose(OVERHEAD + 20).ranks == (1, 1, 0)
+    assert len(truth.tried) == 2
 
 
 @settings(max_examples=60, deadline=None)

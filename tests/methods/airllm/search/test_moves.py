@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from airtune.adapters import RankVector
 from airtune.codec import Binding, Layout
-from airtune.methods.airllm.search.moves import eliminate, exchange, forward, largest_fitting, neighbours, propose
+from airtune.methods.airllm.search.moves import best_fitting, eliminate, exchange, forward, neighbours, priced, propose
 from airtune.methods.airllm.search.space import Space
 from small_losses import OVERHEAD, ByFormula, Separable, all_ranks, best_loss, linear_space
 
@@ -90,7 +90,7 @@ def test_an_exchange_is_judged_by_what_it_frees_as_well():
     """Costs 3, 2, 2 and a budget of 4: elimination keeps site 0 (3.5 off 7.5); sites 1 and 2 take 2 off each."""
     losses = Separable([[3.5], [2.0], [2.0]])
     space = linear_space(losses.caps, [3, 2, 2])
-    assert largest_fitting(space, eliminate(space, losses.predict), OVERHEAD + 4).tolist() == [1, 0, 0]
+    assert best_fitting(space, eliminate(space, losses.predict), OVERHEAD + 4, losses.predict).tolist() == [1, 0, 0]
     assert proposed(losses, space, OVERHEAD + 4).ranks == (0, 1, 1)
 
 
@@ -124,6 +124,24 @@ def test_the_full_adapter_needs_no_search():
     space = linear_space(losses.caps, [10, 10, 10])
     assert proposed(losses, space, OVERHEAD + 60) == losses.caps
     assert proposed(losses, space, OVERHEAD + 59).ranks == (2, 2, 1)
+
+
+def test_a_direction_that_costs_more_than_it_promises_is_not_bought():
+    """10 bits a direction at 0.02 nat a bit: those worth 0.5 and 0.3 nat pay their 0.2, the one of 0.1 does not."""
+    losses = Separable([[0.5, 0.1], [0.3]])
+    space = linear_space(losses.caps, [10, 10])
+    objective = priced(space, losses.predict, 0.02)
+    assert objective(np.array([[2, 1]])) == pytest.approx([0.6])
+    for budget in (OVERHEAD + 20, OVERHEAD + 30, OVERHEAD + 90):
+        assert propose(space, eliminate(space, losses.predict), budget, objective).ranks == (1, 1)
+    assert propose(space, eliminate(space, losses.predict), OVERHEAD + 10, objective).ranks == (1, 0)
+    assert proposed(losses, space, OVERHEAD + 30).ranks == (2, 1)
+
+
+def test_what_is_predicted_to_harm_is_left_out_even_where_it_fits():
+    losses = ByFormula(lambda ranks: 1 - 0.3 * ranks[0] + 0.1 * ranks[1])
+    space = linear_space(RankVector((2, 1)), [10, 10])
+    assert proposed(losses, space, OVERHEAD + 30).ranks == (2, 0)
 
 
 def test_proposals_fit_real_payloads_of_unequal_sites():

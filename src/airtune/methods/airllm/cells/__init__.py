@@ -6,7 +6,7 @@
 | `policy`  | adapter           | a policy variant, trained on the surrogate; decisions, state use  | `policy`   |
 | `rows`    | adapter, policy   | real losses and scores of the policy's decisions, by SNR          | `rows`     |
 | `rivals`  | adapter           | the same for uniform, random and greedy                           | `rows`     |
-| `search`  | adapter           | the same for a long search on real losses                         | `regret`   |
+| `search`  | adapter           | the same for searches without a policy, a long one among them     | `regret`   |
 | `regret`  | those three       | distance of everybody from the best that anybody found            | `regret`   |
 | `times`   | -                 | time of a decision over sizes: needs the processor alone          | `times`    |
 
@@ -19,22 +19,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from airtune.methods.airllm.cells.adapter import compute_adapter
-from airtune.methods.airllm.cells.opening import adapter_settings, policy_settings, rival_settings, times_settings
+from airtune.methods.airllm.cells.opening import adapter_settings, policy_settings, rival_settings
 from airtune.methods.airllm.cells.policy import compute_policy
 from airtune.methods.airllm.cells.regret import compute_regret, compute_search
 from airtune.methods.airllm.cells.rows import compute_rivals, compute_rows
-from airtune.methods.airllm.cells.times import compute_times
+from airtune.methods.airllm.cells.times import compute_times, times_settings
+from airtune.methods.airllm.cells.timing import compute_timing, timing_settings
 from airtune.records.cells import Kind
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("adapter", 1, (), adapter_settings, compute_adapter),
-        Kind("policy", 1, ("adapter",), policy_settings, compute_policy),
+        Kind("adapter", 2, (), adapter_settings, compute_adapter),
+        Kind("policy", 2, ("adapter",), policy_settings, compute_policy),
         Kind("rows", 1, ("policy", "adapter"), policy_settings, compute_rows),
-        Kind("rivals", 1, ("adapter",), rival_settings, compute_rivals),
-        Kind("search", 1, ("adapter",), rival_settings, compute_search),
+        Kind("rivals", 2, ("adapter",), rival_settings, compute_rivals),
+        Kind("search", 2, ("adapter",), rival_settings, compute_search),
         Kind("regret", 1, ("rows", "rivals", "search"), policy_settings, compute_regret),
+        Kind("timing", 1, ("policy", "adapter"), timing_settings, compute_timing, alone=True),
         Kind("times", 1, (), times_settings, compute_times, alone=True),
     )
 }

@@ -14,7 +14,7 @@ from airtune.records.cells import Done, Outcome, Value
 def compute_adapter(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
     """Values: loss and score on dev by uniform rank (x), the surrogate's held-out error, bandwidth, training loss."""
     with opened(settings, work) as found:
-        _ = found.surrogate  # measures
+        _ = found.greedy  # measures, what greedy would send among it: the cells above find these losses in the file
         values = [Value("bandwidth_hz", found.links[0].bandwidth_hz)]
         caps = found.trainee.adapter.caps
         rank = 0

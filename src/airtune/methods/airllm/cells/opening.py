@@ -20,14 +20,17 @@ from typing import Any
 from airtune.errors import ConfigError
 from airtune.ledger import Ledger
 from airtune.links import Link
+from airtune.methods.airllm.allocation import decision_budget
 from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
 from airtune.methods.airllm.config import AirLLMConfig, PolicyConfig, config_from
 from airtune.methods.airllm.fine_tuning import fine_tune
-from airtune.methods.airllm.learning import learn_surrogate
+from airtune.methods.airllm.learning import learn_surrogate, settle
 from airtune.methods.airllm.method import GREEDY_EVALUATIONS
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.search.acquisition import Acquisition
+from airtune.methods.airllm.search.archive import Archive
 from airtune.methods.airllm.search.greedy import Greedy
+from airtune.methods.airllm.search.space import Space
 from airtune.methods.airllm.search.surrogate import LossSurrogate
 from airtune.methods.airllm.session import Session
 from airtune.methods.airllm.trainee import Trainee
@@ -72,8 +75,12 @@ def unread(policy: Settings) -> tuple[str, ...]:
     """Settings that this variant of the policy never looks at; their values change nothing."""
     if policy["refiner"] == "none":
         return OF_REFINER
-    ppo = OF_PPO if policy["prior"] == "none" else ()
-    return (*ppo, "sample_steps", "eta") if policy["refiner"] == "ddpm" else ppo
+    return (
+        *(OF_PPO if policy["prior"] == "none" else ()),
+        *(("sample_steps", "eta") if policy["refiner"] == "ddpm" else ()),
+        *(("blocks",) if policy["backbone"] == "unet" else ()),
+        "kappa" if policy["objective"] == "improved" else "proposals",
+    )
 
 
 def embedded_model() -> str:
@@ -88,11 +95,6 @@ def embedded_model() -> str:
 def rival_settings(settings: Settings) -> Settings:
     """What rows of allocators that learn nothing depend on: of the policy, only lambda in their rewards."""
     return {**adapter_settings(settings), "cost_weight": settings["policy"]["cost_weight"]}
-
-
-def times_settings(settings: Settings) -> Settings:
-    """Times depend on the processor; a seed repeats them, and the sizes are the cell's own."""
-    return {"seed": settings["seed"], "processor": platform.processor() or platform.machine()}
 
 
 def content(name: str) -> str:
@@ -144,11 +146,27 @@ class Opened:
 
     @cached_property
     def greedy(self) -> Greedy:
-        return self.greedy_of(GREEDY_EVALUATIONS)
+        found = self.greedy_of(GREEDY_EVALUATIONS)
+        settle(self.session, found, self.links)
+        return found
+
+    @property
+    def space(self) -> Space:
+        return self._learned[1].space
+
+    @property
+    def archive(self) -> Archive:
+        """What the surrogate learned from, and whatever was measured since."""
+        return self._learned[1].archive
+
+    def budget(self, link: Link) -> int:
+        """Bits on the air that decisions on a link may spend, as they were when losses were measured for it."""
+        deadline = self.config.link
+        return decision_budget(link, link.mean_state, deadline.deadline_s, deadline.late_share)
 
     def greedy_of(self, evaluations: int) -> Greedy:
         """Elimination and exchange on the surrogate, then so many measured losses for each budget."""
-        return Greedy(self._learned[1], evaluations=evaluations)
+        return Greedy(self._learned[1], evaluations=evaluations, cost_weight=self.config.policy.cost_weight)
 
     @property
     def site_names(self) -> list[str]:

@@ -6,8 +6,6 @@ their names; `rows` measures.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -32,21 +30,17 @@ EPISODES = 16
 """Episodes at each SNR over which the trained policy's predicted reward is averaged."""
 STATES = 32
 """States in which each input is shuffled."""
-TIMED = 15
 INPUTS = ("SNR", "W", "H", "rho", "ranks")
 
 
 def compute_policy(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
-    """Values: reward by step and by SNR, ranks by SNR and site, use of each input, seconds of training and deciding."""
+    """Values: reward by step and by SNR, ranks by SNR and site, use of each input."""
     with opened(settings, work, needs["adapter"]) as found:
+        greedy = found.greedy  # first: what it measures, the surrogate learns
         env = env_on(found, practice_links(found.links, found.config.policy.bandwidth_factors))
         latent = CoarseLatent.of(found.trainee.adapter.sites)
-        _ = found.greedy  # not part of the policy's own time
-        begun = time.process_time()
-        policy = learn_policy(found.session, env, latent, found.greedy)
-        trained_s = time.process_time() - begun
-        episodes = found.config.policy.rounds * found.config.policy.env_steps
-        values = [Value("train_cpu_s", trained_s), Value("cpu_s_per_1000_episodes", 1000 * trained_s / episodes)]
+        policy = learn_policy(found.session, env, latent, greedy)
+        values = []
         for rival in (Uniform(env.caps), Random(env.caps, generator(found.config.seed, "random", "reward"))):
             reward = mean_reward(env, rival, episodes=RIVAL_EPISODES, seed=found.config.seed)
             values.append(Value(f"reward_{rival.name}", reward))
@@ -61,7 +55,6 @@ def compute_policy(settings: Mapping[str, Any], work: Path, needs: Mapping[str, 
             ranks = decided(found, policy, link)[1]
             values += rank_values(found, ranks, link)
         values += state_use(env, policy, found.config.seed)
-        values.append(Value("decision_cpu_ms", 1e3 * decision_s(env, policy)))
         return Outcome(tuple(values))
 
 
@@ -127,14 +120,3 @@ def _with(state: AllocationState, name: str, other: AllocationState) -> Allocati
             return replace(state, complexity=replace(state.complexity, oov_rate=other.complexity.oov_rate))
         case _:
             return replace(state, ranks=other.ranks)
-
-
-def decision_s(env: AllocationEnv, policy: Allocator) -> float:
-    """Median processor seconds of one decision."""
-    env.reset(seed=0)
-    times = []
-    for _ in range(TIMED):
-        begun = time.process_time()
-        policy.decide(env.state, env.budget_bits)
-        times.append(time.process_time() - begun)
-    return statistics.median(times)

@@ -3,6 +3,13 @@
 J = U + lambda eta. The best is chosen on calibration, where decisions may look, among all allocators and a long search
 that measures uniform, what the surrogate proposes, and what lies around the best; on test its advantage may turn
 round, so regret there is signed.
+
+| searcher        | losses it measures at each SNR, beside those that the surrogate learned from           |
+|-----------------|----------------------------------------------------------------------------------------|
+| `forward`       | none: it grows ranks from 0 by what the surrogate predicts                               |
+| `lookup`        | none: the best of those that the surrogate learned from                                  |
+| `random-search` | none of them, but its own, as many as the surrogate learned from and `greedy` added  |
+| `search`        | ten times those of `greedy`                                                              |
 """
 
 from __future__ import annotations
@@ -11,8 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from airtune.methods.airllm.allocators import Allocator
 from airtune.methods.airllm.cells.opening import opened
 from airtune.methods.airllm.cells.rows import Measurer
+from airtune.methods.airllm.method import GREEDY_EVALUATIONS
+from airtune.methods.airllm.search.archive import Archive
+from airtune.methods.airllm.search.greedy import ForwardGreedy
+from airtune.methods.airllm.search.lookup import LookupTable, RandomSearch
+from airtune.records import generator
 from airtune.records.cells import Done, Outcome, Value
 
 SEARCH_EVALUATIONS = 60
@@ -20,10 +33,23 @@ SEARCH_EVALUATIONS = 60
 
 
 def compute_search(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
-    """A search with ten times the measured losses of `greedy`."""
+    """Searches without a policy: forward greedy, a table by SNR, random search, and a long one."""
     with opened(settings, work, needs["adapter"]) as found:
-        measurer = Measurer(found)
-        measurer.decide(found.greedy_of(SEARCH_EVALUATIONS), "search")
+        measurer, space, weight = Measurer(found), found.space, found.config.policy.cost_weight
+        budgets = {link.snr_db: found.budget(link) for link in found.links}
+        lookup = LookupTable(found.archive, budgets, cost_weight=weight)  # before any other measures
+        evaluations = GREEDY_EVALUATIONS + round(found.config.policy.measurements / len(budgets))
+        drawn = generator(found.config.seed, "random-search")
+        searchers: dict[str, Allocator] = {
+            "lookup": lookup,
+            "forward": ForwardGreedy(space, found.surrogate.predict, cost_weight=weight),
+            "random-search": RandomSearch(
+                space, Archive(found.trainee, space.air_bits), drawn, evaluations=evaluations, cost_weight=weight
+            ),
+            "search": found.greedy_of(SEARCH_EVALUATIONS),
+        }
+        for name, searcher in searchers.items():
+            measurer.decide(searcher, name)
         return measurer.outcome
 
 

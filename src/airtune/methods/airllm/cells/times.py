@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from airtune.methods.airllm.cells.timing import processor_name
 from airtune.methods.airllm.policy.denoiser import Denoiser, ResidualMLP
 from airtune.methods.airllm.policy.diffusion import Schedule
 from airtune.methods.airllm.policy.fast_sampling import fast_sample
@@ -26,6 +27,11 @@ PER_LAYER = 6
 """Sites of a layer."""
 STEPS, LAYERS, WIDTHS = (10, 20, 40, 80), (24, 96, 384, 1536), (256, 512, 1024, 2048)
 UNET_LAYERS, UNET_WIDTHS, CAPS = (24, 96, 384), (256, 512, 1024), (16, 64, 256, 1024)
+
+
+def times_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Times depend on the processor; a seed repeats them, and the sizes are the cell's own."""
+    return {"seed": settings["seed"], "processor": processor_name()}
 
 
 def compute_times(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:

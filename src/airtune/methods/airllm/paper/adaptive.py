@@ -115,7 +115,7 @@ class SteppedAdaLora:
         adapter = Adapter(self._base, max(1, *ranks.ranks), generator=torch.Generator().manual_seed(0))
         adapter.load(factors, dense)
         trainee = Trainee(adapter, self._parts, measurements)
-        trainee.settle()
+        trainee.finish()
         return trainee, ranks
 
     def _remembered(self) -> Tensors:

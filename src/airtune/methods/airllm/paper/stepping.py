@@ -85,5 +85,5 @@ class SteppedAdapter:
         """End training: the trainee, with its factors as they are sent."""
         for parameter in self._parameters.values():
             parameter.requires_grad_(False)
-        self._trainee.settle()
+        self._trainee.finish()
         return self._trainee

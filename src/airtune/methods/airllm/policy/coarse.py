@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
@@ -65,6 +66,7 @@ class CoarsePolicy:
             seed=seed,
             device="cpu",
         )
+        self._ppo.set_logger(Logger(folder=None, output_formats=[]))  # its own makes a folder in /tmp for every PPO
 
     @property
     def networks(self) -> nn.Module:

@@ -6,7 +6,7 @@ a function of (x, tau).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -81,7 +81,6 @@ def sample(
     *,
     target: Target = "epsilon",
     eta: float = 0.0,
-    sigmas: Sequence[float] | None = None,
     generator: torch.Generator | None = None,
     clip_clean: bool = True,
 ) -> Tensor:
@@ -92,20 +91,15 @@ def sample(
     Args:
         start: x_T ``(batch, sites)``, unit Gaussian.
         eta: Share of DDPM's noise, 0 to 1.
-        sigmas: sigma of each step in the order visited, instead of eta; the last has to be 0.
-        generator: Draws the fresh noise; needed unless every sigma is 0.
+        generator: Draws the fresh noise; needed unless eta is 0.
         clip_clean: Clamp x0-hat to [-1, 1] in every step.
 
     Raises:
-        ConfigError: sample_steps not in 1..T, an infeasible sigma, the wrong number of them, or no generator for them.
+        ConfigError: sample_steps not in 1..T, an infeasible sigma, or no generator for the noise.
     """
-    steps = list(pairwise((*schedule.sub_sequence(sample_steps), 0)))
-    if sigmas is None:
-        sigmas = [schedule.sigma(tau, previous, eta) for tau, previous in steps]
-    if len(sigmas) != len(steps):
-        raise ConfigError(f"{len(sigmas)} sigmas for {len(steps)} sampling steps; give one per step")
     x = start
-    for (tau, previous), sigma in zip(steps, sigmas, strict=True):
+    for tau, previous in pairwise((*schedule.sub_sequence(sample_steps), 0)):
+        sigma = schedule.sigma(tau, previous, eta)
         prediction = denoise(x, torch.full((len(x),), tau, device=x.device))
         noise = unit_noise(x, generator) if sigma > 0 and generator is not None else None
         x = ddim_step(

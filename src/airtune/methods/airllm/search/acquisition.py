@@ -14,7 +14,7 @@ import numpy as np
 from airtune.adapters import RankVector
 from airtune.methods.airllm.allocation import Trial
 from airtune.methods.airllm.search.archive import Archive
-from airtune.methods.airllm.search.moves import eliminate, neighbours, propose
+from airtune.methods.airllm.search.moves import PredictLoss, eliminate, neighbours, priced, propose
 from airtune.methods.airllm.search.space import Space
 
 PROBED = 0.5
@@ -42,18 +42,19 @@ class Acquisition:
     def __init__(self, space: Space, surrogate: Surrogate, archive: Archive) -> None:
         self.space, self.surrogate, self.archive = space, surrogate, archive
         self._fitted = -1
-        self._proposed: dict[int, RankVector] = {}
-        self._failed: set[int] = set()
-        """Budgets whose last proposal was not the best."""
+        self._proposed: dict[tuple[int, float], RankVector] = {}
+        self._failed: set[tuple[int, float]] = set()
+        """Questions whose last proposal was not the best."""
 
-    def propose(self, budget_bits: int) -> RankVector:
-        """What elimination and exchange find by predicted losses alone."""
-        self._learn()
-        if budget_bits not in self._proposed:
-            self._proposed[budget_bits] = propose(self.space, self._path, budget_bits, self.surrogate.predict)
-        return self._proposed[budget_bits]
+    def propose(self, budget_bits: int, cost_weight: float = 0.0) -> RankVector:
+        """What elimination and exchange find by predictions alone, lambda being `cost_weight` (Eq. 10)."""
+        self.learn()
+        asked = budget_bits, cost_weight
+        if asked not in self._proposed:
+            self._proposed[asked] = propose(self.space, self._path, budget_bits, self._objective(*asked))
+        return self._proposed[asked]
 
-    def step(self, budget_bits: int) -> Trial | None:
+    def step(self, budget_bits: int, cost_weight: float = 0.0) -> Trial | None:
         """Measure one more allocation that fits.
 
         Projected uniform first, then what is proposed. After a proposal that is not the best so far, or is known, the
@@ -61,20 +62,25 @@ class Acquisition:
         """
         if (uniform := self.space.uniform(budget_bits)) not in self.archive:
             return self.archive.measure(uniform)
-        proposal = self.propose(budget_bits)
-        if budget_bits not in self._failed and proposal not in self.archive:
+        asked = budget_bits, cost_weight
+        proposal = self.propose(*asked)
+        if asked not in self._failed and proposal not in self.archive:
             trial = self.archive.measure(proposal)
-            if trial != self.archive.best(budget_bits):
-                self._failed.add(budget_bits)
+            if trial != self.archive.best(*asked):
+                self._failed.add(asked)
             return trial
-        self._failed.discard(budget_bits)
-        best = np.array(self.archive.best(budget_bits).ranks.ranks)
-        for row in neighbours(self.space, best, budget_bits, self.surrogate.predict):
+        self._failed.discard(asked)
+        best = np.array(self.archive.best(*asked).ranks.ranks)
+        for row in neighbours(self.space, best, budget_bits, self._objective(*asked)):
             if (ranks := RankVector.of(row)) not in self.archive:
                 return self.archive.measure(ranks)
         return None
 
-    def _learn(self) -> None:
+    def _objective(self, budget_bits: int, cost_weight: float) -> PredictLoss:
+        return priced(self.space, self.surrogate.predict, cost_weight / budget_bits)
+
+    def learn(self) -> None:
+        """Fit the surrogate again, if the archive has grown enough since."""
         if self._fitted < 0 or len(self.archive) > self._fitted * REFITTED:
             self.surrogate.fit(self.archive.trials)
             self._path, self._fitted = eliminate(self.space, self.surrogate.predict), len(self.archive)
@@ -88,7 +94,7 @@ def collect(
     count: int,
     on_trial: Callable[[Trial], None] = lambda trial: None,
 ) -> None:
-    """Measure `count` allocations: a share of them probes, then one for each budget by turns.
+    """Measure `count` allocations: a share of them probes, then one for each budget by turns, whatever bits cost.
 
     Fewer where probes and budgets know no more.
 

@@ -1,4 +1,4 @@
-"""Real losses measured so far, each rank vector once, and the best of them that fits a budget.
+"""Real losses measured so far, each rank vector once, and the best of them that fits a budget (Eq. 10).
 
 Knows trials and bits; not what chooses the next one.
 """
@@ -36,18 +36,21 @@ class Archive:
         """In the order they were measured."""
         return [trial for trial, _ in self._trials.values()]
 
-    def best(self, budget_bits: int) -> Trial:
-        """The lowest loss among measured vectors that fit; the first measured of equals.
+    def best(self, budget_bits: int, cost_weight: float = 0.0) -> Trial:
+        """The lowest U + lambda eta among measured vectors that fit; the first measured of equals.
+
+        Args:
+            cost_weight: lambda. A payload that fills the budget takes the whole deadline, so eta = bits / budget.
 
         Raises:
             ConfigError: none of them fits.
         """
-        fitting = [trial for trial, bits in self._trials.values() if bits <= budget_bits]
+        fitting = [(trial, bits) for trial, bits in self._trials.values() if bits <= budget_bits]
         if not fitting:
             raise ConfigError(
                 f"none of {len(self)} measured allocations fits {budget_bits} bits; measure one that does first"
             )
-        return min(fitting, key=lambda trial: trial.loss)
+        return min(fitting, key=lambda found: found[0].loss + cost_weight * found[1] / budget_bits)[0]
 
     def __contains__(self, ranks: RankVector) -> bool:
         return ranks in self._trials

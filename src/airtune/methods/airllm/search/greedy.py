@@ -10,7 +10,7 @@ from typing import final
 from airtune.adapters import RankVector
 from airtune.methods.airllm.allocation import AllocationState
 from airtune.methods.airllm.search.acquisition import Acquisition
-from airtune.methods.airllm.search.moves import PredictLoss, forward
+from airtune.methods.airllm.search.moves import PredictLoss, forward, priced
 from airtune.methods.airllm.search.space import Space
 
 
@@ -24,23 +24,32 @@ class Greedy:
 
     Args:
         evaluations: Losses measured for each budget, at most.
+        cost_weight: lambda of Eq. 10.
     """
 
-    def __init__(self, acquisition: Acquisition, *, evaluations: int, name: str = "greedy") -> None:
+    def __init__(
+        self, acquisition: Acquisition, *, evaluations: int, cost_weight: float = 0.0, name: str = "greedy"
+    ) -> None:
         self.name = name
-        self._acquisition, self._evaluations = acquisition, evaluations
+        self._acquisition, self._evaluations, self._cost_weight = acquisition, evaluations, cost_weight
         self._decided: dict[int, RankVector] = {}
 
     def propose(self, budget_bits: int) -> RankVector:
-        """What elimination and exchange find for a budget by predicted losses alone."""
-        return self._acquisition.propose(budget_bits)
+        """What was decided for a budget; where nothing was, what elimination and exchange find by predictions alone."""
+        return self._decided.get(budget_bits) or self._acquisition.propose(budget_bits, self._cost_weight)
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
+        return self.settle(budget_bits)
+
+    def settle(self, budget_bits: int) -> RankVector:
+        """Measure for a budget, once, and keep the best that is known to fit."""
         if budget_bits not in self._decided:
             for _ in range(self._evaluations):
-                if self._acquisition.step(budget_bits) is None:
+                if self._acquisition.step(budget_bits, self._cost_weight) is None:
                     break
-            self._decided[budget_bits] = self._acquisition.archive.best(budget_bits).ranks
+            found = self._acquisition.archive.best(budget_bits, self._cost_weight)
+            self._decided[budget_bits] = found.ranks
+            self._acquisition.learn()
         return self._decided[budget_bits]
 
 
@@ -50,12 +59,14 @@ class ForwardGreedy:
 
     Args:
         predict: Predicted losses, or measured ones where that is affordable: one per site and direction.
+        cost_weight: lambda of Eq. 10.
     """
 
     name = "forward"
 
-    def __init__(self, space: Space, predict: PredictLoss) -> None:
-        self._space, self._predict = space, predict
+    def __init__(self, space: Space, predict: PredictLoss, *, cost_weight: float = 0.0) -> None:
+        self._space, self._predict, self._cost_weight = space, predict, cost_weight
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
-        return forward(self._space, budget_bits, self._predict)
+        objective = priced(self._space, self._predict, self._cost_weight / budget_bits)
+        return forward(self._space, budget_bits, objective)

@@ -26,12 +26,22 @@ class RandomSearch:
         archive: Its own: what others measured would not be random.
         evaluations: Losses measured for each budget, uniform's included; what an earlier budget measured counts too
             where it fits.
+        cost_weight: lambda of Eq. 10.
     """
 
     name = "random-search"
 
-    def __init__(self, space: Space, archive: Archive, rng: np.random.Generator, *, evaluations: int) -> None:
-        self._space, self._archive, self._rng, self._evaluations = space, archive, rng, evaluations
+    def __init__(
+        self,
+        space: Space,
+        archive: Archive,
+        rng: np.random.Generator,
+        *,
+        evaluations: int,
+        cost_weight: float = 0.0,
+    ) -> None:
+        self._space, self._archive, self._rng = space, archive, rng
+        self._evaluations, self._cost_weight = evaluations, cost_weight
         self._searched: set[int] = set()
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
@@ -41,7 +51,7 @@ class RandomSearch:
             for _ in range(self._evaluations - 1):
                 drawn = RankVector.of(self._rng.integers(0, self._space.top, endpoint=True))
                 self._archive.measure(project(drawn, self._space.air_bits, budget_bits))
-        return self._archive.best(budget_bits).ranks
+        return self._archive.best(budget_bits, self._cost_weight).ranks
 
 
 @final
@@ -53,6 +63,7 @@ class LookupTable:
     Args:
         archive: What was measured until now; later trials do not change the table.
         budgets: SNR in dB -> bits on the air that a decision may spend there.
+        cost_weight: lambda of Eq. 10.
 
     Raises:
         ConfigError: the grid is empty, or nothing that was measured fits at one of its SNRs.
@@ -60,11 +71,11 @@ class LookupTable:
 
     name = "lookup"
 
-    def __init__(self, archive: Archive, budgets: Mapping[float, int]) -> None:
+    def __init__(self, archive: Archive, budgets: Mapping[float, int], *, cost_weight: float = 0.0) -> None:
         if not budgets:
             raise ConfigError("the table was given no SNR; give at least one, with its budget in bits")
         self._snrs = sorted(budgets)
-        self._ranks = [archive.best(budgets[snr_db]).ranks for snr_db in self._snrs]
+        self._ranks = [archive.best(budgets[snr_db], cost_weight).ranks for snr_db in self._snrs]
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
         return self._ranks[max(0, bisect_right(self._snrs, state.channel.snr_db) - 1)]

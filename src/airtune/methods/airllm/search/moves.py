@@ -1,5 +1,6 @@
-"""Searches over rank vectors by predicted losses: elimination, filling, exchange. They measure nothing.
+"""Searches over rank vectors by predicted objectives: elimination, filling, exchange. They measure nothing.
 
+The objective is J = U + price x bits, the price being lambda over the budget (Eq. 10); with price 0 it is the loss.
 Knows the space and a function of losses; not models, states or links.
 """
 
@@ -19,7 +20,14 @@ PredictLoss = Callable[[np.ndarray], np.ndarray]
 LOOKED_AT = 4
 """Exchange moves whose freed bits are spent before the best of them is taken."""
 LEAST_GAIN = 1e-9
-"""Nat by which an exchange has to lower the predicted loss."""
+"""Nat by which a move has to lower the predicted objective."""
+
+
+def priced(space: Space, predict: PredictLoss, price: float) -> PredictLoss:
+    """Predicted losses plus `price` (nat per bit) times the bits of all directions; containers are not counted."""
+    if price == 0:
+        return predict
+    return lambda ranks: predict(ranks) + price * (ranks @ space.direction_bits)
 
 
 def eliminate(space: Space, predict: PredictLoss) -> list[np.ndarray]:
@@ -31,19 +39,23 @@ def eliminate(space: Space, predict: PredictLoss) -> list[np.ndarray]:
     return path
 
 
-def largest_fitting(space: Space, path: list[np.ndarray], budget_bits: int) -> np.ndarray:
-    """The first vector of a falling path that fits; its last one if none does."""
+def best_fitting(space: Space, path: list[np.ndarray], budget_bits: int, predict: PredictLoss) -> np.ndarray:
+    """Of a falling path, what fits and promises most; the first of equals, and its last vector if none fits."""
     at = bisect_left(path, True, key=lambda ranks: space.fits(ranks, budget_bits))
-    return path[min(at, len(path) - 1)]
+    fitting = path[min(at, len(path) - 1) :]
+    return fitting[int(np.argmin(predict(np.array(fitting))))]
 
 
 def fill(space: Space, ranks: np.ndarray, budget_bits: int, predict: PredictLoss) -> np.ndarray:
-    """Spend what is left of the budget, one direction at a time, always on the one that promises most per bit."""
+    """Spend what is left of the budget, one direction at a time, on what promises most per bit, while anything does."""
     while True:
         raised, sites = space.raised(ranks, budget_bits)
         if not len(raised):
             return ranks
-        ranks = raised[np.argmax((predict(ranks[None]) - predict(raised)) / space.direction_bits[sites])]
+        gains = predict(ranks[None]) - predict(raised)
+        if gains.max() < LEAST_GAIN:
+            return ranks
+        ranks = raised[np.argmax(gains / space.direction_bits[sites])]
 
 
 def exchange(space: Space, ranks: np.ndarray, budget_bits: int, predict: PredictLoss) -> np.ndarray:
@@ -68,9 +80,7 @@ def neighbours(space: Space, ranks: np.ndarray, budget_bits: int, predict: Predi
 
 def propose(space: Space, path: list[np.ndarray], budget_bits: int, predict: PredictLoss) -> RankVector:
     """What elimination and exchange find for a budget: `path` is that of `eliminate`."""
-    if space.fits(space.top, budget_bits):
-        return space.caps
-    start = fill(space, largest_fitting(space, path, budget_bits), budget_bits, predict)
+    start = fill(space, best_fitting(space, path, budget_bits, predict), budget_bits, predict)
     return RankVector.of(exchange(space, start, budget_bits, predict))
 
 
