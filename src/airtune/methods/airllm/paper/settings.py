@@ -13,8 +13,12 @@ from airtune.methods.airllm.settings import require, require_between
 if TYPE_CHECKING:
     from airtune.methods.airllm.config import AdapterConfig, PolicyConfig
 
-READING: Mapping[str, Mapping[str, Any]] = {"codec": {"bits": 32}, "policy": {"objective": "advantage"}}
-"""Defaults of other groups in `paper` mode: 32-bit numbers, and Eq. 19 by weighted imitation."""
+READING: Mapping[str, Mapping[str, Any]] = {
+    "adapter": {"steps": 15_000},
+    "codec": {"bits": 32},
+    "policy": {"objective": "advantage"},
+}
+"""Defaults of other groups in `paper` mode: Table II's steps, 32-bit numbers, and Eq. 19 by weighted imitation."""
 
 
 @dataclass(frozen=True, slots=True)
