@@ -12,12 +12,15 @@ import torch
 import airtune
 from airtune.codec import decode
 from airtune.errors import ConfigError, ModelError, RunError
+from airtune.ledger import Ledger
 from airtune.methods.airllm.config import load_config
+from airtune.methods.airllm.fine_tuning import fine_tune
 from airtune.methods.airllm.paper import training
-from airtune.records import RunFolder
+from airtune.methods.airllm.session import Session
+from airtune.records import RunFolder, Silent
 from airtune.reports import write_report
 from services.tiny_runs import airtune as command
-from services.tiny_runs import classify_settings, options, outcome, run_here, text_settings
+from services.tiny_runs import classify_settings, config_of, options, outcome, run_here, text_settings
 
 PAPER = {
     "mode": "paper",
@@ -27,17 +30,18 @@ PAPER = {
     "policy.sample_steps": "3",
 }
 """Six episodes of four steps, evaluated after each."""
-VARIANTS = {
-    "airllm": {},
-    "airllm-discrete": {"policy.prior": "discrete"},
-    "airllm-ddpm": {"policy.refiner": "ddpm"},
-    "airllm-unet": {"policy.backbone": "unet"},
-    "ddim": {"policy.prior": "none"},
-    "ppo": {"policy.refiner": "none"},
-    "random": {"paper.method": "random"},
-    "uniform": {"paper.method": "uniform"},
-    "adalora": {"paper.method": "adalora"},
-}
+VARIANTS = [
+    ("airllm", {}),
+    ("airllm", {"policy.objective": "critic", "paper.rounding": "round", "paper.min_rank": "0"}),
+    ("airllm-discrete", {"policy.prior": "discrete"}),
+    ("airllm-ddpm", {"policy.refiner": "ddpm"}),
+    ("airllm-unet", {"policy.backbone": "unet"}),
+    ("ddim", {"policy.prior": "none"}),
+    ("ppo", {"policy.refiner": "none"}),
+    ("random", {"paper.method": "random"}),
+    ("uniform", {"paper.method": "uniform"}),
+    ("adalora", {"paper.method": "adalora"}),
+]
 
 
 class Killed(BaseException):
@@ -69,10 +73,10 @@ def settings(tmp_path_factory) -> dict[str, str]:
     return classify_settings(tmp_path_factory.mktemp("in") / "classify") | PAPER
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_and_rival_runs_and_resumes_to_the_same_rows(settings, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_every_variant_and_rival_runs_and_resumes_to_the_same_rows(settings, tmp_path, monkeypatch, name, variant):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 8)
-    chosen = settings | VARIANTS[name]
+    chosen = settings | variant
     whole = run_here(chosen, tmp_path / "whole")
     with pytest.raises(Killed):
         run_here(chosen, tmp_path / "broken", progress=KillsAfter(16))  # after 16 steps, before their checkpoint
@@ -163,6 +167,14 @@ def test_settings_that_contradict_the_mode_are_one_line(changed, line):
     with pytest.raises(ConfigError) as caught:
         load_config("tiny", PAPER | changed)
     assert str(caught.value).startswith(line)
+
+
+def test_nested_training_is_not_asked_for_by_accident(settings, tmp_path):
+    config = config_of(settings)
+    with RunFolder.create(tmp_path / "run", config.as_dict()) as folder:
+        session = Session(config, folder, Silent(), Ledger())
+        with pytest.raises(ConfigError, match=r"^mode is 'paper'; this trains a nested adapter, as every study does"):
+            fine_tune(session, None, None)
 
 
 def test_the_papers_reading_fills_in_what_is_not_given():
