@@ -58,7 +58,7 @@ def _notes(run: Run) -> Markup:
 def _what_was_run(run: Run) -> Iterator[tuple[str, str]]:
     yield "method", f"{run.method}, {run.mode} mode" if run.mode else run.method
     yield "model", run.model
-    yield "training stopped", f"at step {run.steps:,.0f}" if run.steps is not None else ""
+    yield "training steps", f"{run.steps:,.0f}" if run.steps is not None else ""
     yield "task", run.task
     yield "link", link(run)
     yield "SNR", ", ".join(f"{snr_db:g}" for snr_db in run.snrs_db) + f"{units.NO_BREAK}dB"

@@ -91,7 +91,7 @@ class Run:
     illustration: str = ""
     """What a run is that only illustrates; empty for one that does more."""
     steps: float | None = None
-    """Training steps of a run that may stop early."""
+    """Training steps taken, of a run that may stop early."""
 
     @property
     def allocators(self) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ def test_page_and_notes_say_what_it_was(text_run):
     for words in (
         "illustration of Algorithm 1: 24 of the paper&#x27;s 15,000 steps",
         "trained all 24 steps",
-        "at step 24",
+        "training steps",
         "The deadline is soft",
         "LATE",
     ):
