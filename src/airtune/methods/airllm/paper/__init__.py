@@ -3,7 +3,8 @@
 | idea                                                         | file           |
 |--------------------------------------------------------------|----------------|
 | the run in the paper's order. START HERE                     | `run`          |
-| T_env, evaluations, the paper's count of parameters          | `settings`     |
+| its settings: T_env, evaluations, the paper's count          | `settings`     |
+| the stage that trains: environment, learner and agent        | `learn`        |
 | a try of ranks that is one optimiser step                    | `stepping`     |
 | the same for AdaLoRA, which chooses its ranks itself         | `adaptive`     |
 | an episode of Algorithm 1: PPO and the refiner by turns      | `algorithm`    |
