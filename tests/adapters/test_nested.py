@@ -51,10 +51,61 @@ def test_unless_items_have_their_own_one_vector_is_drawn_by_the_shares():
     assert np.mean([drawn[0].ranks == (1000,) * 4 for drawn in draws]) == pytest.approx(0.3, abs=0.04)
 
 
+def test_copies_of_a_batch_have_the_halved_ranks_and_then_mixed_ones_for_every_item():
+    sampler, caps = RankSampler(full=0.2, uniform=0.8, prefixes=6), RankVector((12, 12, 5, 2) * 3)
+    draws = [draw.ranks for draw in sampler.draw(caps, 3, np.random.default_rng(4))]
+    evens = [(12, 12, 5, 2) * 3, (6, 6, 5, 2) * 3, (3, 3, 3, 2) * 3, (1, 1, 1, 1) * 3]
+    assert draws[:12] == [even for even in evens for _ in range(3)]
+    assert len(set(draws[12:])) == 6
+    assert all(1 <= rank <= cap for draw in draws[12:] for rank, cap in zip(draw, caps.ranks, strict=True))
+    assert sampler.weights(caps) == pytest.approx([3 / 24, 4 / 24, 5 / 24, 6 / 24, 3 / 24, 3 / 24])
+    assert RankSampler().weights(caps) == (1.0,)
+
+
 @pytest.mark.parametrize(("full", "uniform"), [(-0.1, 0.5), (0.7, 0.5)])
 def test_shares_that_are_no_shares_are_refused(full, uniform):
     with pytest.raises(ConfigError, match="sum to at most 1"):
         RankSampler(full=full, uniform=uniform)
+
+
+def test_the_gradient_of_a_step_is_the_weighted_mean_over_ranks_of_that_of_plain_models_with_merged_prefixes(tmp_path):
+    """Each item under each of its vectors by transformers' own loss, weights W + s P' diag(lam) Q of the prefix."""
+    folder = str(save_tiny_model(tmp_path, "llama"))
+    plain, base = load_base(folder, "text"), load_base(folder, "text")
+    adapter = Adapter(base, 4, scale=1.5, generator=torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(1)
+    for name, value in adapter.parameters().items():
+        with torch.no_grad():
+            value.add_(torch.randn(value.shape, generator=rng) * (0.0 if name.endswith(".q") else 0.3))
+    values = {name: value.detach().clone().requires_grad_() for name, value in adapter.parameters().items()}
+    items = windows("the cat sat on a mat the dog ran fast and then " * 3, base.tokenizer, window=9)
+    sampler, given = RankSampler(prefixes=4), list[RankVector]()
+
+    def give(step: int, count: int) -> None:
+        given.extend(sampler.draw(adapter.caps, count, np.random.default_rng(7)))
+        adapter.set_item_ranks(given)
+
+    plan = FitPlan(steps=1, batch_size=2, copies=sampler.weights(adapter.caps), clip_norm=1e9)
+    (step,) = fit(base.model, adapter.parameters(), items, plan, rng=np.random.default_rng(2), before_step=give)
+
+    (rows,) = items.schedule(1, 2, np.random.default_rng(2))
+    loss = torch.zeros(())
+    shares = [1 / 5.5, 1.5 / 5.5, 2 / 5.5, 1 / 5.5]  # ranks 4, 2, 1, mixed: 1, 1.5, 2 and 1 over their sum
+    for row, ranks, share in zip([*rows] * 4, given, np.repeat(shares, 2).tolist(), strict=True):
+        merged = {}
+        for site, rank in zip(plain.sites, ranks.ranks, strict=True):
+            p, lam, q = (values[f"{site.path}.{name}"][:rank] for name in ("p", "lam", "q"))
+            weight = plain.model.get_submodule(site.path).weight.detach()
+            merged[f"{site.path}.weight"] = weight + 1.5 * p.T @ torch.diag(lam) @ q
+        ids = torch.from_numpy(items.ids[row])[None]
+        own = torch.func.functional_call(plain.model, merged, kwargs={"input_ids": ids, "labels": ids}).loss
+        loss = loss + share * own / len(rows)
+    assert [ranks.ranks[0] for ranks in given[:6]] == [4, 4, 2, 2, 1, 1]
+    assert step.loss == pytest.approx(loss.item(), rel=1e-6)
+    assert step.tokens == 4 * 2 * 9
+    loss.backward()
+    for name, value in adapter.parameters().items():
+        torch.testing.assert_close(value.grad, values[name].grad, rtol=1e-4, atol=1e-6)
 
 
 def test_nested_prefixes_beat_prefixes_of_ordinary_training(tmp_path):

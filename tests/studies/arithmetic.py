@@ -53,6 +53,17 @@ def compute_share(settings: Mapping[str, Any], work: Path, needs: Mapping[str, D
     return Outcome((Value("share", number / 2, of="half"), Value("share", number * 2, of="double")))
 
 
+def of_each(settings: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Bases 1 to `base`, each under settings of its own; the seed is 0 for all."""
+    return {f"base {n}": {**settings, "base": n, "seed": 0} for n in range(1, settings["base"] + 1)}
+
+
+def compute_total(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """What their files say, by name."""
+    numbers = {name: float((done.work / "number.txt").read_text()) for name, done in needs.items()}
+    return Outcome(tuple(Value("total", number, of=name) for name, number in numbers.items()))
+
+
 def compute_threads(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
     """Threads of this process: one computes, one watches the parent, and those of NumPy's own pool."""
     return Outcome((Value("threads", len(list(Path("/proc/self/task").iterdir()))),))
@@ -71,6 +82,7 @@ KINDS = {
     "base": Kind("base", 1, (), base_and_seed, compute_base),
     "sum": Kind("sum", 1, ("base",), without_journal, compute_sum),
     "threads": Kind("threads", 1, (), base_and_seed, compute_threads),
+    "total": Kind("total", 1, (), base_and_seed, compute_total, also=of_each),
     "share": Kind("share", 1, ("base",), base_and_seed, compute_share),
 }
 DEFAULTS = {

@@ -21,6 +21,7 @@ EXPECTED = [
     "regret",
     "state",
     "table3",
+    "table4",
     "table5a",
     "table5b",
     "table6",
@@ -68,10 +69,24 @@ def test_a_figure_reads_its_table_s_policies(figure: str, table: str):
 def test_figure_7_reads_table_6_s_policies_and_adapters_are_shared_by_all():
     of_table = {key for key, cell in plan_of("table6").cells.items() if cell.kind.name == "policy"}
     assert of_table <= set(plan_of("fig7").cells)
-    trained = [name for name in STUDIES if name != "complexity"]
-    adapters = [{key for key, cell in plan_of(n).cells.items() if cell.kind.name == "adapter"} for n in trained]
+    trained = [name for name in STUDIES if name not in ("complexity", "table4")]
+    adapters = [keys_of(name, "adapter") for name in trained]
     assert all(found == adapters[0] for found in adapters)
     assert len(adapters[0]) == 5
+    assert adapters[0] < keys_of("table4", "adapter")  # which has two more r_max
+
+
+def keys_of(name: str, kind: str) -> set[str]:
+    return {key for key, cell in plan_of(name).cells.items() if cell.kind.name == kind}
+
+
+def test_a_rank_is_trained_once_for_all_studies_and_every_r_max_above_it():
+    """Table 3 at r_max 8: ranks 1, 2, 4, 8; table 4 at 2, 8, 32: also 16, 32. Five seeds, one sweep a rank."""
+    for kind in ("lora", "adalora"):
+        assert keys_of("fig4", kind) == keys_of("table3", kind) < keys_of("table4", kind)
+        assert [len(keys_of(name, kind)) for name in ("table3", "table4")] == [20, 30]
+        assert [len(keys_of(name, f"{kind}-sweep")) for name in ("table3", "table4")] == [4, 6]
+    assert len(keys_of("table4", "baselines")) == 15
 
 
 def test_a_policy_setting_changes_policies_and_not_adapters():

@@ -53,6 +53,28 @@ def test_a_worker_computes_on_one_thread_and_its_parent_keeps_its_own(runs, monk
     assert "OMP_NUM_THREADS" not in os.environ
 
 
+def test_a_cell_may_read_others_under_settings_of_their_own_and_shares_them(runs):
+    variants = [{"name": f"to {n}", "set": {"base": n}} for n in (2, 3)]
+    declared = DECLARED | {"cell": "total", "baseline": "to 2", "variants": variants, "claims": []}
+    plan = runs.plan(seeds=2, declared=declared)
+    assert sorted(cell.kind.name for cell in plan.cells.values()) == ["base"] * 3 + ["total"] * 4
+    assert all(len(point.cells) == 1 + point.variant.set["base"] for point in plan.points)
+    done = runs.compute(plan).done
+    totals = [{v.of: v.value for v in found.values} for found in done.values() if found.folder.parent.name == "total"]
+    assert sorted(map(len, totals)) == [2, 2, 3, 3]
+    assert {"base 1": 100, "base 2": 200, "base 3": 300} in totals  # 100 x base + seed 0
+    assert runs.journal == ["base seed 0"] * 3
+
+
+def test_what_reads_a_failed_cell_under_other_settings_fails_and_the_reason_is_told(runs):
+    (runs.folder / "journal.txt").mkdir()  # so that nothing can be noted
+    variants = [{"name": "to 2", "set": {"base": 2}}]
+    declared = DECLARED | {"cell": "total", "baseline": "to 2", "variants": variants, "claims": []}
+    failures = runs.gathered(seeds=1, declared=declared).failures()
+    assert [line.split(":")[0].split(" ")[0] for line in failures] == ["base", "base", "total"]
+    assert failures[2].endswith("its base 1 cell failed")
+
+
 def test_more_seeds_keep_the_cells_of_fewer(runs):
     runs.compute(runs.plan(seeds=1))
     later = runs.compute(runs.plan(seeds=2))

@@ -1,7 +1,8 @@
 """Nested training: one adapter of which every prefix of ranks is a valid adapter.
 
 Each step, or each item of its batch, is trained under a rank vector drawn for it, so that early directions learn to
-work without later ones, in one pass over the batch. Knows ranks; not layers, tasks or links.
+work without later ones, in one pass over the batch; or every item at several ranks at once, in as many passes. Knows
+ranks; not layers, tasks or links.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ class RankSampler:
 
     A share `full` of the vectors has all directions, a share `uniform` the same rank k everywhere, and the rest a rank
     of its own at every site. k is log-uniform: low ranks, which carry most, are drawn most.
+
+    With `prefixes` above 1 nothing of this is left to chance: a batch is copied as often, and its copies have r_max,
+    r_max / 2, r_max / 4, ... 1 everywhere; those beyond are mixed. (Yu and Huang 2019 sum the largest, the smallest and
+    some random widths of a network; here those between are fixed too.)
     """
 
     full: float = 0.5
     uniform: float = 0.25
     per_item: bool = False
+    prefixes: int = 1
 
     def __post_init__(self) -> None:
         if not (self.full >= 0 and self.uniform >= 0 and self.full + self.uniform <= 1):
@@ -33,12 +39,30 @@ class RankSampler:
             )
 
     def draw(self, caps: RankVector, items: int, rng: np.random.Generator) -> list[RankVector]:
-        """Draw the vectors of a batch, one or as many as it has items, every rank between 1 and its cap.
+        """Draw the vectors of a batch, every rank between 1 and its cap: one, or one for each item of each copy.
 
         Items get the three kinds by their shares, to within one in each batch; which item gets which is random.
         """
+        if self.prefixes > 1:
+            evens = [RankVector.of(np.minimum(caps.ranks, k)) for k in self._halvings(caps)]
+            mixed = (self.prefixes - len(evens)) * items
+            return [ranks for ranks in evens for _ in range(items)] + [self._one(caps, 1, rng) for _ in range(mixed)]
         count = items if self.per_item else 1
         return [self._one(caps, kind, rng) for kind in rng.permutation((np.arange(count) + rng.random()) / count)]
+
+    def weights(self, caps: RankVector) -> tuple[float, ...]:
+        """Weight of each copy in a step's loss, summing to 1: rank 1 counts twice what r_max or a mixed copy counts.
+
+        Between r_max and 1 it rises evenly (chosen by measurement: docs/log.md).
+        """
+        evens = len(self._halvings(caps))
+        weights = np.ones(self.prefixes)
+        weights[:evens] = np.linspace(1, 2, evens) if evens > 1 else 1
+        return tuple((weights / weights.sum()).tolist())
+
+    def _halvings(self, caps: RankVector) -> list[int]:
+        top = max(caps.ranks)
+        return [top >> halved for halved in range(top.bit_length())][: self.prefixes]
 
     def _one(self, caps: RankVector, kind: float, rng: np.random.Generator) -> RankVector:
         top = np.array(caps.ranks)

@@ -25,6 +25,8 @@ class FitPlan:
 
     steps: int
     batch_size: int = 32
+    copies: tuple[float, ...] = (1.0,)
+    """A step passes its batch as often as there are weights here; its loss is the copies' means, so weighted."""
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.06
@@ -47,7 +49,7 @@ class FitPlan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one training step showed: its index, task loss in nat, and tokens seen."""
+    """What one training step showed: its index, task loss in nat, and tokens passed, every copy counted."""
 
     index: int
     loss: float
@@ -70,7 +72,7 @@ def fit(
 
     Args:
         rng: Draws the whole schedule of batches before the first step.
-        before_step: Called with the step and how many items its batch holds.
+        before_step: Called with the step and how many items its batch holds, copies not counted.
         penalty: A term added to the task loss (Eq. 3's orthogonality, say); not part of the reported loss.
         optimiser: One restored from a checkpoint; a new AdamW when None.
         start: First step to run, after a resume.
@@ -84,13 +86,14 @@ def fit(
     for parameter in trained:
         parameter.requires_grad_(True)
     for index in range(start, plan.steps):
-        batch = items.batch(schedule[index]).to(model.device)
+        batch = items.batch(np.tile(schedule[index], len(plan.copies))).to(model.device)
         before_step(index, len(schedule[index]))
         for group in optimiser.param_groups:
             group["lr"] = plan.learning_rate * plan.rate_factor(index)
         with _dropout_seeded(plan.seed, index, model.device):
             model.train()
-            loss = item_outcomes(model, batch)[0].mean()
+            losses = item_outcomes(model, batch)[0].chunk(len(plan.copies))
+            loss = torch.stack([weight * own.mean() for weight, own in zip(plan.copies, losses, strict=True)]).sum()
         total = loss if penalty is None else loss + penalty()
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -92,7 +92,17 @@ class Done:
 
 
 Compute = Callable[[Mapping[str, Any], Path, Mapping[str, Done]], Outcome]
-"""Settings, an own work folder (kept after an interruption), and the cells needed, by kind, to an outcome."""
+"""Settings, an own work folder (kept after an interruption), and the cells needed, by name, to an outcome."""
+
+
+def kind_of(name: str) -> str:
+    """The kind of a needed cell from its name (see `Kind.also`)."""
+    return name.split(" ")[0]
+
+
+def nothing_else(settings: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """What most kinds read under settings other than their own."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,8 @@ class Kind:
         depends_on: The part of the settings that the result depends on, paths replaced by what they hold.
         compute: At the top level of a module: other processes find it by name.
         alone: Nothing else of the study may run beside it, because it takes times.
+        also: From the settings, those of cells that it reads under other ones, by name: a kind, or a kind, a blank and
+            what tells this cell of it from the others.
     """
 
     name: str
@@ -114,6 +126,7 @@ class Kind:
     depends_on: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     compute: Compute
     alone: bool = False
+    also: Callable[[Mapping[str, Any]], Mapping[str, Mapping[str, Any]]] = nothing_else
 
     def key(self, settings: Mapping[str, Any], needed: Mapping[str, str]) -> str:
         """SHA-256 over kind, version, settings it depends on, and the keys of the cells it needs."""

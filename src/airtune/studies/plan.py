@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from airtune.errors import AirtuneError, ConfigError
-from airtune.records.cells import Kind
+from airtune.records.cells import Kind, kind_of
+from airtune.records.plain import canonical_json
 from airtune.studies.declaration import Harness, Preset, Study, Variant, Workload
 
 Settings = Callable[[str, Mapping[str, object]], dict[str, Any]]
@@ -26,7 +27,7 @@ class Cell:
     key: str
     settings: Mapping[str, Any]
     needed: Mapping[str, str]
-    """Keys of the cells it reads, by kind."""
+    """Keys of the cells it reads, by name."""
     like: tuple[str, str, str]
     """Kind, workload and variant: cells that agree in these take about as long."""
 
@@ -134,6 +135,7 @@ def _expand(
 ) -> tuple[tuple[Point, ...], dict[str, Cell]]:
     """Points and cells of workloads, given as name and settings, x variants x seeds."""
     cells: dict[str, Cell] = {}
+    known: dict[str, dict[str, str]] = {}
     points = []
     for name, own in workloads:
         for variant in study.variants:
@@ -143,10 +145,9 @@ def _expand(
                     all_settings = settings(preset.preset, {**base, "seed": seed})
                 except AirtuneError as error:
                     raise ConfigError(f"study {study.name}, variant {variant.name!r}: {error}") from None
-                found = _closure(
-                    variant.cell or study.cell, kinds, all_settings, (name, variant.name), cells, study.name
-                )
-                points.append(Point(name, variant, seed, tuple(found.items())))
+                kind, like = variant.cell or study.cell, (name, variant.name)
+                found = _closure(kind, kinds, all_settings, like, cells, known, study.name)
+                points.append(Point(name, variant, seed, tuple((kind, key) for key, kind in found.items())))
     return tuple(points), cells
 
 
@@ -171,18 +172,24 @@ def _closure(
     settings: Mapping[str, Any],
     like: tuple[str, str],
     cells: dict[str, Cell],
+    known: dict[str, dict[str, str]],
     study: str,
 ) -> dict[str, str]:
-    """Put the cell of this kind and all it needs among the cells; return kind -> key, this kind first."""
+    """Put the cell of this kind and all it needs among the cells; return key -> kind, this cell first.
+
+    `known` holds what was returned for a kind and settings before: several variants may ask for the same.
+    """
     if name not in kinds:
         raise ConfigError(f"study {study} asks for cells of kind {name!r}; this method has {', '.join(kinds)}")
-    kind = kinds[name]
-    below: dict[str, str] = {}
-    needed = {}
-    for other in kind.needs:
-        found = _closure(other, kinds, settings, like, cells, study)
-        needed[other] = found[other]
-        below |= found
-    key = kind.key(settings, needed)
-    cells.setdefault(key, Cell(kind, key, settings, needed, (name, *like)))
-    return {name: key, **below}
+    kind, asked = kinds[name], canonical_json([name, settings])
+    if asked not in known:
+        below: dict[str, str] = {}
+        needed = {}
+        for other, its_settings in {**dict.fromkeys(kind.needs, settings), **kind.also(settings)}.items():
+            found = _closure(kind_of(other), kinds, its_settings, like, cells, known, study)
+            needed[other] = next(iter(found))
+            below |= found
+        key = kind.key(settings, needed)
+        cells.setdefault(key, Cell(kind, key, settings, needed, (name, *like)))
+        known[asked] = {key: name, **below}
+    return known[asked]

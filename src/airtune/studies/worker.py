@@ -19,7 +19,7 @@ from typing import Any, final
 
 from airtune.errors import AirtuneError, BusyError
 from airtune.records import write_text
-from airtune.records.cells import CellStore, DamagedCell, Kind
+from airtune.records.cells import CellStore, DamagedCell, Kind, kind_of
 from airtune.records.lock import Lock
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -27,7 +27,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A cell to compute: its kind, key and settings, and the keys of the cells it needs, by kind."""
+    """A cell to compute: its kind, key and settings, and the keys of the cells it needs, by name."""
 
     kind: Kind
     key: str
@@ -58,7 +58,7 @@ def compute(store: CellStore, job: Job) -> Report:
                 return Report("done", store.read(job.kind.name, job.key).seconds)
             except DamagedCell:
                 store.discard(job.kind.name, job.key)
-        needs = {kind: store.read(kind, key) for kind, key in job.needed.items()}
+        needs = {name: store.read(kind_of(name), key) for name, key in job.needed.items()}
         begun = time.perf_counter()
         outcome = job.kind.compute(job.settings, folder / "work", needs)
         seconds = time.perf_counter() - begun

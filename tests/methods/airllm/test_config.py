@@ -142,6 +142,8 @@ def test_every_setting_is_overridden_by_text(name, default):
         ("adapter.max_rank", [8], "[8]; expected a whole number"),
         ("adapter.max_rank", None, "None; expected a whole number"),
         ("adapter.max_rank", "0", "0; choose 1 to 65536"),
+        ("adapter.prefixes", "0", "0; choose 1 to 64"),
+        ("adapter.prefixes", "2", "2; choose 1, or at least 3, one for each of r_max, r_max / 2, ... 1"),
         ("adapter.scale", "two", "'two'; expected a finite number"),
         ("adapter.scale", True, "True; expected a finite number"),
         ("adapter.scale", "0", "0.0; choose a finite number above 0"),

@@ -22,6 +22,8 @@ from tiny_models import WORDS, save_tiny_model
 PLAN = FitPlan(steps=10, batch_size=4, learning_rate=1e-2, seed=5)
 SAMPLER = RankSampler(full=0.2, uniform=0.3)
 PER_ITEM = RankSampler(full=0, uniform=0.5, per_item=True)
+LADDER = RankSampler(prefixes=4)
+"""Ranks 4, 2, 1 and mixed ones."""
 
 
 def some_sentences(count: int, seed: int) -> tuple[list[str], list[int]]:
@@ -106,12 +108,13 @@ def test_a_resumed_training_is_bit_for_bit_the_unbroken_one(
     assert all(np.array_equal(resumed.dense[name], whole.dense[name]) for name in whole.dense)
 
 
-def test_a_resumed_training_with_ranks_per_item_is_bit_for_bit_the_unbroken_one(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("sampler", [PER_ITEM, LADDER])
+def test_a_resumed_training_at_several_ranks_is_bit_for_bit_the_unbroken_one(folder, tmp_path, monkeypatch, sampler):
     monkeypatch.setattr(trainee_module, "CHECKPOINT_EVERY", 4)
     whole, first, resumed = (new_trainee(folder, tmp_path / f"{name}.jsonl") for name in "abc")
-    losses = train(whole, tmp_path / "whole.safetensors", sampler=PER_ITEM)[0]
-    train(first, tmp_path / "broken.safetensors", stop_after=6, sampler=PER_ITEM)
-    rest, _, at = train(resumed, tmp_path / "broken.safetensors", sampler=PER_ITEM)
+    losses = train(whole, tmp_path / "whole.safetensors", sampler=sampler)[0]
+    train(first, tmp_path / "broken.safetensors", stop_after=6, sampler=sampler)
+    rest, _, at = train(resumed, tmp_path / "broken.safetensors", sampler=sampler)
     assert at == [4]
     assert rest == {step: losses[step] for step in range(4, 10)}
     assert same(state_of(resumed.adapter), state_of(whole.adapter))
@@ -152,6 +155,25 @@ def test_every_item_is_passed_once_under_one_rank_vector_also_in_a_smaller_last_
     watched.remove()
     assert sorted(vectors) == [4, 5, 5, 5, 5]
     assert vectors == [len(ids) for ids in passed]
+    assert [step.tokens for step in steps] == [ids.numel() for ids in passed]
+
+
+def test_copies_of_a_batch_are_passed_together_each_under_its_own_ranks(folder, tmp_path, monkeypatch):
+    trainee, passed, vectors, steps = new_trainee(folder, tmp_path / "m.jsonl"), [], [], []
+    model, adapter = trainee.adapter.base.model, trainee.adapter
+    watched = model.register_forward_pre_hook(
+        lambda _, args, named: passed.append(named["input_ids"]), with_kwargs=True
+    )
+    give = adapter.set_item_ranks
+    monkeypatch.setattr(adapter, "set_item_ranks", lambda given: (vectors.append(given), give(given)))
+    plan = FitPlan(steps=5, batch_size=5, learning_rate=1e-2)  # 24 items: four batches of 5 and one of 4
+    trainee.train(plan, LADDER, orthogonality=0, checkpoint=tmp_path / "c.safetensors", on_step=steps.append)
+    watched.remove()
+    assert sorted(map(len, vectors)) == [16, 20, 20, 20, 20]
+    for ids, given in zip(passed, vectors, strict=True):
+        count = len(ids) // 4
+        assert torch.equal(ids, ids[:count].repeat(4, 1))
+        assert [ranks.ranks[0] for ranks in given[: 3 * count]] == [4] * count + [2] * count + [1] * count
     assert [step.tokens for step in steps] == [ids.numel() for ids in passed]
 
 

@@ -111,16 +111,26 @@ def fit_plan(config: AirLLMConfig, hidden_size: int) -> FitPlan:
     return FitPlan(
         steps=adapter.steps,
         batch_size=adapter.batch_size,
-        learning_rate=adapter.learning_rate or RATE_TIMES_WIDTH / hidden_size,
+        learning_rate=adapter.learning_rate or suited_rate(hidden_size),
         clip_norm=adapter.clip_norm,
         seed=config.seed,
     )
 
 
+def suited_rate(hidden_size: int) -> float:
+    """A learning rate that suits a width, where none is asked for."""
+    return RATE_TIMES_WIDTH / hidden_size
+
+
 def rank_sampler(config: AirLLMConfig) -> RankSampler:
     """How nested training draws its ranks."""
     adapter = config.adapter
-    return RankSampler(full=adapter.full_share, uniform=adapter.uniform_share, per_item=adapter.draw_per == "item")
+    return RankSampler(
+        full=adapter.full_share,
+        uniform=adapter.uniform_share,
+        per_item=adapter.draw_per == "item",
+        prefixes=adapter.prefixes,
+    )
 
 
 def open_links(config: LinkConfig, packer: Packer, caps: RankVector) -> tuple[list[Link], str]:

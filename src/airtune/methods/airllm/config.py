@@ -41,11 +41,14 @@ class AdapterConfig:
     """Nested training: share with one rank everywhere; the rest draws each site's own."""
     draw_per: Literal["step", "item"] = "step"
     """Nested training: one rank vector for a step's whole batch, or one for each of its items."""
+    prefixes: int = 1
+    """Nested training: how many rank vectors each item is trained at in one step, which costs as many passes. 1 draws
+    by the shares above; more are r_max, r_max / 2, ... 1 everywhere, and mixed ranks for every further one."""
 
     def __post_init__(self) -> None:
         require_positive("adapter.scale", self.scale)
         require_positive("adapter.clip_norm", self.clip_norm)
-        for name, most in (("max_rank", 65_536), ("steps", 1_000_000), ("batch_size", 65_536)):
+        for name, most in (("max_rank", 65_536), ("steps", 1_000_000), ("batch_size", 65_536), ("prefixes", 64)):
             require_between(f"adapter.{name}", getattr(self, name), 1, most)
         require_between("adapter.learning_rate", self.learning_rate, 0)
         require_between("adapter.orthogonality", self.orthogonality, 0)
@@ -53,6 +56,9 @@ class AdapterConfig:
         require_between("adapter.uniform_share", self.uniform_share, 0, 1)
         expected = "choose shares of full and uniform within 1 together"
         require(self.full_share + self.uniform_share <= 1, "adapter.uniform_share", self.uniform_share, expected)
+        halvings = self.max_rank.bit_length()
+        expected = f"choose 1, or at least {halvings}, one for each of r_max, r_max / 2, ... 1"
+        require(self.prefixes == 1 or self.prefixes >= halvings, "adapter.prefixes", self.prefixes, expected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ class Trainee:
 
         Each step draws its rank vectors from (seed, step) alone, so a resumed run takes the very steps it had left.
         """
+        plan = replace(plan, copies=sampler.weights(self.adapter.caps))
         parameters = self.adapter.parameters()
         optimiser = new_optimiser(list(parameters.values()), plan)
         start = _restore(checkpoint, parameters, optimiser) if checkpoint.exists() else 0
@@ -69,7 +71,7 @@ class Trainee:
 
         def draw_ranks(step: int, items: int) -> None:
             drawn = sampler.draw(self.adapter.caps, items, generator(plan.seed, "nested-ranks", step))
-            if sampler.per_item:
+            if sampler.per_item or sampler.prefixes > 1:
                 self.adapter.set_item_ranks(drawn)
             else:
                 self.adapter.set_ranks(drawn[0])
@@ -90,14 +92,13 @@ class Trainee:
             if done % CHECKPOINT_EVERY == 0 or done == plan.steps:
                 _save(checkpoint, parameters, optimiser, done)
             on_step(step)
-        self.finish()
+        self.hold(self.adapter.factors(), self.adapter.dense())  # unit rows, norms in lam: measured as it is sent
 
-    def finish(self) -> None:
-        """Take the adapter as it is now for trained."""
-        self.factors = self.adapter.factors()
-        self.dense = self.adapter.dense()
+    def hold(self, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray]) -> None:
+        """Take these factors and this head for the trained ones from now on; a site's rank is at most its cap."""
+        self.factors, self.dense = dict(factors), dict(dense)
         self.identity = self._identity()
-        self.adapter.load(self.factors, self.dense)  # unit rows, norms in lam: measured as it is sent
+        self.adapter.load(self.factors, self.dense)
 
     @property
     def measured(self) -> int:

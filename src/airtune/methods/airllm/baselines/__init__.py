@@ -6,4 +6,5 @@
 | LoRA trained directly at one rank                        | `direct`           |
 | AdaLoRA down to a total rank                             | `adalora`          |
 | a trained adapter cut by its singular values             | `truncation`       |
+| a trained adapter in a file                              | `kept`             |
 """

@@ -6,25 +6,42 @@
 | `policy`  | adapter           | a policy variant, trained on the surrogate; decisions, state use  | `policy`   |
 | `rows`    | adapter, policy   | real losses and scores of the policy's decisions, by SNR          | `rows`     |
 | `rivals`  | adapter           | the same for uniform, random and greedy                           | `rows`     |
+| `uniform` | adapter           | the same for uniform alone                                        | `rows`     |
 | `search`  | adapter           | the same for searches without a policy, a long one among them     | `regret`   |
 | `regret`  | those three       | distance of everybody from the best that anybody found            | `regret`   |
 | `times`   | -                 | time of a decision over sizes: needs the processor alone          | `times`    |
 
-`opening` builds what they share out of settings and the adapter's cell. A trained baseline is one more kind that reads
-nothing and gives the same values as `rows`.
+Trained baselines, each rank of which is a cell that every r_max above it shares:
+
+| kind                          | reads                   | computes                                     | file        |
+|-------------------------------|-------------------------|----------------------------------------------|-------------|
+| `lora-sweep`, `adalora-sweep` | -                       | learning rate and alpha, chosen on dev       | `trained`   |
+| `lora`, `adalora`             | the sweep of its rank   | an adapter trained by peft at one rank       | `trained`   |
+| `baselines`                   | those of ranks to r_max | the same as `rows` for LoRA, AdaLoRA and SVD | `baselines` |
+
+`opening` builds what they share out of settings and the adapter's cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from airtune.methods.airllm.cells.adapter import compute_adapter
+from airtune.methods.airllm.cells.baselines import baseline_settings, compute_baselines, ladders
 from airtune.methods.airllm.cells.opening import adapter_settings, policy_settings, rival_settings
 from airtune.methods.airllm.cells.policy import compute_policy
 from airtune.methods.airllm.cells.regret import compute_regret, compute_search
-from airtune.methods.airllm.cells.rows import compute_rivals, compute_rows
+from airtune.methods.airllm.cells.rows import compute_rivals, compute_rows, compute_uniform
 from airtune.methods.airllm.cells.times import compute_times, times_settings
 from airtune.methods.airllm.cells.timing import compute_timing, timing_settings
+from airtune.methods.airllm.cells.trained import (
+    BASELINES,
+    compute_sweep,
+    compute_trained,
+    sweep_of,
+    trained_settings,
+)
 from airtune.records.cells import Kind
 
 KINDS: Mapping[str, Kind] = {
@@ -34,9 +51,16 @@ KINDS: Mapping[str, Kind] = {
         Kind("policy", 2, ("adapter",), policy_settings, compute_policy),
         Kind("rows", 1, ("policy", "adapter"), policy_settings, compute_rows),
         Kind("rivals", 2, ("adapter",), rival_settings, compute_rivals),
+        Kind("uniform", 1, ("adapter",), rival_settings, compute_uniform),
         Kind("search", 2, ("adapter",), rival_settings, compute_search),
         Kind("regret", 1, ("rows", "rivals", "search"), policy_settings, compute_regret),
         Kind("timing", 1, ("policy", "adapter"), timing_settings, compute_timing, alone=True),
         Kind("times", 1, (), times_settings, compute_times, alone=True),
+        *(Kind(f"{name}-sweep", 1, (), trained_settings, partial(compute_sweep, name=name)) for name in BASELINES),
+        *(
+            Kind(name, 1, (), trained_settings, partial(compute_trained, name=name), also=partial(sweep_of, name=name))
+            for name in BASELINES
+        ),
+        Kind("baselines", 1, (), baseline_settings, compute_baselines, also=ladders),
     )
 }

@@ -177,19 +177,25 @@ class Opened:
 def opened(settings: Settings, work: Path, adapter: Done | None = None) -> Iterator[Opened]:
     """Open a work folder as a run folder, new or interrupted; the adapter comes from its cell where there is one."""
     config = config_from(settings)
+    with session_in(work, config) as session:
+        if adapter is not None:
+            _take_over(adapter.work, work)
+        reader = open_reader(config)
+        trainee = new_trainee(config, reader, parts_of(config, reader), Measurements(work / MEASURED))
+        fine_tune(session, trainee, fit_plan(config, reader.base.hidden_size))
+        yield Opened(session, trainee, reader.task.metric)
+
+
+@contextmanager
+def session_in(work: Path, config: AirLLMConfig) -> Iterator[Session]:
+    """A session whose run folder is a cell's work folder."""
     cell = {"cell": work.parent.name}  # its key stands for the settings that matter
     start = RunFolder.resume
     if not (work / "config.toml").exists():
         start = RunFolder.create
         shutil.rmtree(work, ignore_errors=True)  # what a damaged cell or an interrupted removal left behind
     with start(work, cell) as folder:
-        if adapter is not None:
-            _take_over(adapter.work, work)
-        reader = open_reader(config)
-        trainee = new_trainee(config, reader, parts_of(config, reader), Measurements(work / MEASURED))
-        session = Session(config, folder, Silent(), Ledger())
-        fine_tune(session, trainee, fit_plan(config, reader.base.hidden_size))
-        yield Opened(session, trainee, reader.task.metric)
+        yield Session(config, folder, Silent(), Ledger())
 
 
 def _take_over(source: Path, work: Path) -> None:

@@ -112,3 +112,11 @@ def compute_rivals(settings: Mapping[str, Any], work: Path, needs: Mapping[str, 
         for name, allocator in rivals.items():
             measurer.decide(allocator, name)
         return measurer.outcome
+
+
+def compute_uniform(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """Uniform alone, where a search at a large r_max would take longer than all the rest."""
+    with opened(settings, work, needs["adapter"]) as found:
+        measurer = Measurer(found)
+        measurer.decide(Uniform(found.trainee.adapter.caps), "uniform")
+        return measurer.outcome

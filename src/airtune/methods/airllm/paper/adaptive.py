@@ -113,9 +113,8 @@ class SteppedAdaLora:
         self._stack.close()
         ranks = RankVector(tuple(site.rank for site in factors.values()))
         adapter = Adapter(self._base, max(1, *ranks.ranks), generator=torch.Generator().manual_seed(0))
-        adapter.load(factors, dense)
         trainee = Trainee(adapter, self._parts, measurements)
-        trainee.finish()
+        trainee.hold(factors, dense)
         return trainee, ranks
 
     def _remembered(self) -> Tensors:

@@ -85,5 +85,6 @@ class SteppedAdapter:
         """End training: the trainee, with its factors as they are sent."""
         for parameter in self._parameters.values():
             parameter.requires_grad_(False)
-        self._trainee.finish()
+        adapter = self._trainee.adapter
+        self._trainee.hold(adapter.factors(), adapter.dense())
         return self._trainee

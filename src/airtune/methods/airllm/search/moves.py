@@ -20,7 +20,9 @@ PredictLoss = Callable[[np.ndarray], np.ndarray]
 LOOKED_AT = 4
 """Exchange moves whose freed bits are spent before the best of them is taken."""
 LEAST_GAIN = 1e-9
-"""Nat by which a move has to lower the predicted objective."""
+"""Nat by which a direction more has to lower the predicted objective."""
+LEAST_EXCHANGE = 1e-4
+"""Nat by which an exchange has to: far below any surrogate's error, and so the walk ends at large ranks too."""
 
 
 def priced(space: Space, predict: PredictLoss, price: float) -> PredictLoss:
@@ -63,7 +65,7 @@ def exchange(space: Space, ranks: np.ndarray, budget_bits: int, predict: Predict
     loss = float(predict(ranks[None])[0])
     while moved := list(islice(neighbours(space, ranks, budget_bits, predict), LOOKED_AT)):
         after = predict(np.array(moved))
-        if after.min() >= loss - LEAST_GAIN:
+        if after.min() >= loss - LEAST_EXCHANGE:
             break
         ranks, loss = moved[int(after.argmin())], float(after.min())
     return ranks

@@ -1,0 +1,164 @@
+"""The `baselines` cell: what the trained baselines send at each SNR, and what it is worth, as `rows` measures it.
+
+| of        | what is sent                                                                                      |
+|-----------|---------------------------------------------------------------------------------------------------|
+| `lora`    | of LoRAs trained at 1, 2, 4, ..., r_max, the largest whose payload fits; no adapter where none does |
+| `adalora` | the same of AdaLoRAs with as many directions, or the next one cut to fit where dev likes it better  |
+| `svd`     | the LoRA of r_max cut to fit by its singular values                                               |
+
+All by the same codec, within what a decision may spend on that link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from airtune.adapters import RankVector, rank_caps
+from airtune.links import ChannelState, Link
+from airtune.methods.airllm.allocation import decision_budget, project
+from airtune.methods.airllm.baselines.kept import load_adapter
+from airtune.methods.airllm.baselines.training import TrainedAdapter
+from airtune.methods.airllm.baselines.truncation import keep_within
+from airtune.methods.airllm.building import new_trainee, open_links, open_reader, parts_of
+from airtune.methods.airllm.cells.opening import MEASURED, Opened, Settings, adapter_settings, session_in
+from airtune.methods.airllm.cells.policy import rank_values
+from airtune.methods.airllm.cells.rows import Measurer
+from airtune.methods.airllm.cells.trained import ADAPTER, BASELINES
+from airtune.methods.airllm.config import AirLLMConfig, config_from
+from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.trainee import Trainee
+from airtune.records import Measurements, generator
+from airtune.records.cells import Done, Outcome
+
+
+def ranks_to_train(max_rank: int) -> list[int]:
+    """Powers of two below r_max, and r_max."""
+    return [*(2**power for power in range((max_rank - 1).bit_length())), max_rank]
+
+
+def ladders(settings: Settings) -> Mapping[str, Settings]:
+    """The adapters trained at each rank."""
+    return {
+        f"{name} {rank}": {**settings, "adapter": {**settings["adapter"], "max_rank": rank}}
+        for name in BASELINES
+        for rank in ranks_to_train(settings["adapter"]["max_rank"])
+    }
+
+
+def baseline_settings(settings: Settings) -> Settings:
+    """What the choice and the measuring depend on, beside the trained adapters' cells."""
+    found = adapter_settings(settings)
+    return {
+        **{name: found[name] for name in ("seed", "link", "codec", "model", "task", "software")},
+        "max_rank": settings["adapter"]["max_rank"],
+        "cost_weight": settings["policy"]["cost_weight"],
+    }
+
+
+def largest_that_fits(bits: Mapping[int, int], budget_bits: float) -> int:
+    """The largest rank whose payload fits, 0 where none does."""
+    return max((rank for rank, size in bits.items() if size <= budget_bits), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What somebody sends on a link: a trained adapter by its name, and how much of it."""
+
+    of: str
+    name: str
+    ranks: RankVector
+    link: Link
+    block: ChannelState
+
+
+class Ladder:
+    """Trained adapters by name (`lora 4`), to be cut to budgets.
+
+    Args:
+        trainee: With room for the largest rank of a site; holds one of them at a time.
+        bits: Bits per number of a factor.
+    """
+
+    def __init__(self, trained: Mapping[str, TrainedAdapter], trainee: Trainee, bits: int) -> None:
+        self._trained, self._trainee = trained, trainee
+        some = next(iter(trained.values()))
+        self.packer = Packer(
+            trainee.adapter.base, some.factors, some.dense, bits
+        )  # asked for sizes alone, which are those of the shapes
+
+    def hold(self, name: str) -> Trainee:
+        """The trainee, with this adapter in it."""
+        self._trainee.hold(self._trained[name].factors, self._trained[name].dense)
+        return self._trainee
+
+    def whole(self, method: str, budget: int) -> tuple[str, RankVector]:
+        """The largest adapter of a method that fits; where none does, the head of the smallest."""
+        bits = {rank: self.packer.air_bits(self._trained[f"{method} {rank}"].ranks) for rank in self._ranks(method)}
+        if rank := largest_that_fits(bits, budget):
+            return f"{method} {rank}", self._trained[f"{method} {rank}"].ranks
+        none = RankVector((0,) * len(self._trainee.adapter.sites))
+        return f"{method} {min(bits)}", project(none, self.packer.air_bits, budget)
+
+    def cut(self, name: str, budget: int) -> tuple[str, RankVector]:
+        """An adapter cut to the budget, most energy per bit first."""
+        packer = self.packer
+        return name, keep_within(self._trained[name].factors, packer.direction_bits, packer.air_bits, budget)
+
+    def better(self, method: str, budget: int) -> tuple[str, RankVector]:
+        """The largest that fits or the next one cut to the budget, whichever has the least loss on dev."""
+        whole = self.whole(method, budget)
+        above = [rank for rank in self._ranks(method) if rank > (int(whole[0].split()[1]) if whole[1].total else 0)]
+        both = [whole, *(self.cut(f"{method} {rank}", budget) for rank in above[:1])]
+        return min(both, key=lambda found: self._dev_loss(*found))
+
+    def _ranks(self, method: str) -> list[int]:
+        return sorted(int(name.split()[1]) for name in self._trained if name.split()[0] == method)
+
+    def _dev_loss(self, name: str, ranks: RankVector) -> float:
+        trainee = self.hold(name)
+        return trainee.score(ranks, trainee.parts.dev, keep_logits=0).loss
+
+
+def compute_baselines(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """Values as `rows` has them, ranks, and `dev_loss` of every trained adapter, unquantised, by its rank (x)."""
+    config = config_from(settings)
+    trained = {name: load_adapter(done.work / ADAPTER) for name, done in needs.items()}
+    values = [replace(v, of=name.split()[0]) for name, n in needs.items() for v in n.values if v.measure == "dev_loss"]
+    items: dict[str, np.ndarray] = {}
+    with session_in(work, config) as session:
+        reader = open_reader(config)
+        most = max(rank for adapter in trained.values() for rank in adapter.ranks.ranks)
+        roomy = replace(config, adapter=replace(config.adapter, max_rank=most))
+        trainee = new_trainee(roomy, reader, parts_of(config, reader), Measurements(work / MEASURED))
+        ladder = Ladder(trained, trainee, config.codec.bits)
+        for name, sent in _by_name(_decided(ladder, config, rank_caps(reader.base.sites, config.adapter.max_rank))):
+            found = Opened(session, ladder.hold(name), reader.task.metric)
+            measurer = Measurer(found)
+            for one in sent:
+                measurer.values += rank_values(found, one.ranks, one.link, one.of)
+                measurer.measure(one.ranks, one.link, one.block, one.of)
+            values += measurer.values
+            items |= measurer.items
+    return Outcome(tuple(values), items=items)
+
+
+def _decided(ladder: Ladder, config: AirLLMConfig, caps: RankVector) -> Iterator[Sent]:
+    """What each baseline sends on each of the links that a run with these caps has."""
+    least = ladder.packer.air_bits(RankVector((0,) * len(caps)))
+    for link in open_links(config.link, ladder.packer, caps)[0]:
+        seen, block = link.observe(generator(config.seed, "channel", f"{link.snr_db:g}"), 2)
+        budget = decision_budget(link, seen, config.link.deadline_s, config.link.late_share, least_bits=least)
+        yield Sent("lora", *ladder.whole("lora", budget), link, block)
+        yield Sent("adalora", *ladder.better("adalora", budget), link, block)
+        yield Sent("svd", *ladder.cut(f"lora {config.adapter.max_rank}", budget), link, block)
+
+
+def _by_name(all_sent: Iterable[Sent]) -> Iterator[tuple[str, list[Sent]]]:
+    found: dict[str, list[Sent]] = {}
+    for sent in all_sent:
+        found.setdefault(sent.name, []).append(sent)
+    yield from found.items()

@@ -1,0 +1,134 @@
+"""Cells that train a baseline at one rank: first a sweep that chooses on dev, then one training for each seed.
+
+| kind                          | reads                  | computes                                               |
+|-------------------------------|------------------------|--------------------------------------------------------|
+| `lora-sweep`, `adalora-sweep` | -                      | learning rate and alpha of least loss on dev, one seed |
+| `lora`, `adalora`             | the sweep of that rank | the adapter, trained as long as the nested one         |
+
+The rank is `adapter.max_rank`, so a rank is trained once for every r_max above it. Knows no link, codec or policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from airtune.adapters import RankVector
+from airtune.methods.airllm.baselines.adalora import INIT_OVER_FINAL, train_adalora
+from airtune.methods.airllm.baselines.direct import train_lora
+from airtune.methods.airllm.baselines.kept import kept, load_adapter, save_adapter
+from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter, sweep
+from airtune.methods.airllm.building import fit_plan, open_reader, parts_of, suited_rate
+from airtune.methods.airllm.cells.opening import Settings, adapter_settings
+from airtune.methods.airllm.config import config_from
+from airtune.methods.airllm.data import Parts
+from airtune.models import BaseModel, FitPlan
+from airtune.records.cells import Done, Outcome, Value
+
+ADAPTER = "adapter.safetensors"
+SWEEP_SEED = 0
+"""Its trainings are as long as the others: shorter ones prefer rates that are too high (docs/log.md)."""
+RATES = (1.5, 3.0)
+"""Learning rates that are tried, over the one that suits the width; the nested adapter's own is not read."""
+
+Train = Callable[[BaseModel, Parts, FitPlan, int, float], TrainedAdapter]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """How an adapter of a rank is trained, from base model, data, plan, rank and alpha; and the alphas to try."""
+
+    train: Train
+    alphas: Callable[[int], Sequence[float]]
+
+
+def _lora(base: BaseModel, parts: Parts, plan: FitPlan, rank: int, alpha: float) -> TrainedAdapter:
+    return train_lora(base, parts, plan, rank, alpha=alpha)
+
+
+def _lora_alphas(rank: int) -> list[float]:
+    """A scale alpha / r of 1, and rsLoRA's of 2 / sqrt(r), as LoRA counts alpha; at rank 4 they are one."""
+    return sorted({float(rank), 2 * math.sqrt(rank)})
+
+
+def _adalora(base: BaseModel, parts: Parts, plan: FitPlan, rank: int, alpha: float) -> TrainedAdapter:
+    """As many directions in the end as `rank` everywhere has."""
+    return train_adalora(base, parts, plan, RankVector.uniform(base.sites, rank).total, alpha=alpha)
+
+
+def _adalora_alphas(rank: int) -> list[float]:
+    """Scales alpha / init_r of about 8 and 16."""
+    return [8 * INIT_OVER_FINAL * rank, 16 * INIT_OVER_FINAL * rank]
+
+
+BASELINES: Mapping[str, Baseline] = {
+    "lora": Baseline(_lora, _lora_alphas),
+    "adalora": Baseline(_adalora, _adalora_alphas),
+}
+
+
+def trained_settings(settings: Settings) -> Settings:
+    """What an adapter trained at one rank depends on; nothing of links, codec, policy or nested training."""
+    found = adapter_settings(settings)
+    adapter, task = settings["adapter"], found["task"]
+    return {
+        **{name: found[name] for name in ("seed", "model", "software")},
+        "adapter": {name: adapter[name] for name in ("max_rank", "steps", "batch_size", "clip_norm")},
+        "task": {name: value for name, value in task.items() if name != "test_items"},
+    }
+
+
+def sweep_of(settings: Settings, name: str) -> Mapping[str, Settings]:
+    """The one sweep that every seed reads."""
+    return {f"{name}-sweep": {**settings, "seed": SWEEP_SEED}}
+
+
+def compute_sweep(settings: Settings, work: Path, needs: Mapping[str, Done], *, name: str) -> Outcome:
+    """Values: `learning_rate` and `alpha`, chosen on dev; `tried`, dev loss by rate (at) and alpha (x).
+
+    Trainings that ended before an interruption are not repeated.
+    """
+    base, parts, plan, rank = _opened(settings)
+    baseline = BASELINES[name]
+
+    def train(plan: FitPlan, alpha: float) -> TrainedAdapter:
+        file = work / f"rate {plan.learning_rate:.6g}, alpha {alpha:.6g}.safetensors"
+        return kept(file, lambda: baseline.train(base, parts, plan, rank, alpha))
+
+    rates = [factor * plan.learning_rate for factor in RATES]
+    found = sweep(base, parts.dev, plan, train, rates=rates, alphas=baseline.alphas(rank))
+    save_adapter(work / ADAPTER, found.best)
+    values = [Value("learning_rate", found.chosen.learning_rate), Value("alpha", found.chosen.alpha)]
+    for tried in found.tried:
+        if math.isfinite(tried.dev_loss):
+            values.append(Value("tried", tried.dev_loss, tried.alpha, at=f"rate {tried.learning_rate:.6g}"))
+    return Outcome(tuple(values), files=(ADAPTER,))
+
+
+def compute_trained(settings: Settings, work: Path, needs: Mapping[str, Done], *, name: str) -> Outcome:
+    """Values: `dev_loss` by rank (x), unquantised, and the mean loss of every 20 training steps (x)."""
+    base, parts, plan, rank = _opened(settings)
+    swept = needs[f"{name}-sweep"]
+    chosen = {value.measure: value.value for value in swept.values}
+    plan = replace(plan, learning_rate=chosen["learning_rate"])
+    if plan.seed == SWEEP_SEED:
+        save_adapter(work / ADAPTER, load_adapter(swept.work / ADAPTER))  # the very same training
+    train = BASELINES[name].train
+    trained = kept(work / ADAPTER, lambda: train(base, parts, plan, rank, chosen["alpha"]))
+    dev = score_adapter(base, trained.factors, trained.dense, parts.dev, keep_logits=0)
+    values = [Value("dev_loss", dev.loss, rank)]
+    for start in range(0, len(trained.losses), 20):
+        recent = trained.losses[start : start + 20]
+        values.append(Value("train_loss", sum(recent) / len(recent), start + len(recent)))
+    return Outcome(tuple(values), files=(ADAPTER,))
+
+
+def _opened(settings: Mapping[str, Any]) -> tuple[BaseModel, Parts, FitPlan, int]:
+    config = config_from(settings)
+    reader = open_reader(config)
+    hidden = reader.base.hidden_size
+    plan = replace(fit_plan(config, hidden), learning_rate=suited_rate(hidden))
+    return reader.base, parts_of(config, reader), plan, config.adapter.max_rank

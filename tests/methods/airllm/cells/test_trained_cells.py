@@ -1,0 +1,177 @@
+"""Trained baselines as cells: chosen on dev, trained once for each rank and seed, gone on with after a kill."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from airtune.errors import ModelError
+from airtune.methods.airllm.baselines.direct import train_lora
+from airtune.methods.airllm.baselines.kept import kept, load_adapter
+from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
+from airtune.methods.airllm.building import open_reader, parts_of
+from airtune.methods.airllm.cells import KINDS, trained
+from airtune.methods.airllm.cells.trained import ADAPTER, BASELINES, Baseline
+from airtune.methods.airllm.config import config_from
+
+Settings = dict[str, Any]
+
+
+def with_(settings: Settings, **groups: Mapping[str, object]) -> Settings:
+    return {**settings, **{name: {**settings[name], **group} for name, group in groups.items()}}
+
+
+def same(one: TrainedAdapter, other: TrainedAdapter) -> bool:
+    parts = (
+        (a, b, name)
+        for a, b in zip(one.factors.values(), other.factors.values(), strict=True)
+        for name in ("p", "lam", "q")
+    )
+    return list(one.factors) == list(other.factors) and all(
+        np.array_equal(getattr(a, name), getattr(b, name)) for a, b, name in parts
+    )
+
+
+def use(monkeypatch: pytest.MonkeyPatch, train: Callable, alphas: list[float]) -> None:
+    monkeypatch.setattr(trained, "BASELINES", {"lora": Baseline(train, lambda rank: alphas)})
+
+
+def test_the_sweep_chooses_on_dev_and_not_on_test(settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The low rate's adapter learns dev itself, the high rate's test itself: each is the best where it learned."""
+
+    def train(base, parts, plan, rank, alpha):
+        learned = parts.dev if plan.learning_rate < 5e-2 else parts.test
+        plan = replace(plan, steps=60, learning_rate=2e-2)
+        return train_lora(base, replace(parts, train=learned), plan, rank, alpha=alpha)
+
+    use(monkeypatch, train, [4.0])
+    outcome = KINDS["lora-sweep"].compute(settings, tmp_path / "work", {})
+    found = {value.measure: value.value for value in outcome.values}
+    assert found["learning_rate"] == pytest.approx(3.6e-2)  # of 1.5 and 3 times 0.384 / 16
+    config = config_from(settings)
+    base = (reader := open_reader(config)).base
+    test = parts_of(config, reader).test
+    losses = {}
+    for rate in ("0.036", "0.072"):
+        adapter = load_adapter(tmp_path / "work" / f"rate {rate}, alpha 4.safetensors")
+        losses[rate] = score_adapter(base, adapter.factors, adapter.dense, test).loss
+    assert losses["0.072"] < losses["0.036"] - 0.05
+    assert same(
+        load_adapter(tmp_path / "work" / ADAPTER), load_adapter(tmp_path / "work/rate 0.036, alpha 4.safetensors")
+    )
+
+
+def test_a_setting_that_diverges_is_not_chosen(settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def train(base, parts, plan, rank, alpha):
+        if alpha == 1:
+            raise ModelError("the training loss is nan at step 0")
+        return train_lora(base, parts, plan, rank, alpha=alpha)
+
+    use(monkeypatch, train, [1.0, 2.0])
+    outcome = KINDS["lora-sweep"].compute(settings, tmp_path / "work", {})
+    assert [value.value for value in outcome.values if value.measure == "alpha"] == [2.0]
+    assert [value.x for value in outcome.values if value.measure == "tried"] == [2.0, 2.0]  # at two rates
+
+
+def test_a_killed_sweep_goes_on_where_it_was(settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = KINDS["lora-sweep"].compute(settings, tmp_path / "whole", {})
+    calls, alphas = [], list(BASELINES["lora"].alphas(2))
+    assert alphas == pytest.approx([2, 2 * 2**0.5])  # alpha / r of 1, and rsLoRA's 2 / sqrt(r)
+
+    def killed(base, parts, plan, rank, alpha):
+        calls.append((plan.learning_rate, alpha))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train_lora(base, parts, plan, rank, alpha=alpha)
+
+    use(monkeypatch, killed, alphas)
+    with pytest.raises(KeyboardInterrupt):
+        KINDS["lora-sweep"].compute(settings, tmp_path / "work", {})
+    assert KINDS["lora-sweep"].compute(settings, tmp_path / "work", {}) == whole
+    grid = [(rate, alpha) for rate in (3.6e-2, 7.2e-2) for alpha in alphas]
+    np.testing.assert_allclose(calls, [*grid[:3], *grid[2:]])  # of four the third twice, those before it once
+
+
+def test_rslora_of_alpha_2_is_lora_of_the_alpha_that_is_tried_for_it(settings):
+    config = config_from(settings)
+    reader = open_reader(config)
+    plan, parts = trained.fit_plan(config, 32), parts_of(config, reader)
+    rslora = train_lora(reader.base, parts, plan, 3, alpha=2, rslora=True)
+    lora = train_lora(reader.base, parts, plan, 3, alpha=2 * 3**0.5)
+    assert BASELINES["lora"].alphas(3) == pytest.approx([3, 2 * 3**0.5])
+    assert BASELINES["lora"].alphas(4) == [4]
+    assert lora.losses == pytest.approx(rslora.losses, rel=1e-6)
+
+
+def test_the_seed_of_the_sweep_takes_its_adapter_which_is_what_training_gives(settings, store):
+    swept, done = store.done("lora-sweep", settings), store.done("lora", settings)
+    chosen = {value.measure: value.value for value in swept.values}
+    config = config_from(settings)
+    reader = open_reader(config)
+    plan = replace(trained.fit_plan(config, 32), learning_rate=chosen["learning_rate"])
+    again = train_lora(reader.base, parts_of(config, reader), plan, 2, alpha=chosen["alpha"])
+    assert same(load_adapter(done.work / ADAPTER), again)
+    (dev_loss,) = (value for value in done.values if value.measure == "dev_loss")
+    assert (dev_loss.x, dev_loss.value) == (2, min(value.value for value in swept.values if value.measure == "tried"))
+
+
+def test_another_seed_trains_anew_with_the_rate_and_alpha_of_the_sweep(settings, store):
+    swept, done = store.done("lora-sweep", settings), store.done("lora", {**settings, "seed": 1})
+    assert done.folder != store.done("lora", settings).folder
+    assert not same(load_adapter(done.work / ADAPTER), load_adapter(swept.work / ADAPTER))
+    (losses,) = ([v.value for v in done.values if v.measure == "train_loss"],)
+    assert losses == pytest.approx([np.mean(load_adapter(done.work / ADAPTER).losses)])  # six steps are one mean
+
+
+def test_adalora_ends_at_the_total_of_the_same_rank_everywhere(settings, store):
+    adapter = load_adapter(store.done("adalora", settings).work / ADAPTER)
+    sites = len(open_reader(config_from(settings)).base.sites)
+    assert adapter.ranks.total == 2 * sites
+    assert load_adapter(store.done("lora", settings).work / ADAPTER).ranks.ranks == (2,) * sites
+
+
+def test_a_damaged_file_is_trained_again(settings, store, tmp_path: Path):
+    adapter = load_adapter(store.done("lora", settings).work / ADAPTER)
+    (tmp_path / "a").write_bytes(b"nonsense")
+    assert kept(tmp_path / "a", lambda: adapter) is adapter
+    assert same(kept(tmp_path / "a", lambda: pytest.fail("it was there")), adapter)
+
+
+@pytest.mark.parametrize("kind", ["lora", "adalora"])
+def test_keys_hold_what_is_read_and_nothing_else(settings, store, kind: str):
+    plain = store.key(kind, settings)
+    for unread in (
+        {"policy": {"cost_weight": 1.0, "width": 64, "measurements": 9}},
+        {"link": {"deadline_s": 2.0, "snrs_db": (0.0,)}},
+        {"codec": {"bits": 8}},
+        {"adapter": {"full_share": 0.1, "uniform_share": 0.1, "orthogonality": 0.1, "draw_per": "item", "scale": 2.0}},
+        {"adapter": {"learning_rate": 2e-2, "prefixes": 2}},
+        {"task": {"test_items": 9}},
+    ):
+        assert store.key(kind, with_(settings, **unread)) == plain
+    for read in (
+        {"adapter": {"max_rank": 3}},
+        {"adapter": {"steps": 7}},
+        {"adapter": {"batch_size": 5}},
+        {"adapter": {"clip_norm": 1.0}},
+        {"task": {"dev_items": 9}},
+        {"model": {"window": 15}},
+    ):
+        assert store.key(kind, with_(settings, **read)) != plain
+    other = {**settings, "seed": 1}
+    assert store.key(kind, other) != plain
+    (sweep,), (of_other,) = KINDS[kind].also(settings).items(), KINDS[kind].also(other).items()
+    assert sweep[0] == f"{kind}-sweep"
+    assert store.key(*sweep) == store.key(*of_other)
+    assert store.key("lora", settings) != store.key("adalora", settings)
+
+
+def test_other_processes_find_the_kinds():
+    for kind in KINDS.values():
+        assert pickle.loads(pickle.dumps(kind)).name == kind.name
