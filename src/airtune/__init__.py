@@ -66,7 +66,8 @@ def run(
 
     Args:
         method: `airllm`.
-        preset: Settings to start from: `default` where none is given, `demo` or `tiny`.
+        preset: Settings to start from: `default` where none is given, `demo`, `tiny`, `cpu`, `cpu-sst2`, `cpu-paper`
+            or `paper`.
         overrides: Settings over the preset, e.g. ``{"model.name": "minilm", "adapter.max_rank": 16}``.
         out: New or empty folder, or with `resume` the folder of an interrupted run, whose recorded settings then hold.
         progress: Whoever watches; nobody by default.

@@ -66,7 +66,7 @@ def tiny(settings, tmp_path) -> list[str]:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (["--preset", "huge"], ("preset is 'huge'", "demo, tiny")),
+        (["--preset", "huge"], ("preset is 'huge'", "demo, paper, tiny")),
         (["--set", "link.colour=red"], ("unknown setting link.colour", "link.bandwidth_hz")),
         (["--set", "colour=red"], ("unknown setting colour", "link")),
         (["--set", "adapter.max_rank"], ("--set is 'adapter.max_rank'", "key=value")),
@@ -478,3 +478,11 @@ def test_an_error_of_our_own_making_keeps_its_traceback():
     )
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
+
+
+def test_the_papers_preset_without_a_gpu_offers_the_cpus(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    line = refused("run", "airllm", "--preset", "paper", "--data", tmp_path, "--out", tmp_path / "run")
+    for words in ("needs a CUDA GPU", "24 GB", "facebook/opt-1.3b", "sst2", "no CUDA GPU", "--preset cpu"):
+        assert words in line
+    assert not (tmp_path / "run").exists()  # and so no process was started, for it would log there

@@ -16,7 +16,7 @@ Set = Annotated[
 Model = Annotated[str, typer.Option(help="`minilm` (embedded), a folder in Hugging Face layout, or a hub name.")]
 TaskName = Annotated[str, typer.Option("--task", help="pydocs (embedded), sst2, classify, text, or hub:NAME.")]
 Data = Annotated[str, typer.Option(help="File or folder of the task's data.")]
-Preset = Annotated[str, typer.Option(help="Settings to start from: default (if not given), demo or tiny.")]
+Preset = Annotated[str, typer.Option(help="default (if not given), demo, tiny, cpu, cpu-sst2, cpu-paper or paper.")]
 Seed = Annotated[Optional[int], typer.Option(help="Redraws adapter, calibration set, policy and channel.")]  # noqa: UP045
 Snr = Annotated[str, typer.Option(help="Mean SNRs in dB, comma-separated: -5,0,5,10,15")]
 Bandwidth = Annotated[str, typer.Option(help="Bandwidth in Hz; 0 asks for one at which there is a choice.")]

@@ -69,6 +69,7 @@ def _plans(run: Run) -> Iterator[Plan]:
     yield from _rank_maps(run)
     yield from _airtime(run)
     yield from _reward(run)
+    yield from _evaluations(run)
     yield from _training(run)
 
 
@@ -167,6 +168,14 @@ def _reward(run: Run) -> Iterator[Plan]:
             ("environment steps", "mean predicted reward"),
             levels,
         )
+    if episodes := _metric_points(run, "episode", "env_steps", "reward_mean"):
+        labels = ("environment steps, each one of training", "mean reward")
+        yield _curve("episode_reward", "Reward of an episode, as measured", episodes, labels, [])
+
+
+def _evaluations(run: Run) -> Iterator[Plan]:
+    if points := _metric_points(run, "evaluation", "step", "loss"):
+        yield _curve("dev_loss", "Loss on dev, under the ranks of the step", points, ("step", "loss, nat"), [])
 
 
 def _training(run: Run) -> Iterator[Plan]:

@@ -33,7 +33,7 @@ def write_report(run_dir: Path) -> Path:
 
 def page(run: Run, drawings: tuple[Drawing, ...]) -> str:
     """The whole page as HTML."""
-    name = f"{run.method} on {run.task}"
+    name = run.title
     return document(
         f"airtune: {name}",
         tag("header", tag("h1", name), tag("p", headline(run), class_="headline"), _bullets(remarks(run), "remarks")),
@@ -58,6 +58,7 @@ def _notes(run: Run) -> Markup:
 def _what_was_run(run: Run) -> Iterator[tuple[str, str]]:
     yield "method", f"{run.method}, {run.mode} mode" if run.mode else run.method
     yield "model", run.model
+    yield "training steps", f"{run.steps:,.0f}" if run.steps is not None else ""
     yield "task", run.task
     yield "link", link(run)
     yield "SNR", ", ".join(f"{snr_db:g}" for snr_db in run.snrs_db) + f"{units.NO_BREAK}dB"
@@ -87,11 +88,15 @@ def _results(run: Run) -> Iterator[Markup]:
 
 
 def _measured(run: Run) -> Iterator[tuple[str, str]]:
+    readers = (
+        "Rewards and every search over ranks read calibration, tuning reads development"
+        if run.cut
+        else "The reward of a training step is of its batch, the early stop reads development"
+    )
     yield (
         "Splits",
-        "Training, calibration, development and test items are disjoint. Rewards and every search over ranks read "
-        "calibration, tuning reads development; loss and scores in the table are from test, which no decision of a "
-        "run reads.",
+        f"Training, calibration, development and test items are disjoint. {readers}; loss and scores in the table are "
+        "from test, which no decision of a run reads.",
     )
     scores = (
         ("Score, trained", "The adapter as trained, before quantising, cut to the row's ranks."),
@@ -119,6 +124,11 @@ def _channel(run: Run) -> str:
             f"({100 * late / blocks:.1f}{units.NO_BREAK}%) would have been late."
         )
     late_rows = sum(row.late for row in run.rows)
+    if not run.cut:
+        return (
+            "The deadline is soft: it counts through the cost in the reward alone, and no allocation is cut to it. "
+            f"{late_rows} of {len(run.rows)} rows {'was' if late_rows == 1 else 'were'} late."
+        )
     if run.still and late_rows:
         return (
             "The channel is still and known before sending, so no allocation cut to the deadline could be late; "

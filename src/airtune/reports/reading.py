@@ -53,6 +53,8 @@ def read_run(folder: Path) -> Run:
         config=_text(folder / "config.toml"),
         metrics=tuple(_lines(folder / "metrics.jsonl")),
         ledger=tuple(_lines(folder / "ledger.jsonl")),
+        illustration=_label(summary.get("illustration")),
+        steps=_number(_mapping(summary, "paper"), "steps", "paper"),
     )
 
 

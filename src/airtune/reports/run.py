@@ -88,6 +88,10 @@ class Run:
     config: str
     metrics: tuple[Mapping[str, Any], ...]
     ledger: tuple[Mapping[str, Any], ...]
+    illustration: str = ""
+    """What a run is that only illustrates; empty for one that does more."""
+    steps: float | None = None
+    """Training steps taken, of a run that may stop early."""
 
     @property
     def allocators(self) -> tuple[str, ...]:
@@ -103,6 +107,16 @@ class Run:
     def still(self) -> bool:
         """Whether the channel is known not to fade."""
         return self.fading.lower().startswith(("still", "awgn", "none"))
+
+    @property
+    def cut(self) -> bool:
+        """Whether ranks were cut to the deadline before they were sent."""
+        return self.mode != "paper"
+
+    @property
+    def title(self) -> str:
+        """``airllm on text``, with what qualifies it."""
+        return f"{self.method} on {self.task}" + (f" ({self.illustration})" if self.illustration else "")
 
     @property
     def judged(self) -> ScoreName:

@@ -109,7 +109,7 @@ def result_table(run_dir: Path) -> Table:
     run = read_run(run_dir)
     best, shown = best_rows(run), columns(run)
     table = Table(
-        title=Text(_printable(f"{run.method} on {run.task}, {run.model}, seed {run.seed}")),
+        title=Text(_printable(f"{run.title}, {run.model}, seed {run.seed}")),
         caption=Text(LEGEND),
         box=SIMPLE_HEAD,
         pad_edge=False,

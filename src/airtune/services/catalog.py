@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airtune.errors import ConfigError
+from airtune.methods.airllm.building import check_machine as airllm_check_machine
 from airtune.methods.airllm.building import edge_role as airllm_edge
 from airtune.methods.airllm.cells import KINDS as AIRLLM_KINDS
 from airtune.methods.airllm.config import config_from as airllm_config_from
@@ -27,6 +28,8 @@ class MethodEntry:
     """Preset and overrides to a validated config."""
     config_from: Callable[[Mapping[str, Any]], Any]
     """A recorded config back to a validated one."""
+    check_machine: Callable[[Any], None]
+    """Refuses what this machine cannot run, before anything is started."""
     run: Callable[[Any, RunFolder, Transport, Progress], dict[str, Any]]
     edge_role: Callable[[Any], Role]
     plan: Callable[[Any, Sequence[Mapping[str, Any]]], Any]
@@ -40,6 +43,7 @@ METHODS: Mapping[str, MethodEntry] = {
         "rank of every site by PPO and a conditional DDIM, for the channel and the data",
         airllm_config,
         airllm_config_from,
+        airllm_check_machine,
         airllm_run,
         airllm_edge,
         airllm_plan,

@@ -26,6 +26,7 @@ def run_method(
     """
     entry = method_entry(method)
     config = entry.load_config(preset, overrides)
+    entry.check_machine(config)
     with RunFolder.create(out, config.as_dict()) as folder:
         try:
             return _run(method, entry, config, folder, progress or Silent())
@@ -42,6 +43,7 @@ def resume_method(method: str, *, out: Path, progress: Progress | None = None) -
         write_report(out)
         return found.read_summary()
     config = entry.config_from(found.config)
+    entry.check_machine(config)
     with RunFolder.resume(out, config.as_dict()) as folder:
         return _run(method, entry, config, folder, progress or Silent())
 

@@ -32,6 +32,9 @@ OTHER = {
     "policy.condition_dropout": "0.25",
     "policy.sample_steps": "7",
     "policy.train_steps": "700",
+    "paper.method": "random",
+    "paper.rounding": "round",
+    "paper.count": "exact",
 }
 """Texts for the fields that do not take just any number."""
 FIELDS = [
@@ -77,8 +80,34 @@ def test_tiny_says_what_its_file_says():
     assert config.policy.kappa == AirLLMConfig().policy.kappa  # not in the file
 
 
+@pytest.mark.parametrize("preset", ["cpu", "cpu-paper"])
+def test_a_preset_falls_back_on_what_is_embedded_and_says_so(preset):
+    alone = load_config(preset)
+    assert (alone.model.name, alone.task.name) == ("minilm", "pydocs")
+    assert alone.note.startswith("No --model and --data were given")
+    for given in ({"model.name": "m", "task.data": "d"}, {"task.data": "d"}, {"model": {"name": "m"}}):
+        own = load_config(preset, given)
+        assert (own.task.name, own.note) == ("text", "")
+
+
+def test_the_papers_preset_is_table_ii():
+    config = load_config("paper", {"task.data": "SST-2"})
+    assert (config.model.name, config.model.device, config.task.name) == ("facebook/opt-1.3b", "cuda", "sst2")
+    assert (config.link.bandwidth_hz, config.link.deadline_s) == (100e6, 1.0)
+    assert config.link.snrs_db == (-5, 0, 5, 10, 15)
+    assert (config.adapter.steps, config.adapter.batch_size) == (15_000, 32)
+    policy, paper = config.policy, config.paper
+    assert (policy.ppo_width, policy.ppo_learning_rate, policy.ddim_learning_rate) == (256, 1e-4, 5e-5)
+    assert (policy.kappa, policy.clip, policy.cost_weight) == (0.1, 0.2, 0.1)
+    assert (policy.train_steps, policy.sample_steps) == (1000, 50)
+    assert (paper.horizon, paper.evaluate_every, paper.patience) == (15, 100, 5)
+    assert (paper.min_rank, paper.rounding, paper.count, config.codec.bits) == (1, "floor", "paper", 32)
+
+
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(ConfigError, match=r"'huge'; choose one of default, demo, tiny"):
+    with pytest.raises(
+        ConfigError, match=r"'huge'; choose one of cpu, cpu-paper, cpu-sst2, default, demo, paper, tiny"
+    ):
         load_config("huge")
 
 
@@ -146,7 +175,7 @@ def test_every_setting_is_overridden_by_text(name, default):
         ("policy.env_steps", "1", "1; choose 2 to 1e+06"),
         ("policy.updates", "0", "0; choose 1 to 1e+06"),
         ("policy.eta", "1.5", "1.5; choose 0 to 1"),
-        ("mode", "flat", "'flat'; choose 'nested'"),
+        ("mode", "flat", "'flat'; choose one of nested, paper"),
         ("seed", "-3", "-3; choose at least 0"),
     ],
 )
@@ -215,7 +244,7 @@ def test_overrides_leave_what_they_were_given_alone():
     assert link == {"deadline_s": 2.0}
 
 
-@pytest.mark.parametrize("preset", ["default", "demo", "tiny"])
+@pytest.mark.parametrize("preset", ["default", "demo", "tiny", "cpu", "cpu-sst2", "cpu-paper", "paper"])
 def test_a_config_comes_back_from_toml_as_it_was(preset):
     config = load_config(preset, {"seed": 3, "link.snrs_db": "0.1,-7", "policy.ppo_learning_rate": "1.234e-5"})
     again = config_from(tomllib.loads(tomli_w.dumps(config.as_dict())))

@@ -6,6 +6,7 @@ Reading map, equation -> file:
 |-----------------|----------------------------------------------------|---------------|
 | all, in order   | the main job on one page. START HERE               | `method`      |
 | Table II        | settings and presets                               | `config`      |
+| -               | settings of model, task and link                   | `workload`    |
 | -               | settings out of plain values and text              | `settings`    |
 | -               | settings -> parts                                  | `building`    |
 | -               | settings, folder, costs: what stages hand on       | `session`     |
@@ -22,6 +23,8 @@ Reading map, equation -> file:
 | -               | uniform, random, AirLLM                            | `allocators`  |
 | 4, 5            | the edge, and what the cloud asks of it            | `roles`       |
 | 4-7             | one real round: decide, send, score                | `rounds`      |
+| -               | the last stages: send at every SNR, sum up         | `finishing`   |
+| Algorithm 1     | `paper` mode: one fine-tuning step per step        | `paper/`      |
 | 5-7             | what a link has room for, before any training      | `plan`        |
 | -               | LoRA and AdaLoRA by peft, truncation by SVD        | `baselines/`  |
 | -               | what studies are made of                           | `cells/`      |

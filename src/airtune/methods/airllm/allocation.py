@@ -28,6 +28,8 @@ REMEMBERED = 4096
 """Projections that an environment remembers: uniform ranks are cut to the same few budgets over and over."""
 BitsOf = Callable[[RankVector], int]
 """Bits on the air of a rank vector, everything included; never falls when a rank grows."""
+Decoder = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Normalised ranks and caps, each ``(sites,)``, to ranks (Eq. 18)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +152,24 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     The paper's SNRs, -5 to 15 dB, fill [-1, 1]: on a narrower scale the learners cannot tell channel states apart.
 
     Action: one value in [-1, 1] per site, decoded to a rank by Eq. 18 and projected onto the deadline (Eq. 7).
-    Reward: -U(r) - lambda eta(r) (Eq. 10). An episode ends after `horizon` steps. Several steps are a cut out of an
-    endless task: truncated, so that the learner bootstraps. A single one is the whole decision: terminated.
+    Reward: -U(r) - lambda eta(r) (Eq. 10). With a soft deadline nothing is projected, eta is of the mean rate (Eqs. 5
+    and 8), and every step draws its link anew: the paper's reading. An episode ends after `horizon` steps. Several
+    steps are a cut out of an endless task: truncated, so that the learner bootstraps. A single one is the whole
+    decision: terminated.
 
     Args:
         trainee: Says what loss a rank vector leads to.
         caps: Largest rank of each site.
         air_bits: Bits on the air of a rank vector.
-        links: One is drawn per episode; its block is drawn per step.
+        links: One is drawn per episode, or per step with `soft`; its block is drawn per step.
         complexities: One is drawn per step: the batches the task is made of.
         deadline_s: T_max in seconds.
         cost_weight: lambda of Eq. 10.
         late_share: As in `decision_budget`.
         horizon: T_env; 1 in nested mode.
+        soft: The deadline counts through eta alone.
+        decoder: Actions to ranks.
+        on_executed: Hears every step.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own declaration
@@ -179,11 +186,15 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         cost_weight: float,
         late_share: float = 0.0,
         horizon: int = 1,
+        soft: bool = False,
+        decoder: Decoder = decode,
+        on_executed: Callable[[Executed], None] = lambda executed: None,
     ) -> None:
         self.trainee, self.caps, self.air_bits = trainee, caps, air_bits
         self.links, self.complexities = tuple(links), tuple(complexities)
         self.deadline_s, self.cost_weight, self.late_share = deadline_s, cost_weight, late_share
-        self.horizon = horizon
+        self.horizon, self.soft = horizon, soft
+        self._decoder, self._on_executed = decoder, on_executed
         sites = len(caps)
         self._least_bits = air_bits(RankVector((0,) * sites))
         self.project = lru_cache(REMEMBERED)(lambda ranks, budget_bits: project(ranks, air_bits, budget_bits))
@@ -194,22 +205,28 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Draw a link and a first state, with half of every cap as the current ranks."""
         super().reset(seed=seed)
         self._steps = 0
-        self._link = self.links[self.np_random.integers(len(self.links))]
+        self._draw_link()
         self._observe(RankVector(tuple(cap // 2 for cap in self.caps.ranks)))
         return self.state.vector(self.caps), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Execute an action; `info["executed"]` says what came of it."""
-        executed = self.execute(self.asked(action))
-        self._steps += 1
-        self._observe(executed.ranks)
+        executed = self.advance(self.asked(action))
         over, single = self._steps >= self.horizon, self.horizon == 1
         ends = over and single, over and not single  # terminated, truncated
         return self.state.vector(self.caps), executed.reward, *ends, {"executed": executed}
 
+    def advance(self, asked: RankVector) -> Executed:
+        """Execute asked ranks and observe the next state."""
+        executed = self.execute(asked)
+        self._steps += 1
+        self._observe(executed.ranks)
+        self._on_executed(executed)
+        return executed
+
     def asked(self, action: np.ndarray) -> RankVector:
         """The ranks an action asks for (Eq. 18)."""
-        return RankVector.of(decode(action, np.array(self.caps.ranks)))
+        return RankVector.of(self._decoder(action, np.array(self.caps.ranks)))
 
     @property
     def budget_bits(self) -> int:
@@ -218,15 +235,22 @@ class AllocationEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return decision_budget(self._link, seen, self.deadline_s, self.late_share, least_bits=least)
 
     def execute(self, asked: RankVector) -> Executed:
-        """Project asked ranks onto the deadline of the current block, try them, and pay for them."""
-        ranks = self.project(asked, self.budget_bits)
-        trial = self.trainee.try_ranks(ranks)
-        bits = self.air_bits(ranks)
-        eta = communication_cost(bits, self._link, self._block, self.deadline_s)
+        """Project asked ranks onto the deadline of the current block, try them, and pay for those that were tried."""
+        trial = self.trainee.try_ranks(asked if self.soft else self.project(asked, self.budget_bits))
+        bits = self.air_bits(trial.ranks)
+        if self.soft:
+            eta = bits / (self._link.ergodic_rate_bps() * self.deadline_s)
+        else:
+            eta = communication_cost(bits, self._link, self._block, self.deadline_s)
         reward = allocation_reward(trial.loss, eta, self.cost_weight)
-        return Executed(asked, ranks, self.air_bits(asked), bits, trial, eta, reward)
+        return Executed(asked, trial.ranks, self.air_bits(asked), bits, trial, eta, reward)
+
+    def _draw_link(self) -> None:
+        self._link = self.links[self.np_random.integers(len(self.links))]
 
     def _observe(self, ranks: RankVector) -> None:
+        if self.soft and self._steps:
+            self._draw_link()
         channel, self._block = self._link.observe(self.np_random, 2)  # seen before deciding; met when sending
         complexity = self.complexities[self.np_random.integers(len(self.complexities))]
         self.state = AllocationState(channel, complexity, ranks)

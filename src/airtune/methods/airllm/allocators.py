@@ -11,7 +11,7 @@ from typing import Protocol, final
 import numpy as np
 
 from airtune.adapters import RankVector
-from airtune.methods.airllm.allocation import AllocationEnv, AllocationState
+from airtune.methods.airllm.allocation import AllocationEnv, AllocationState, Decoder
 from airtune.methods.airllm.encoding import decode
 from airtune.records import generator
 
@@ -39,15 +39,15 @@ class Uniform:
 
 @final
 class Random:
-    """Every rank drawn uniformly from 0..cap."""
+    """Every rank drawn uniformly from least..cap."""
 
     name = "random"
 
-    def __init__(self, caps: RankVector, rng: np.random.Generator) -> None:
-        self._caps, self._rng = caps, rng
+    def __init__(self, caps: RankVector, rng: np.random.Generator, least: int = 0) -> None:
+        self._caps, self._rng, self._least = caps, rng, np.minimum(least, caps.ranks)
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
-        return RankVector.of(self._rng.integers(0, np.array(self._caps.ranks), endpoint=True))
+        return RankVector.of(self._rng.integers(self._least, np.array(self._caps.ranks), endpoint=True))
 
 
 class Policy(Protocol):
@@ -65,14 +65,17 @@ class AirLLM:
     Args:
         seed: Draws the noise.
         name: Tells variants of the policy apart.
+        decoder: Actions to ranks.
     """
 
-    def __init__(self, caps: RankVector, policy: Policy, seed: int, name: str = "airllm") -> None:
-        self._caps, self.policy, self._seed, self.name = caps, policy, seed, name
+    def __init__(
+        self, caps: RankVector, policy: Policy, seed: int, name: str = "airllm", decoder: Decoder = decode
+    ) -> None:
+        self._caps, self.policy, self._seed, self.name, self._decoder = caps, policy, seed, name, decoder
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
         action = self.policy.act(state.vector(self._caps)[None], generator(self._seed, "decide"))[0]
-        return RankVector.of(decode(action, np.array(self._caps.ranks)))
+        return RankVector.of(self._decoder(action, np.array(self._caps.ranks)))
 
 
 def mean_reward(env: AllocationEnv, allocator: Allocator, *, episodes: int, seed: int) -> float:

@@ -13,18 +13,32 @@ from airtune.errors import ConfigError, DeadlineError, LinkError
 from airtune.links import Link, make_fading
 from airtune.methods.airllm.allocation import AllocationEnv, TryRanks, decision_budget, project
 from airtune.methods.airllm.allocators import AirLLM
-from airtune.methods.airllm.config import AirLLMConfig, LinkConfig
+from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.data import Parts, Reader, read_parts
 from airtune.methods.airllm.packing import Packer, fitting_bandwidth
 from airtune.methods.airllm.policy.saved import load_policy
 from airtune.methods.airllm.roles import EdgeRole
 from airtune.methods.airllm.trainee import Trainee
+from airtune.methods.airllm.workload import LinkConfig
 from airtune.models import BaseModel, FitPlan, load_base
 from airtune.records import Measurements, seed_for
 from airtune.tasks import Classification, Columns, Sizes, Task, load_task
 
 RATE_TIMES_WIDTH = 0.384
 """Adam's best rate falls as 1 / width (Yang et al. 2203.03466): 1e-3 at MiniLM's 384, 1.9e-4 at OPT-1.3B's 2048."""
+GPU_GB = 24
+"""Rough need of OPT-1.3B in float32 at batch 32: the cloud's weights and the edge's (5.3 GB each), activations."""
+
+
+def check_machine(config: AirLLMConfig) -> None:
+    """Refuse `paper` mode on a GPU where there is none, before anything is started. Raises `ConfigError`."""
+    name, task = config.model.name, config.task.name
+    if config.mode == "paper" and config.model.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"mode 'paper' with {name} on {config.model.device} needs a CUDA GPU (OPT-1.3B: one with about "
+            f"{GPU_GB} GB of memory), the model {name} and the data of {task}; this machine has no CUDA GPU; "
+            "run it on one that has, or take --preset cpu here"
+        )
 
 
 def open_task(config: AirLLMConfig) -> Task:

@@ -13,86 +13,12 @@ from importlib import resources
 from typing import Any, Literal
 
 from airtune.errors import ConfigError
-from airtune.links import FADINGS
+from airtune.methods.airllm.paper.settings import READING, PaperConfig, check_paper
 from airtune.methods.airllm.policy.diffusion import Kind, Target
 from airtune.methods.airllm.policy.objective import Objective
 from airtune.methods.airllm.policy.unet import DEPTH
 from airtune.methods.airllm.settings import build, group, require, require_between, require_positive
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    name: str = "minilm"
-    """`minilm` (embedded), a folder in Hugging Face layout, or a hub name."""
-    device: str = "cpu"
-    max_length: int = 64
-    """Longest sentence in tokens."""
-    window: int = 128
-    """Window of a text task in tokens."""
-
-    def __post_init__(self) -> None:
-        require_between("model.max_length", self.max_length, 4)
-        require_between("model.window", self.window, 4)
-
-
-@dataclass(frozen=True, slots=True)
-class TaskConfig:
-    name: str = "pydocs"
-    """`pydocs` (embedded), `sst2`, `classify`, `text`, or `hub:NAME`."""
-    data: str = ""
-    """File or folder of the task's data; pydocs needs none."""
-    text_column: str = "sentence"
-    label_column: str = "label"
-    calibration_items: int = 256
-    """Items (sentences or windows) that every loss measurement of an allocation reads."""
-    dev_items: int = 1000
-    """Items of dev that the unconstrained adapter is scored on, at most."""
-    test_items: int = 500
-    """Items of test that payloads are scored on, at most."""
-
-    def __post_init__(self) -> None:
-        for name in ("calibration_items", "dev_items", "test_items"):
-            require_between(f"task.{name}", getattr(self, name), 1)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkConfig:
-    bandwidth_hz: float = 100e6
-    """W; 0 asks for a bandwidth at which this link is interesting for this model (printed with the reason)."""
-    snrs_db: tuple[float, ...] = (-5.0, 0.0, 5.0, 10.0, 15.0)
-    """Mean SNRs at which payloads are decided and sent."""
-    deadline_s: float = 1.0
-    """T_max (Eq. 7)."""
-    fading: str = "still"
-    """`still`, `rayleigh`, `rician`, `nakagami` or `trace`."""
-    k_factor: float = 4.0
-    """Rician K, linear."""
-    m: float = 2.0
-    """Nakagami m."""
-    trace: str = ""
-    """CSV of a measured channel, for `trace`."""
-    trace_column: str = "SNR"
-    gap_db: float = 0.0
-    """Efficiency gap to Shannon's rate."""
-    late_share: float = 0.05
-    """Under fading, the share of blocks that may be late: decisions spend the epsilon-outage rate; 0 trusts the last
-    block seen."""
-
-    def __post_init__(self) -> None:
-        require_between("link.bandwidth_hz", self.bandwidth_hz, 0, 1e12)
-        require_between("link.deadline_s", self.deadline_s, 1e-9, 1e9)
-        require(0 <= self.late_share < 1, "link.late_share", self.late_share, "choose at least 0 and below 1")
-        require(len(self.snrs_db) > 0, "link.snrs_db", self.snrs_db, "give at least one SNR in dB")
-        for snr_db in self.snrs_db:
-            require_between("link.snrs_db", snr_db, -60, 80)
-        names = {f"{snr_db:g}" for snr_db in self.snrs_db}  # as payload files and rows are told apart
-        require(len(names) == len(self.snrs_db), "link.snrs_db", self.snrs_db, "give each SNR once, to six digits")
-        require(self.fading in FADINGS, "link.fading", self.fading, f"choose one of {', '.join(FADINGS)}")
-        traced = self.fading != "trace" or self.trace != ""
-        require(traced, "link.trace", self.trace, "name a CSV with a column of SNRs in dB")
-        require_between("link.k_factor", self.k_factor, 0)
-        require_between("link.m", self.m, 0.5)
-        require_between("link.gap_db", self.gap_db, 0, 60)
+from airtune.methods.airllm.workload import LinkConfig, ModelConfig, TaskConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +177,9 @@ class EdgeConfig:
 
 @dataclass(frozen=True, slots=True)
 class AirLLMConfig:
-    mode: str = "nested"
-    """`nested`: train one adapter whose every prefix works, then decide per device and channel state."""
+    mode: Literal["nested", "paper"] = "nested"
+    """`nested`: train one adapter whose every prefix works, then decide per device and channel state. `paper`:
+    Algorithm 1, in which adapter and policy learn together."""
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -261,10 +188,14 @@ class AirLLMConfig:
     codec: CodecConfig = field(default_factory=CodecConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     edge: EdgeConfig = field(default_factory=EdgeConfig)
+    paper: PaperConfig = field(default_factory=PaperConfig)
+    note: str = ""
+    """What stands on the page beside the results."""
 
     def __post_init__(self) -> None:
-        require(self.mode == "nested", "mode", self.mode, "choose 'nested'")
         require_between("seed", self.seed, 0)
+        if self.mode == "paper":
+            check_paper(self.paper, self.adapter, self.policy)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested mapping, ready for TOML."""
@@ -274,6 +205,8 @@ class AirLLMConfig:
 def load_config(preset: str, overrides: Mapping[str, object] = {}) -> AirLLMConfig:
     """Read a preset and lay overrides (`group.key` -> value or its text) over it.
 
+    A preset that wants a model and data of one's own says under `instead` what stands in where neither is given.
+
     Raises:
         ConfigError: unknown preset, key or a value of the wrong kind; the line lists what there is.
     """
@@ -282,15 +215,27 @@ def load_config(preset: str, overrides: Mapping[str, object] = {}) -> AirLLMConf
     if preset not in presets:
         raise ConfigError(f"preset is {preset!r}; choose one of {', '.join(presets)}")
     values = tomllib.loads((folder / f"{preset}.toml").read_text(encoding="utf-8"))
-    for dotted, value in overrides.items():
+    instead = values.pop("instead", {})
+    if not {"model.name", "task.name", "task.data", "model", "task"} & overrides.keys():
+        values = _over(values, instead)
+    values = _over(values, overrides)
+    if values.get("mode") == "paper":
+        values = _over(READING, values)
+    return config_from(values)
+
+
+def _over(values: Mapping[str, Any], others: Mapping[str, object]) -> dict[str, Any]:
+    """Lay settings over settings: `group.key`, or a whole group, whose other keys stay."""
+    found = dict(values)
+    for dotted, value in others.items():
         where, _, key = dotted.rpartition(".")
         if where:
-            values[where] = {**group(where, values.get(where, {})), key: value}
-        elif isinstance(value, Mapping):  # a whole group, from Python
-            values[key] = {**group(key, values.get(key, {})), **value}
+            found[where] = {**group(where, found.get(where, {})), key: value}
+        elif isinstance(value, Mapping):
+            found[key] = {**group(key, found.get(key, {})), **value}
         else:
-            values[key] = value
-    return config_from(values)
+            found[key] = value
+    return found
 
 
 def config_from(values: Mapping[str, Any]) -> AirLLMConfig:

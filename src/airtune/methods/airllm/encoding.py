@@ -35,8 +35,8 @@ def encode(ranks: ArrayLike, cap: ArrayLike) -> NDArray[np.float32]:
     return np.where(caps > 0, 2.0 * r / np.maximum(caps, 1) - 1.0, 0.0).astype(np.float32)
 
 
-def decode(latent: ArrayLike, cap: ArrayLike, rule: Rule = "round") -> NDArray[np.int64]:
-    """The ranks a latent stands for, clipped to 0..cap (Eq. 18, on normalised ranks).
+def decode(latent: ArrayLike, cap: ArrayLike, rule: Rule = "round", least: int = 0) -> NDArray[np.int64]:
+    """The ranks a latent stands for, clipped to least..cap (Eq. 18, on normalised ranks).
 
     `round` gives every encoded rank back, and still does under noise below half a step (1 / cap). `floor` takes half a
     rank off on average, reaches cap only at 1 and above, and loses a rank wherever an encoded rank is not exact in
@@ -45,6 +45,7 @@ def decode(latent: ArrayLike, cap: ArrayLike, rule: Rule = "round") -> NDArray[n
     Args:
         latent: Any real numbers, shape ``(..., sites)``.
         cap: r_max, one for all sites or one per site ``(sites,)``.
+        least: No rank is below it, unless a cap is.
 
     Raises:
         ConfigError: a cap is negative or not an integer, or the rule is unknown.
@@ -59,7 +60,7 @@ def decode(latent: ArrayLike, cap: ArrayLike, rule: Rule = "round") -> NDArray[n
         raise ConfigError(f"decoding rule is {rule!r}; choose one of {', '.join(get_args(Rule))}")
     shift = 0.5 if rule == "round" else 0.0
     continuous = caps * (np.clip(x, -1.0, 1.0) + 1.0) / 2.0
-    return np.floor(continuous + shift).astype(np.int64)
+    return np.maximum(np.floor(continuous + shift).astype(np.int64), np.minimum(least, caps))
 
 
 def _caps(cap: ArrayLike) -> NDArray[np.int64]:

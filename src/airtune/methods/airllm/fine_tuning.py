@@ -5,14 +5,20 @@ from __future__ import annotations
 from airtune.adapters import RankVector, export_peft
 from airtune.methods.airllm.building import rank_sampler
 from airtune.methods.airllm.session import Session
+from airtune.methods.airllm.settings import require
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import FitPlan, Score, Step, head_only, score
 from airtune.records import generator
 
 
 def fine_tune(session: Session, trainee: Trainee, plan: FitPlan) -> None:
-    """Train the nested adapter, and export it, unconstrained, as plain PEFT."""
-    folder, adapter = session.folder, trainee.adapter
+    """Train the nested adapter, and export it, unconstrained, as plain PEFT.
+
+    Raises:
+        ConfigError: the settings ask for another mode, as those of a study may.
+    """
+    folder, mode = session.folder, session.config.mode
+    require(mode == "nested", "mode", mode, "this trains a nested adapter, as every study does; choose 'nested'")
     with session.progress.stage("Fine-tuning the nested adapter", total=plan.steps) as stage:
         recent: list[float] = []
 
@@ -31,8 +37,13 @@ def fine_tune(session: Session, trainee: Trainee, plan: FitPlan) -> None:
             on_step=on_step,
             on_resume=lambda done: stage.advance(done, f"resumed at step {done}"),
         )
+    export(session, trainee)
+
+
+def export(session: Session, trainee: Trainee) -> None:
+    """Keep the trained adapter, all directions, unquantised, as plain PEFT in the run folder."""
+    folder, base = session.folder, trainee.adapter.base
     if not (folder.adapter / "adapter_config.json").exists():
-        base = adapter.base
         export_peft(
             folder.adapter,
             trainee.factors,

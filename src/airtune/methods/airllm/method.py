@@ -2,17 +2,15 @@
 
 START HERE. The paper's order: data and its complexity -> nested adapter (Eqs. 1-3) -> link (Eqs. 4-5) -> policy
 (Eqs. 10-19, Algorithm 1) -> for every SNR: decide, project (Eq. 7), encode, send, score. All lands in the run folder.
+In `paper` mode adapter and policy learn together, which is `paper/run`.
 """
 
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Sequence
 from typing import Any
 
-from airtune.links import Link
-from airtune.methods.airllm.allocators import AirLLM, Allocator, Random, Uniform, mean_reward
+from airtune.methods.airllm.allocators import Allocator, Random, Uniform, mean_reward
 from airtune.methods.airllm.building import (
     check_links,
     fit_plan,
@@ -26,14 +24,16 @@ from airtune.methods.airllm.building import (
 )
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.fine_tuning import fine_tune, score_references
+from airtune.methods.airllm.finishing import send_all, summarise
 from airtune.methods.airllm.learning import keep_policy, learn_policy, learn_surrogate, settle
 from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.paper.run import run_paper
 from airtune.methods.airllm.policy.priors import CoarseLatent
 from airtune.methods.airllm.roles import check_edge
-from airtune.methods.airllm.rounds import Rounds, Row, notes_on
+from airtune.methods.airllm.rounds import Rounds, notes_on
 from airtune.methods.airllm.search.greedy import Greedy
 from airtune.methods.airllm.session import Session
-from airtune.records import Measurements, Progress, RunFolder, generator, write_bytes
+from airtune.records import Measurements, Progress, RunFolder, generator
 from airtune.transport import Transport
 
 RIVAL_EPISODES = 128
@@ -49,9 +49,15 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
         folder: Takes everything; a resumed one repeats no fine-tuning step and no loss measurement.
         edge: Reaches a role made by `edge_role` from the same settings.
     """
-    begun = time.perf_counter()
+    if config.note:
+        progress.say(config.note)
     session = Session(config, folder, progress, folder.read_ledger())  # costs from before an interruption count
-    earlier_s = session.ledger.total("compute_seconds")
+    return run_paper(session, edge) if config.mode == "paper" else run_nested(session, edge)
+
+
+def run_nested(session: Session, edge: Transport) -> dict[str, Any]:
+    """Nested mode: one adapter, of which every prefix works, then a decision per channel state."""
+    config, folder, progress = session.config, session.folder, session.progress
     with session.timed("load"), progress.stage("Loading model and task"):
         reader = open_reader(config)
         parts = parts_of(config, reader)
@@ -100,44 +106,5 @@ def run(config: AirLLMConfig, folder: RunFolder, edge: Transport, progress: Prog
     with session.timed("rounds"):
         rows = send_all(session, rounds, allocators, links)  # Eq. 7, and over the air
 
-    new_losses = trainee.measured - session.ledger.total("loss_evaluations")
-    session.ledger.book("loss_evaluations", new_losses, role="cloud", what="calibration")
-    summary = {
-        "method": "airllm",
-        "mode": config.mode,
-        "seed": config.seed,
-        "model": config.model.name,
-        "task": config.task.name,
-        "wall_s": earlier_s + time.perf_counter() - begun,
-        "stage_s": session.stage_s,
-        "versions": folder.versions,
-        "sites": [
-            {"layer": site.layer, "module": site.module, "in": site.fan_in, "out": site.fan_out, "cap": cap}
-            for site, cap in zip(trainee.adapter.sites, caps.ranks, strict=True)
-        ],
-        "link": {"fading": config.link.fading, "bandwidth_reason": reason},
-        "reference": reference,
-        "surrogate": quality,
-        "notes": notes_on(rows),
-        "rows": [row.as_dict() for row in rows],
-    }
-    folder.write_ledger(session.ledger)
-    folder.write_summary(summary)
-    return summary
-
-
-def send_all(session: Session, rounds: Rounds, allocators: Sequence[Allocator], links: Sequence[Link]) -> list[Row]:
-    """One round for every SNR and allocator; payloads are kept in the folder."""
-    folder, rows = session.folder, []
-    with session.progress.stage("Sending adapters and scoring", total=len(links) * len(allocators)) as stage:
-        for link in links:
-            for allocator in allocators:
-                draws = generator(session.config.seed, "channel", f"{link.snr_db:g}")  # the same blocks for all
-                row, payload = rounds.run(allocator, link, draws)
-                write_bytes(folder.payload_at(allocator.name, link.snr_db), payload.data)
-                if isinstance(allocator, AirLLM) and link is links[-1]:
-                    write_bytes(folder.payload, payload.data)
-                rows.append(row)
-                folder.write_ledger(session.ledger)
-                stage.advance(note=f"{allocator.name} at {link.snr_db:g} dB: {row.air_bits / 1e3:.1f} kbit")
-    return rows
+    notes = [config.note] * bool(config.note) + notes_on(rows)
+    return summarise(session, trainee, rows, reason, reference, notes, surrogate=quality)

@@ -87,6 +87,7 @@ class Rounds:
         cost_weight: lambda of Eq. 10.
         run_id: Tells this run's messages from another's to the same edge, which answers a repeated message from memory.
         late_share: Under fading, the share of blocks that may be late; 0 trusts the last block seen.
+        soft: Send what is asked for, in time or not, instead of cutting it to the deadline.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Rounds:
         cost_weight: float,
         late_share: float,
         run_id: int,
+        soft: bool = False,
     ) -> None:
         self._trainee, self._packer, self._edge, self._ledger = trainee, packer, edge, ledger
         self._complexity, self._metric = complexity, metric
@@ -109,7 +111,7 @@ class Rounds:
         self._held = RankVector(tuple(cap // 2 for cap in trainee.adapter.caps.ranks))
         self._scored: dict[str, tuple[Score, float, float, np.ndarray]] = {}
         self._trained: dict[RankVector, Score] = {}
-        self._run_id, self._number = run_id, 0
+        self._run_id, self._number, self._soft = run_id, 0, soft
 
     def run(self, allocator: Allocator, link: Link, rng: np.random.Generator) -> tuple[Row, Payload]:
         """One round over `link`; under fading, late deliveries are then counted over further blocks."""
@@ -158,7 +160,7 @@ class Rounds:
     def _decide(
         self, allocator: Allocator, link: Link, seen: ChannelState, *, measure: bool = True
     ) -> tuple[RankVector, RankVector]:
-        """What an allocator asks for on what it has seen, and that projected onto the deadline.
+        """What an allocator asks for on what it has seen, and what is sent: that projected onto the deadline.
 
         Without `measure`, greedy stops at its proposal: 200 blocks of different rates would be 200 searches.
         """
@@ -168,7 +170,7 @@ class Rounds:
             asked = allocator.propose(budget)
         else:
             asked = allocator.decide(AllocationState(seen, self._complexity, self._held), budget)
-        return asked, project(asked, self._packer.air_bits, budget)
+        return asked, asked if self._soft else project(asked, self._packer.air_bits, budget)
 
     def _count_late(self, allocator: Allocator, link: Link, rng: np.random.Generator) -> tuple[int, int]:
         states = link.observe(rng, COUNTED_BLOCKS + 1)
@@ -209,7 +211,10 @@ def notes_on(rows: Sequence[Row]) -> list[str]:
         f"Lowest test loss by SNR, of {len(best)} (ties to the first listed): {counts}. "
         "One seed: small differences are noise until repeated."
     )
+    return notes + notes_on_late(rows)
+
+
+def notes_on_late(rows: Sequence[Row]) -> list[str]:
+    """Which deliveries missed the deadline, if any did."""
     late = [f"{row.allocator} at {row.snr_db:g} dB" for row in rows if not row.deadline_met]
-    if late:
-        notes.append(f"{len(late)} of {len(rows)} deliveries were late: {', '.join(late)}.")
-    return notes
+    return [f"{len(late)} of {len(rows)} deliveries were late: {', '.join(late)}."] if late else []

@@ -22,6 +22,14 @@ class Session:
     ledger: Ledger
     stage_s: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._begun, self._earlier_s = time.perf_counter(), self.ledger.total("compute_seconds")
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds so far, those from before an interruption too."""
+        return self._earlier_s + time.perf_counter() - self._begun
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         begun = time.perf_counter()

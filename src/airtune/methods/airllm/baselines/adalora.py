@@ -13,8 +13,9 @@ import math
 from typing import Any
 
 import torch
-from peft import AdaLoraConfig
+from peft import AdaLoraConfig, PeftModel
 
+from airtune.adapters import RankVector
 from airtune.codec import Factors
 from airtune.errors import ConfigError, ModelError
 from airtune.methods.airllm.baselines.training import NAME, OnStep, TrainedAdapter, as_numpy, train_wrapped, wrapped
@@ -51,42 +52,86 @@ def train_adalora(
         ConfigError: total_rank is below 1, or the plan has too few steps to cut in.
         ModelError: training stops being finite (the message names the step), or another rank is left than was asked.
     """
-    if total_rank < 1:
-        raise ConfigError(f"AdaLoRA's final total rank is {total_rank}; choose at least 1")
-    mean = total_rank / len(base.sites)
-    init = max(math.ceil(INIT_OVER_FINAL * mean), math.floor(mean) + 1)
-    config = _config(plan.steps, init, alpha)
+    config = adalora_config(len(base.sites), plan.steps, total_rank, alpha)
     with wrapped(base, config, plan.seed) as model:
-        allocator: Any = model.base_model
-        allocator.rankallocator.target_bgt = total_rank  # peft's own is a whole rank times the sites
-        layers: dict[str, Any] = {site.path: base.model.get_submodule(site.path) for site in base.sites}
-        parameters = {
-            f"{path}.{name}": getattr(layer, name)[NAME]
-            for path, layer in layers.items()
-            for name in ("lora_A", "lora_E", "lora_B")
-        }
-
-        def penalty() -> torch.Tensor:
-            return orthogonality * torch.stack([_departure(layer) for layer in layers.values()]).mean()
+        adapter = AdaLora(base, model, config, total_rank)
 
         def allocate(step: Step) -> None:
-            allocator.update_and_allocate(step.index)
+            adapter.allocate(step)
             on_step(step)
 
         def read() -> dict[str, Factors]:
-            pattern = config.rank_pattern or {}
-            found = {path: _factors(layer, pattern.get(f"{path}.lora_E.{NAME}")) for path, layer in layers.items()}
-            if (left := sum(site.rank for site in found.values())) != total_rank:
+            if (left := adapter.ranks.total) != total_rank:
                 raise ModelError(
-                    f"AdaLoRA left {left} directions of {init * len(layers)}, {total_rank} were asked for: "
-                    "its importances are equal or it was never cut; train longer"
+                    f"AdaLoRA left {left} directions of {config.init_r * len(base.sites)}, {total_rank} were asked "
+                    "for: its importances are equal or it was never cut; train longer"
                 )
-            return found
+            return adapter.factors()
 
-        return train_wrapped(base, parameters, parts.train, plan, read=read, penalty=penalty, on_step=allocate)
+        def penalty() -> torch.Tensor:
+            return orthogonality * adapter.departure()
+
+        return train_wrapped(base, adapter.parameters, parts.train, plan, read=read, penalty=penalty, on_step=allocate)
 
 
-def _config(steps: int, init: int, alpha: float) -> AdaLoraConfig:
+class AdaLora:
+    """peft's AdaLoRA layers on a model, which start at init_r each and are cut down to a total rank.
+
+    Args:
+        model: As `wrapped` gives it.
+    """
+
+    def __init__(self, base: BaseModel, model: PeftModel, config: AdaLoraConfig, total_rank: int) -> None:
+        self._config = config
+        inner: Any = model.base_model
+        self._model, self.allocator = inner, inner.rankallocator
+        """peft's; the allocator remembers how important every number has been."""
+        self.allocator.target_bgt = total_rank  # peft's own is a whole rank times the sites
+        self._layers: dict[str, Any] = {site.path: base.model.get_submodule(site.path) for site in base.sites}
+        self.parameters: dict[str, torch.nn.Parameter] = {
+            f"{path}.{name}": getattr(layer, name)[NAME]
+            for path, layer in self._layers.items()
+            for name in ("lora_A", "lora_E", "lora_B")
+        }
+
+    def departure(self) -> torch.Tensor:
+        """How far P and Q are from orthonormal, the mean over sites."""
+        return torch.stack([_departure(layer) for layer in self._layers.values()]).mean()
+
+    def allocate(self, step: Step) -> None:
+        """Cut where the schedule says so; between the optimiser's step and the clearing of gradients."""
+        self._model.update_and_allocate(step.index)
+
+    @property
+    def pattern(self) -> dict[str, list[bool]]:
+        """Which directions are left, by peft's name of lam; empty until the first cut. May be set, after a resume."""
+        return self._config.rank_pattern or {}
+
+    @pattern.setter
+    def pattern(self, pattern: dict[str, list[bool]]) -> None:
+        self._config.rank_pattern = pattern
+
+    @property
+    def ranks(self) -> RankVector:
+        return RankVector(tuple(len(left) if kept is None else sum(kept) for left, kept in self._left().values()))
+
+    def factors(self) -> dict[str, Factors]:
+        """The directions that are left, the scale in lam."""
+        return {path: _factors(self._layers[path], kept) for path, (_, kept) in self._left().items()}
+
+    def _left(self) -> dict[str, tuple[torch.Tensor, list[bool] | None]]:
+        pattern = self.pattern
+        return {
+            path: (layer.lora_E[NAME], pattern.get(f"{path}.lora_E.{NAME}")) for path, layer in self._layers.items()
+        }
+
+
+def adalora_config(sites: int, steps: int, total_rank: int, alpha: float) -> AdaLoraConfig:
+    """init_r and the cubic schedule. Raises `ConfigError` for a total rank below 1, or too few steps to cut in."""
+    if total_rank < 1:
+        raise ConfigError(f"AdaLoRA's final total rank is {total_rank}; choose at least 1")
+    mean = total_rank / sites
+    init = max(math.ceil(INIT_OVER_FINAL * mean), math.floor(mean) + 1)
     warmup, final = round(WARMUP_SHARE * steps), max(1, round(FINAL_SHARE * steps))  # peft cuts last at steps - final
     if warmup >= steps - final:
         raise ConfigError(f"AdaLoRA has {steps} steps; choose at least 3, so that there is one to cut in")

@@ -68,6 +68,23 @@ class CoarsePolicy:
         )
         self._ppo.set_logger(Logger(folder=None, output_formats=[]))  # its own makes a folder in /tmp for every PPO
 
+    @property
+    def networks(self) -> nn.Module:
+        """Actor and value function."""
+        return self._ppo.policy
+
+    @property
+    def optimiser(self) -> torch.optim.Optimizer:
+        return self._ppo.policy.optimizer
+
+    def begin(self, seed: int) -> None:
+        """Start the next rollout in a fresh episode, with all that is drawn in it drawn from `seed`.
+
+        It is the global generators that are seeded, for stable-baselines3 draws from them.
+        """
+        self._ppo.set_random_seed(seed)
+        self._ppo._last_obs = None  # makes the next rollout reset the environments
+
     def learn(self) -> None:
         """One rollout and its PPO epochs (Algorithm 1, lines 3-16).
 

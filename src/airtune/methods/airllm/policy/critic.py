@@ -52,7 +52,7 @@ class TwinCritics(nn.Module):
             return nn.Sequential(*(layer for pair in hidden for layer in pair), linear(width, 1, generator))
 
         self.first, self.second = network(), network()
-        self._optimiser = torch.optim.Adam(self.parameters(), lr=learning_rate, fused=True)
+        self.optimiser = torch.optim.Adam(self.parameters(), lr=learning_rate, fused=True)
 
     def forward(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Q1 and Q2, each ``(batch,)``, of normalised actions ``(batch, sites)`` in states ``(batch, d_s)``."""
@@ -82,7 +82,7 @@ class TwinCritics(nn.Module):
             wanted = wanted + gamma * (1 - outcome.terminal) * worth
         loss = sum((q - wanted).square().mean() for q in self(outcome.state, outcome.action))
         assert isinstance(loss, Tensor)
-        self._optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        self._optimiser.step()
+        self.optimiser.step()
         return float(loss.detach())

@@ -82,11 +82,15 @@ class Refiner:
         self.eta, self.guidance = eta, guidance
         self.critics = critics
         self._dropped, self._generator = dropped, generator
-        self._learning = denoiser
-        self._optimiser = torch.optim.Adam(denoiser.parameters(), lr=learning_rate, fused=True)
-        self._averaged = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
-        self.denoiser = cast(Denoiser, self._averaged.module)
+        self.learning = denoiser
+        self.optimiser = torch.optim.Adam(denoiser.parameters(), lr=learning_rate, fused=True)
+        self.averaged = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
+        self.denoiser = cast(Denoiser, self.averaged.module)
         """The network that acts: the moving average of the one that learns."""
+
+    def begin(self, seed: int) -> None:
+        """Draw what training draws from `seed` from now on."""
+        self._generator.manual_seed(seed)
 
     @torch.no_grad()
     def refine(self, states: np.ndarray, coarse: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -179,7 +183,7 @@ class Refiner:
 
     def _update(self, batch: Batch, objective: Objective, kappa: float) -> float:
         loss = hybrid_loss(
-            self._learning,
+            self.learning,
             batch,
             self.schedule,
             objective=objective,
@@ -189,10 +193,10 @@ class Refiner:
             dropped=self._dropped,
             critics=self.critics,
         )
-        self._optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        self._optimiser.step()
-        self._averaged.update_parameters(self._learning)
+        self.optimiser.step()
+        self.averaged.update_parameters(self.learning)
         return float(loss.detach())
 
 

@@ -48,7 +48,7 @@ class Transition:
     improved: np.ndarray
     """The executed action, or the better one that was found for it."""
     baseline: float
-    """What uniform ranks would have earned in the same state."""
+    """What uniform ranks would have earned in the same state; 0 where nobody tried them."""
 
 
 @final
@@ -62,8 +62,9 @@ class RefinedActions(VecEnvWrapper):
         envs: A vector of `AllocationEnv`.
         refine: Frozen while a rollout runs; None executes the coarse action as it is.
         improver: Finds what a refiner is to learn from each action; None leaves the executed one.
-        rng: Draws the sampler's noise and the improver's proposals.
+        rng: Draws the sampler's noise and the improver's proposals; may be replaced between rollouts.
         remember: Transitions kept for the refiner's training.
+        against_uniform: Try uniform ranks beside every action; without, what is paid is the reward itself.
     """
 
     def __init__(
@@ -75,11 +76,13 @@ class RefinedActions(VecEnvWrapper):
         *,
         rng: np.random.Generator,
         remember: int = 10_000,
+        against_uniform: bool = True,
     ) -> None:
         super().__init__(envs, action_space=prior.space)
         self.prior, self.improver, self.remember = prior, improver, remember
         self.replay: list[Transition] = []
-        self._refine, self._rng = refine, rng
+        self.rng = rng
+        self._refine, self._against_uniform = refine, against_uniform
         self._allocations: Sequence[AllocationEnv] = envs.envs  # type: ignore[assignment]
         self._caps = np.array(self._allocations[0].caps.ranks)
 
@@ -91,13 +94,14 @@ class RefinedActions(VecEnvWrapper):
         """Refine the coarse actions, and find better ones and uniform's rewards while the states still stand."""
         condition = self.prior.condition(actions)
         self._raw, self._coarse = np.array(actions), self.prior.spread(condition)
-        self._refined = self._coarse if self._refine is None else self._refine(self._states, condition, self._rng)
-        self._uniform = [env.execute(env.caps) for env in self._allocations]
+        self._refined = self._coarse if self._refine is None else self._refine(self._states, condition, self.rng)
+        uniforms = [env.execute(env.caps) for env in self._allocations] if self._against_uniform else []
+        self._baselines = [uniform.reward for uniform in uniforms] or [0.0] * self.num_envs
         self._better: list[Executed | None] = [None] * self.num_envs
         if self.improver is not None:
             self._better = [
-                self.improver.best(env, env.asked(refined), uniform, self._rng)
-                for env, refined, uniform in zip(self._allocations, self._refined, self._uniform, strict=True)
+                self.improver.best(env, env.asked(refined), uniform, self.rng)
+                for env, refined, uniform in zip(self._allocations, self._refined, uniforms, strict=True)
             ]
         self.venv.step_async(self._refined)
 
@@ -130,18 +134,15 @@ class RefinedActions(VecEnvWrapper):
                     next_state=info["terminal_observation"] if dones[row] else self._states[row],
                     terminal=bool(dones[row]) and not info.get("TimeLimit.truncated", False),
                     improved=self._encoded(improved.ranks),
-                    baseline=self._uniform[row].reward,
+                    baseline=self._baselines[row],
                 )
             )
         del self.replay[: -self.remember]
-        baselines = np.array([uniform.reward for uniform in self._uniform], dtype=np.float32)
-        return self._states, rewards - baselines, dones, infos
+        return self._states, rewards - np.array(self._baselines, dtype=np.float32), dones, infos
 
     def collect(self, steps: int) -> None:
-        """Act without PPO for this many environment steps, over all environments."""
+        """Act without PPO for this many environment steps, over all environments, from where they stand."""
         nothing = np.zeros((self.num_envs, *self.action_space.shape), dtype=np.float32)  # type: ignore[misc]
-        if not self.replay:
-            self.reset()
         for _ in range(steps // self.num_envs):
             self.step(nothing)
 

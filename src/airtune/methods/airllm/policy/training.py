@@ -128,7 +128,7 @@ def train_policy(
     refiner = None if config.refiner == "none" else new_refiner(prior, sites, state_size, config, seed)
     groups = [latent.layer_of, latent.kind_of]
     improves = refiner is not None and config.objective == "improved"
-    with _global_generators_kept():  # stable-baselines3 seeds and draws from them
+    with global_generators_kept():  # stable-baselines3 seeds and draws from them
         rng = generator(seed, "replay")
         if refiner is not None:
             refiner.warm_start(state_size, updates=config.warm_start_updates, batch=WARM_START_BATCH, rng=rng)
@@ -139,9 +139,10 @@ def train_policy(
             Improver(env.caps, groups, expert, proposals=config.proposals) if improves else None,
             rng=generator(seed, "rollouts"),
         )
-        coarse = None if config.prior == "none" else _new_ppo(envs, config, seed)
+        coarse = None if config.prior == "none" else new_ppo(envs, config, config.env_steps, seed)
         if coarse is None:
             envs.seed(seed_for(seed, "ppo") % 2**31)
+            envs.reset()
         for round in range(1, config.rounds + 1):
             with _named(round):
                 if coarse is not None:
@@ -165,10 +166,11 @@ def train_policy(
     return AirLLM(env.caps, TrainedPolicy(prior, coarse, refiner), seed, name_of(config))
 
 
-def _new_ppo(envs: RefinedActions, config: PolicyConfig, seed: int) -> CoarsePolicy:
+def new_ppo(envs: RefinedActions, config: PolicyConfig, steps: int, seed: int) -> CoarsePolicy:
+    """PPO at its start, with rollouts of so many environment steps; draws from the global generators."""
     return CoarsePolicy(
         envs,
-        steps=config.env_steps,
+        steps=steps,
         width=config.ppo_width,
         learning_rate=config.ppo_learning_rate,
         epochs=config.ppo_epochs,
@@ -190,7 +192,7 @@ def _named(round: int) -> Iterator[None]:
 
 
 @contextmanager
-def _global_generators_kept() -> Iterator[None]:
+def global_generators_kept() -> Iterator[None]:
     """Give Python's, NumPy's and torch's global generators back as they were."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - kept, not used
     try:
