@@ -42,9 +42,9 @@ def test_a_whole_study_and_the_same_again(tmp_path: Path):
     settings = [word for setting in SMALL for word in ("--set", setting)]
     first = airtune("study", "state", *given, *settings, folder=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "policy: 2 cells, 0 there, 2 to compute (none measured yet)." in first.stdout
+    assert "policy: 4 cells, 0 there, 4 to compute (none measured yet)." in first.stdout
     found = {name: (tmp_path / "out" / name).read_text() for name in ("results.csv", "results.md")}
     assert (tmp_path / "out" / "page.html").exists()
     again = airtune("study", "state", *given, *settings, folder=tmp_path)
-    assert "policy: 2 cells, 2 there, 0 to compute." in again.stdout
+    assert "policy: 4 cells, 4 there, 0 to compute." in again.stdout
     assert found == {name: (tmp_path / "out" / name).read_text() for name in found}
