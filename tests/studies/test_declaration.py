@@ -28,7 +28,7 @@ EXPECTED = [
 ]
 
 
-def plan_of(name: str, preset: str = "cpu", **overrides: object) -> Plan:
+def plan_of(name: str, preset: str = "cpu", data: str = "", **overrides: object) -> Plan:
     entry, harness = METHODS["airllm"], read_harness("airllm")
     return make_plan(
         read_study("airllm", name),
@@ -38,8 +38,15 @@ def plan_of(name: str, preset: str = "cpu", **overrides: object) -> Plan:
         lambda preset, overrides: entry.load_config(preset, overrides).as_dict(),
         overrides=overrides,
         model="",
-        data="",
+        data=data,
     )
+
+
+def test_a_preset_may_name_its_workload(tmp_path: Path):
+    assert {point.workload for point in plan_of("table4", "cpu-sst2", data=str(tmp_path)).points} == {"sst2"}
+    assert {point.workload for point in plan_of("table4", "cpu").points} == {"embedded"}  # instead of the decoder
+    with pytest.raises(ConfigError, match=r"workload sst2 .* needs --data"):
+        plan_of("table4", "cpu-sst2")
 
 
 def test_the_paper_s_tables_and_figures_are_declared():
@@ -118,7 +125,7 @@ def test_a_wrong_declaration_is_refused(wrong: dict, line: str):
     ("given", "line"),
     [
         ({"name": "table9"}, "study is 'table9'; choose one of complexity, fig3"),
-        ({"preset": "huge"}, "preset of a study is 'huge'; choose one of tiny, cpu, full"),
+        ({"preset": "huge"}, "preset of a study is 'huge'; choose one of tiny, cpu, cpu-sst2, full"),
         ({"jobs": 0}, "jobs is 0; choose at least 1"),
         ({"method": "nosuch"}, "method is 'nosuch'"),
         ({"model": "somewhere"}, r"workload decoder .* needs --data"),

@@ -189,7 +189,9 @@ def study(
     preset: Annotated[str, typer.Option(help="cpu, full or tiny.")] = "cpu",
     model: Annotated[str, typer.Option(help="Model of a workload without its own: a folder or hub name.")] = "",
     data: Annotated[str, typer.Option(help="File or folder of the workload's data.")] = "",
-    workload: Annotated[str, typer.Option(help="decoder, sst2 or embedded; the study's own if not given.")] = "",
+    workload: Annotated[
+        str, typer.Option(help="decoder, sst2 or embedded; if not given what preset or study say.")
+    ] = "",
     out: Annotated[Optional[Path], typer.Option(help="Folder for results; runs/studies/NAME if not given.")] = None,  # noqa: UP045
     store: Annotated[Path, typer.Option(help="Folder of the cells that studies share.")] = Path("runs/studies/cells"),
     jobs: Annotated[Optional[int], typer.Option(help="Cells computed at once; one per processor if not given.")] = None,  # noqa: UP045

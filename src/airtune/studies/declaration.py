@@ -120,6 +120,8 @@ class Preset:
     name: str
     preset: str
     seeds: int
+    workload: str = ""
+    """What it runs on where the user names nothing; the study's own workloads where empty."""
     set: Mapping[str, Any] = field(default_factory=dict)
 
 

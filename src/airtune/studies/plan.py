@@ -100,6 +100,7 @@ def make_plan(
         ConfigError: settings that contradict the study or each other or that it does not look at, a kind that the
             method does not have, or a workload without its model or data.
     """
+    workload = workload or preset.workload
     varied = {key for variant in study.variants for key in variant.set} | set(study.set) | {"seed"}
     if clash := sorted(varied & set(overrides)):
         raise ConfigError(f"study {study.name} varies {clash[0]} itself, but --set gives it; leave it out")
