@@ -7,7 +7,8 @@
 | `work/`                  | what is computed on; in the end the files that others need, hashed                |
 | `cell.lock`              | there while a process computes                                                    |
 
-A cell is trusted only if every hash is right. The room of methods makes kinds, the room of studies runs them.
+A cell is trusted only if every hash is right and the libraries that compute are those of now. The room of methods
+makes kinds, the room of studies runs them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -33,10 +34,12 @@ from airtune.records.versions import versions_in_force
 
 _ITEMS: Final = "items.safetensors"
 _RESULT: Final = "cell.json"
+_COMPUTING: Final = ("torch", "transformers", "peft", "numpy", "stable-baselines3")
+"""Packages whose version may change numbers."""
 
 
 class DamagedCell(RunError):
-    """A cell whose bytes are not those that were written: to be redone, not trusted."""
+    """A cell whose bytes are not those that were written, or not of this software: to be redone, not trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,8 @@ class CellStore:
             body = record["body"]
             if record["sha256"] != _hash(canonical_json(body).encode()):
                 raise DamagedCell(f"{folder / _RESULT} is not what was written; it is to be redone")
+            if others := _other_software(body["machine"]):
+                raise DamagedCell(f"{folder} was computed with {others}; it is to be redone")
             if body["key"] != key:
                 raise DamagedCell(f"{folder / _RESULT} answers another question; it is to be redone")
             for name, digest in body["files"].items():
@@ -211,6 +216,18 @@ class CellStore:
                 shutil.rmtree(entry)
             elif entry.suffix != ".lock":
                 entry.unlink()
+
+
+def _other_software(machine: Mapping[str, str | int]) -> str:
+    """Packages that a cell was computed with and that are of another version now: ``torch 2.12.0 (now 2.13.0)``."""
+    now = _versions()
+    found = ((name, machine.get(name), now.get(name)) for name in _COMPUTING)
+    return ", ".join(f"{name} {then} (now {this})" for name, then, this in found if then != this)
+
+
+@cache
+def _versions() -> dict[str, str | int]:
+    return versions_in_force()
 
 
 def _hash(data: bytes) -> str:

@@ -22,6 +22,7 @@ OTHER = {
     "adapter.draw_per": "item",
     "codec.bits": "16",
     "policy.bandwidth_factors": "0.5, 2",
+    "paper.min_rank": "2",
     "policy.prior": "discrete",
     "policy.refiner": "ddpm",
     "policy.backbone": "unet",
@@ -111,6 +112,21 @@ def test_an_unknown_preset_names_those_there_are():
         load_config("huge")
 
 
+def test_what_the_mode_does_not_read_is_refused():
+    with pytest.raises(ConfigError, match=r"paper.method was given, but mode is 'nested'.*add mode=paper"):
+        load_config("tiny", {"paper.method": "adalora"})
+    with pytest.raises(ConfigError, match=r"adapter.prefixes is 3; mode is 'paper'"):
+        load_config("tiny", {"mode": "paper", "adapter.prefixes": 3})
+    with pytest.raises(ConfigError, match=r"adapter.draw_per is 'item'; mode is 'paper'"):
+        load_config("tiny", {"mode": "paper", "adapter.draw_per": "item"})
+
+
+def test_prefixes_0_are_all_halvings_and_a_mixed_one():
+    for max_rank, copies in ((1, 2), (2, 3), (8, 5), (12, 5), (32, 7)):
+        assert load_config("default", {"adapter.prefixes": 0, "adapter.max_rank": max_rank}).adapter.copies == copies
+    assert load_config("default").adapter.copies == 1
+
+
 @pytest.mark.parametrize(("name", "default"), FIELDS, ids=[name for name, _ in FIELDS])
 def test_every_setting_is_overridden_by_text(name, default):
     if isinstance(default, float):
@@ -122,10 +138,11 @@ def test_every_setting_is_overridden_by_text(name, default):
     if name in OTHER:
         text = OTHER[name]
         expected = {"link.snrs_db": (-3.0, 4.5), "policy.bandwidth_factors": (0.5, 2.0)}.get(name, type(default)(text))
-    config = load_config("tiny", {name: text})
+    mode = {"mode": "paper"} if name.startswith("paper.") else {}
+    config, plain = load_config("tiny", {**mode, name: text}), load_config("tiny", mode)
     assert setting(config, name) == expected
     assert type(setting(config, name)) is type(default)
-    changed = {other for other, _ in FIELDS if setting(config, other) != setting(load_config("tiny"), other)}
+    changed = {other for other, _ in FIELDS if setting(config, other) != setting(plain, other)}
     assert changed <= {name}
 
 
@@ -142,8 +159,8 @@ def test_every_setting_is_overridden_by_text(name, default):
         ("adapter.max_rank", [8], "[8]; expected a whole number"),
         ("adapter.max_rank", None, "None; expected a whole number"),
         ("adapter.max_rank", "0", "0; choose 1 to 65536"),
-        ("adapter.prefixes", "0", "0; choose 1 to 64"),
-        ("adapter.prefixes", "2", "2; choose 1, or at least 3, one for each of r_max, r_max / 2, ... 1"),
+        ("adapter.prefixes", "-1", "-1; choose 0 or 1, or 3 to 64, one at least for each of r_max, r_max / 2, ... 1"),
+        ("adapter.prefixes", "2", "2; choose 0 or 1, or 3 to 64, one at least for each of r_max, r_max / 2, ... 1"),
         ("adapter.scale", "two", "'two'; expected a finite number"),
         ("adapter.scale", True, "True; expected a finite number"),
         ("adapter.scale", "0", "0.0; choose a finite number above 0"),

@@ -37,7 +37,7 @@ def check_machine(config: AirLLMConfig) -> None:
         raise ConfigError(
             f"mode 'paper' with {name} on {config.model.device} needs a CUDA GPU (OPT-1.3B: one with about "
             f"{GPU_GB} GB of memory), the model {name} and the data of {task}; this machine has no CUDA GPU; "
-            "run it on one that has, or take --preset cpu here"
+            "run it on one that has, or take --preset cpu or cpu-paper here"
         )
 
 
@@ -129,7 +129,7 @@ def rank_sampler(config: AirLLMConfig) -> RankSampler:
         full=adapter.full_share,
         uniform=adapter.uniform_share,
         per_item=adapter.draw_per == "item",
-        prefixes=adapter.prefixes,
+        prefixes=adapter.copies,
     )
 
 

@@ -43,12 +43,13 @@ class AdapterConfig:
     """Nested training: one rank vector for a step's whole batch, or one for each of its items."""
     prefixes: int = 1
     """Nested training: how many rank vectors each item is trained at in one step, which costs as many passes. 1 draws
-    by the shares above; more are r_max, r_max / 2, ... 1 everywhere, and mixed ranks for every further one."""
+    by the shares above; more are r_max, r_max / 2, ... 1 everywhere, and mixed ranks for every further one. 0 takes
+    all of these and one mixed."""
 
     def __post_init__(self) -> None:
         require_positive("adapter.scale", self.scale)
         require_positive("adapter.clip_norm", self.clip_norm)
-        for name, most in (("max_rank", 65_536), ("steps", 1_000_000), ("batch_size", 65_536), ("prefixes", 64)):
+        for name, most in (("max_rank", 65_536), ("steps", 1_000_000), ("batch_size", 65_536)):
             require_between(f"adapter.{name}", getattr(self, name), 1, most)
         require_between("adapter.learning_rate", self.learning_rate, 0)
         require_between("adapter.orthogonality", self.orthogonality, 0)
@@ -57,8 +58,14 @@ class AdapterConfig:
         expected = "choose shares of full and uniform within 1 together"
         require(self.full_share + self.uniform_share <= 1, "adapter.uniform_share", self.uniform_share, expected)
         halvings = self.max_rank.bit_length()
-        expected = f"choose 1, or at least {halvings}, one for each of r_max, r_max / 2, ... 1"
-        require(self.prefixes == 1 or self.prefixes >= halvings, "adapter.prefixes", self.prefixes, expected)
+        expected = f"choose 0 or 1, or {halvings} to 64, one at least for each of r_max, r_max / 2, ... 1"
+        known = self.prefixes in (0, 1) or halvings <= self.prefixes <= 64
+        require(known, "adapter.prefixes", self.prefixes, expected)
+
+    @property
+    def copies(self) -> int:
+        """Passes of a batch in one step of nested training."""
+        return self.prefixes or self.max_rank.bit_length() + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +215,8 @@ def load_config(preset: str, overrides: Mapping[str, object] = {}) -> AirLLMConf
     A preset that wants a model and data of one's own says under `instead` what stands in where neither is given.
 
     Raises:
-        ConfigError: unknown preset, key or a value of the wrong kind; the line lists what there is.
+        ConfigError: unknown preset, key or a value of the wrong kind (the line lists what there is), or one that the
+            mode does not read.
     """
     folder = resources.files("airtune.methods.airllm") / "presets"
     presets = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
@@ -221,6 +229,8 @@ def load_config(preset: str, overrides: Mapping[str, object] = {}) -> AirLLMConf
     values = _over(values, overrides)
     if values.get("mode") == "paper":
         values = _over(READING, values)
+    elif unread := [key for key in overrides if key.startswith("paper.")]:
+        raise ConfigError(f"{unread[0]} was given, but mode is 'nested', which does not read it; add mode=paper")
     return config_from(values)
 
 

@@ -46,24 +46,24 @@ def test_the_sweep_chooses_on_dev_and_not_on_test(settings, tmp_path: Path, monk
     """The low rate's adapter learns dev itself, the high rate's test itself: each is the best where it learned."""
 
     def train(base, parts, plan, rank, alpha):
-        learned = parts.dev if plan.learning_rate < 5e-2 else parts.test
+        learned = parts.dev if plan.learning_rate < 2e-2 else parts.test
         plan = replace(plan, steps=60, learning_rate=2e-2)
         return train_lora(base, replace(parts, train=learned), plan, rank, alpha=alpha)
 
     use(monkeypatch, train, [4.0])
     outcome = KINDS["lora-sweep"].compute(settings, tmp_path / "work", {})
     found = {value.measure: value.value for value in outcome.values}
-    assert found["learning_rate"] == pytest.approx(3.6e-2)  # of 1.5 and 3 times 0.384 / 16
+    assert found["learning_rate"] == pytest.approx(1.8e-2)  # of 0.75, 1.5 and 3 times 0.384 / 16
     config = config_from(settings)
     base = (reader := open_reader(config)).base
     test = parts_of(config, reader).test
     losses = {}
-    for rate in ("0.036", "0.072"):
+    for rate in ("0.018", "0.036"):
         adapter = load_adapter(tmp_path / "work" / f"rate {rate}, alpha 4.safetensors")
         losses[rate] = score_adapter(base, adapter.factors, adapter.dense, test).loss
-    assert losses["0.072"] < losses["0.036"] - 0.05
+    assert losses["0.036"] < losses["0.018"] - 0.05
     assert same(
-        load_adapter(tmp_path / "work" / ADAPTER), load_adapter(tmp_path / "work/rate 0.036, alpha 4.safetensors")
+        load_adapter(tmp_path / "work" / ADAPTER), load_adapter(tmp_path / "work/rate 0.018, alpha 4.safetensors")
     )
 
 
@@ -76,7 +76,7 @@ def test_a_setting_that_diverges_is_not_chosen(settings, tmp_path: Path, monkeyp
     use(monkeypatch, train, [1.0, 2.0])
     outcome = KINDS["lora-sweep"].compute(settings, tmp_path / "work", {})
     assert [value.value for value in outcome.values if value.measure == "alpha"] == [2.0]
-    assert [value.x for value in outcome.values if value.measure == "tried"] == [2.0, 2.0]  # at two rates
+    assert [value.x for value in outcome.values if value.measure == "tried"] == [2.0] * 3  # at three rates
 
 
 def test_a_killed_sweep_goes_on_where_it_was(settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -94,8 +94,8 @@ def test_a_killed_sweep_goes_on_where_it_was(settings, tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         KINDS["lora-sweep"].compute(settings, tmp_path / "work", {})
     assert KINDS["lora-sweep"].compute(settings, tmp_path / "work", {}) == whole
-    grid = [(rate, alpha) for rate in (3.6e-2, 7.2e-2) for alpha in alphas]
-    np.testing.assert_allclose(calls, [*grid[:3], *grid[2:]])  # of four the third twice, those before it once
+    grid = [(rate, alpha) for rate in (1.8e-2, 3.6e-2, 7.2e-2) for alpha in alphas]
+    np.testing.assert_allclose(calls, [*grid[:3], *grid[2:]])  # of six the third twice, all others once
 
 
 def test_rslora_of_alpha_2_is_lora_of_the_alpha_that_is_tried_for_it(settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from airtune.methods.airllm.allocation import AllocationEnv
 from airtune.methods.airllm.allocators import Random, Uniform
 from airtune.methods.airllm.data import Parts
 from airtune.methods.airllm.paper import training
-from airtune.methods.airllm.paper.adaptive import SteppedAdaLora
+from airtune.methods.airllm.paper.adaptive import STRONGER, SteppedAdaLora
 from airtune.methods.airllm.paper.rivals import Rival
 from airtune.methods.airllm.paper.stepping import SteppedAdapter
 from airtune.methods.airllm.paper.stopping import EarlyStop
@@ -270,15 +271,23 @@ def adalora(trainee: Trainee, checkpoint: Path, **more):
     base = trainee.adapter.base
     trainee.adapter.detach()
     with SteppedAdaLora(
-        base, trainee.parts, PLAN, 24, scale=1.0, on_step=lambda step: losses.append(step.loss)
+        base, trainee.parts, PLAN, 24, scale=1 / STRONGER, on_step=lambda step: losses.append(step.loss)
     ) as learner:
         course = Course(learner, trainee.parts.dev, window=3, every=2)
         env = environment(trainee, learner, course)
         agent = more.pop("agent", uniform)(env)
-        train(agent, learner, course, EarlyStop(0.1, 5, True), steps=12, horizon=3, checkpoint=checkpoint, **more)
+        rule = more.pop("rule", EarlyStop(0.1, 5, True))
+        train(agent, learner, course, rule, steps=12, horizon=3, checkpoint=checkpoint, **more)
         dev = learner.score(trainee.parts.dev)
         trained, ranks = learner.trained(Measurements(checkpoint.with_suffix(".jsonl")))
     return course, losses, dev, trained, ranks
+
+
+def test_adalora_does_not_stop_while_it_has_more_directions_than_it_may_send(folder, tmp_path):
+    at_once = SimpleNamespace(stops=lambda evaluations: True)
+    course, _, _, _, ranks = adalora(new_trainee(folder, tmp_path), tmp_path / "c", rule=at_once)
+    assert ranks.total == 24
+    assert 3 < course.steps < 12
 
 
 def test_adalora_is_pefts_own_training_and_hands_over_what_it_scored(folder, tmp_path):

@@ -2,8 +2,8 @@
 
 | of        | what is sent                                                                                      |
 |-----------|---------------------------------------------------------------------------------------------------|
-| `lora`    | of LoRAs trained at 1, 2, 4, ..., r_max, the largest whose payload fits; no adapter where none does |
-| `adalora` | the same of AdaLoRAs with as many directions, or the next one cut to fit where dev likes it better  |
+| `lora`    | of LoRAs trained at 1, 2, 4, ..., r_max, the largest that fits, or the next one cut to fit, by dev  |
+| `adalora` | the same of AdaLoRAs with as many directions                                                      |
 | `svd`     | the LoRA of r_max cut to fit by its singular values                                               |
 
 All by the same codec, within what a decision may spend on that link.
@@ -152,7 +152,7 @@ def _decided(ladder: Ladder, config: AirLLMConfig, caps: RankVector) -> Iterator
     for link in open_links(config.link, ladder.packer, caps)[0]:
         seen, block = link.observe(generator(config.seed, "channel", f"{link.snr_db:g}"), 2)
         budget = decision_budget(link, seen, config.link.deadline_s, config.link.late_share, least_bits=least)
-        yield Sent("lora", *ladder.whole("lora", budget), link, block)
+        yield Sent("lora", *ladder.better("lora", budget), link, block)
         yield Sent("adalora", *ladder.better("adalora", budget), link, block)
         yield Sent("svd", *ladder.cut(f"lora {config.adapter.max_rank}", budget), link, block)
 

@@ -22,7 +22,7 @@ from airtune.ledger import Ledger
 from airtune.links import Link
 from airtune.methods.airllm.allocation import decision_budget
 from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
-from airtune.methods.airllm.config import AirLLMConfig, PolicyConfig, config_from
+from airtune.methods.airllm.config import AdapterConfig, AirLLMConfig, PolicyConfig, config_from
 from airtune.methods.airllm.fine_tuning import fine_tune
 from airtune.methods.airllm.learning import learn_surrogate, settle
 from airtune.methods.airllm.method import GREEDY_EVALUATIONS
@@ -50,10 +50,13 @@ OF_REFINER = (
 
 
 def adapter_settings(settings: Settings) -> Settings:
-    """What a trained adapter and its measured losses depend on."""
-    link, model = settings["link"], settings["model"]
+    """What a trained adapter and its measured losses depend on. Raises `ConfigError` in `paper` mode."""
+    if settings["mode"] != "nested":
+        raise ConfigError(f"mode is {settings['mode']!r}, but studies are of nested mode; leave it out")
+    link, model, adapter = settings["link"], settings["model"], AdapterConfig(**settings["adapter"])
     return {
-        **{name: settings[name] for name in ("mode", "seed", "adapter", "codec")},
+        **{name: settings[name] for name in ("mode", "seed", "codec")},
+        "adapter": {**settings["adapter"], "prefixes": adapter.copies},
         "link": {**link, "trace": content(link["trace"]) if link["fading"] == "trace" else ""},
         "model": {**model, "name": content(embedded_model() if model["name"] == EMBEDDED else model["name"])},
         "task": {**settings["task"], "data": content(settings["task"]["data"])},

@@ -31,7 +31,7 @@ from airtune.records.cells import Done, Outcome, Value
 ADAPTER = "adapter.safetensors"
 SWEEP_SEED = 0
 """Its trainings are as long as the others: shorter ones prefer rates that are too high (docs/log.md)."""
-RATES = (1.5, 3.0)
+RATES = (0.75, 1.5, 3.0)
 """Learning rates that are tried, over the one that suits the width; the nested adapter's own is not read."""
 
 Train = Callable[[BaseModel, Parts, FitPlan, int, float], TrainedAdapter]

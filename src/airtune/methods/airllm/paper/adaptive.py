@@ -26,6 +26,9 @@ from airtune.records import Measurements, generator
 
 ORTHOGONALITY = 0.5
 """Weight of peft's penalty, peft's default."""
+STRONGER = 8.0
+"""peft starts lam at 0 and P and Q small, so at the others' scale AdaLoRA hardly moves; on the small decoder 8 times it
+was best or next to best at every rank tried (docs/log.md)."""
 MEMORIES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """What peft's allocator remembers of every number's importance."""
 
@@ -36,7 +39,7 @@ class SteppedAdaLora:
 
     Args:
         total_rank: Directions that are left in the end.
-        scale: Of every update, as the other learners have it; alpha is scale times init_r.
+        scale: Of every update as the other learners have it; alpha is `STRONGER` times that, times init_r.
         on_step: Hears every step.
     """
 
@@ -55,7 +58,7 @@ class SteppedAdaLora:
 
     def __enter__(self) -> SteppedAdaLora:
         config = adalora_config(len(self._base.sites), self._plan.steps, self._total_rank, 1.0)
-        config.lora_alpha = self._scale * config.init_r  # type: ignore[assignment]
+        config.lora_alpha = STRONGER * self._scale * config.init_r  # type: ignore[assignment]
         with ExitStack() as stack:
             model = stack.enter_context(wrapped(self._base, config, self._plan.seed))
             self._adapter = AdaLora(self._base, model, config, self._total_rank)
@@ -82,6 +85,11 @@ class SteppedAdaLora:
     def ranks(self) -> RankVector:
         """Directions that are left at every site."""
         return self._adapter.ranks
+
+    @property
+    def may_end(self) -> bool:
+        """Not while there are more directions than asked for: AdaLoRA starts with 1.5 times as many."""
+        return self.ranks.total <= self._total_rank
 
     def begin(self, step: int) -> None:
         self._steps: Iterator[Step] = fit(

@@ -82,14 +82,14 @@ def _train(
             stage.advance(paper.horizon, f"reward {reward:.3f}")
 
         course = Course(
-            learner, parts.dev, window=paper.horizon, every=paper.evaluate_every, on_evaluation=on_evaluation
+            learner, parts.calibration, window=paper.horizon, every=paper.evaluate_every, on_evaluation=on_evaluation
         )
         agent = new_agent(_environment(session, trainee, learner, links, course))
         train(
             agent,
             learner,
             course,
-            EarlyStop(config.policy.cost_weight, paper.patience, by_accuracy=parts.dev.classes is not None),
+            EarlyStop(config.policy.cost_weight, paper.patience, by_accuracy=parts.calibration.classes is not None),
             steps=steps,
             horizon=paper.horizon,
             checkpoint=folder.path / "checkpoint.safetensors",

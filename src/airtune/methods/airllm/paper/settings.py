@@ -28,7 +28,7 @@ class PaperConfig:
     horizon: int = 15
     """T_env: steps of an episode, after which PPO and the refiner learn; adapter.steps is a multiple of it."""
     evaluate_every: int = 100
-    """Steps between two evaluations on dev."""
+    """Steps between two evaluations on calibration."""
     patience: int = 5
     """Evaluations in a row without gain after which a run with a good enough reward stops."""
     min_rank: int = 1
@@ -51,6 +51,9 @@ def check_paper(paper: PaperConfig, adapter: AdapterConfig, policy: PolicyConfig
     require(paper.min_rank <= adapter.max_rank, "paper.min_rank", paper.min_rank, expected)
     whole = f"choose a multiple of {paper.horizon} (paper.horizon)"
     require(adapter.steps % paper.horizon == 0, "adapter.steps", adapter.steps, whole)
+    expected = "mode is 'paper', which trains at the ranks that are chosen; leave it out"
+    require(adapter.prefixes == 1, "adapter.prefixes", adapter.prefixes, expected)
+    require(adapter.draw_per == "step", "adapter.draw_per", adapter.draw_per, expected)
     learns = "it trains its policy with the adapter; leave it out, or choose mode 'nested'"
     require(policy.trained == "", "policy.trained", policy.trained, f"mode is 'paper': {learns}")
     searches = "mode is 'paper', where trying ranks trains the model and no search finds better ones"

@@ -36,6 +36,11 @@ class Learner(Protocol):
         """Score the model under the ranks in force."""
         ...
 
+    @property
+    def may_end(self) -> bool:
+        """Whether what is trained is already what would be sent."""
+        ...
+
 
 @final
 class SteppedAdapter:
@@ -53,6 +58,8 @@ class SteppedAdapter:
         self._trainee, self._plan, self._orthogonality, self._on_step = trainee, plan, orthogonality, on_step
         self._parameters = trainee.adapter.parameters()
         self._optimiser = new_optimiser(list(self._parameters.values()), plan)
+
+    may_end = True
 
     @property
     def kept(self) -> Mapping[str, Kept]:

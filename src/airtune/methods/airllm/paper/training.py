@@ -27,7 +27,7 @@ CHECKPOINT_EVERY = 100
 
 @final
 class Course:
-    """How training has gone so far. It hears every step and evaluates the model on dev from time to time.
+    """How training has gone so far. It hears every step and evaluates the model on calibration from time to time.
 
     Args:
         window: Steps over which the reward of an evaluation is averaged.
@@ -37,13 +37,13 @@ class Course:
     def __init__(
         self,
         learner: Learner,
-        dev: Items,
+        items: Items,
         *,
         window: int,
         every: int,
         on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None,
     ) -> None:
-        self._learner, self._dev, self._every, self._on_evaluation = learner, dev, every, on_evaluation
+        self._learner, self._items, self._every, self._on_evaluation = learner, items, every, on_evaluation
         self.steps = 0
         self.evaluations: list[Evaluation] = []
         self.rewards: deque[float] = deque(maxlen=window)
@@ -54,7 +54,7 @@ class Course:
         self.steps += 1
         self.rewards.append(executed.reward)
         if self.steps % self._every == 0:
-            found = self._learner.score(self._dev)
+            found = self._learner.score(self._items)
             reward = float(np.mean(self.rewards))
             self.evaluations.append(Evaluation(self.steps, found.loss, found.metric, reward, executed.ranks.total))
             self._on_evaluation(self.evaluations[-1])
@@ -84,6 +84,8 @@ def train(
 ) -> None:
     """Train until `steps` are done or `rule` stops, at the end of the episode under way; go on at `checkpoint`.
 
+    Nobody stops before what is trained is what would be sent (`Learner.may_end`).
+
     Args:
         course: Hears the steps of the environment that the agent acts on.
         on_episode: Hears the steps done, the episode's mean reward and the refiner's loss.
@@ -99,12 +101,12 @@ def train(
         saved = course.steps
         on_resume(saved)
     learner.begin(course.steps)
-    while course.steps < steps and not rule.stops(course.evaluations):
+    while course.steps < steps and not (learner.may_end and rule.stops(course.evaluations)):
         number = course.steps // horizon
         try:
             loss = agent.episode(number)
             on_episode(course.steps, float(np.mean(course.rewards)), loss)
-            over = course.steps >= steps or rule.stops(course.evaluations)
+            over = course.steps >= steps or (learner.may_end and rule.stops(course.evaluations))
             if over or course.steps - saved >= CHECKPOINT_EVERY:
                 save_checkpoint(checkpoint, kept, course.as_dict())
                 saved = course.steps
