@@ -16,7 +16,7 @@ import pytest
 from sums import DECLARED
 
 import airtune
-from airtune.records import cells
+from airtune.records import cells, versions_in_force
 from airtune.records.cells import DamagedCell
 from airtune.records.lock import Lock
 
@@ -35,6 +35,16 @@ def test_equal_cells_are_one_and_each_is_computed_once(runs):
     assert not again.fresh
     assert set(again.done) == set(plan.cells)
     assert len(runs.journal) == 8
+
+
+def test_a_cell_of_other_software_is_not_trusted(runs, monkeypatch: pytest.MonkeyPatch):
+    plan = runs.plan(seeds=1)
+    runs.compute(plan)
+    key, cell = next(iter(plan.cells.items()))
+    assert runs.store.read(cell.kind.name, key).values
+    monkeypatch.setattr(cells, "_versions", lambda: {**versions_in_force(), "transformers": "0.0"})
+    with pytest.raises(DamagedCell, match=r"was computed with transformers .* \(now 0.0\); it is to be redone"):
+        runs.store.read(cell.kind.name, key)
 
 
 def test_values_are_those_of_the_arithmetic(runs):

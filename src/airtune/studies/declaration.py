@@ -120,9 +120,9 @@ class Preset:
     name: str
     preset: str
     seeds: int
+    set: Mapping[str, Any] = field(default_factory=dict)
     workload: str = ""
     """What it runs on where the user names nothing; the study's own workloads where empty."""
-    set: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from airtune.errors import ConfigError
 from airtune.methods.airllm.building import edge_role
 from airtune.methods.airllm.cells import KINDS, opening, times, timing
 from airtune.methods.airllm.cells import policy as policy_cell
@@ -267,6 +268,11 @@ def test_cells_of_policies_depend_on_the_policy_and_rivals_only_on_lambda(settin
     plain = keys()
     assert {name for name, key in keys(prediction="v").items() if key != plain[name]} == {"policy"}
     assert {name for name, key in keys(cost_weight=1.0).items() if key != plain[name]} == {"policy", "rivals", "search"}
+
+
+def test_studies_are_of_nested_mode(settings):
+    with pytest.raises(ConfigError, match="mode is 'paper', but studies are of nested mode"):
+        KINDS["adapter"].key({**settings, "mode": "paper"}, {})
 
 
 def test_timing_counts_rounds_after_the_first_and_names_the_processor(cells, settings, monkeypatch, tmp_path: Path):
