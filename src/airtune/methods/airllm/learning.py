@@ -54,7 +54,10 @@ def learn_surrogate(
 
 
 def settle(session: Session, greedy: Greedy, links: Sequence[Link]) -> None:
-    """Let greedy decide for every link before the policy learns: both then know the same measured losses."""
+    """Let greedy decide for every link before the policy learns: both then know the same measured losses.
+
+    Where budgets follow the block seen (fading with `late_share` 0), greedy measures for those as they come.
+    """
     deadline = session.config.link
     with session.progress.stage("Measuring what greedy would send", total=len(links)) as stage:
         for link in links:
