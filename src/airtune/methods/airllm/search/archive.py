@@ -40,8 +40,8 @@ class Archive:
         """The lowest U + lambda eta among measured vectors that fit; the first measured of equals.
 
         Args:
-            cost_weight: lambda. A payload that fills the budget of a still channel takes the whole deadline: eta = bits /
-                budget. Under fading most blocks carry more than the budget, and this charges more than they will.
+            cost_weight: lambda. A payload that fills the budget of a still channel takes the whole deadline:
+                eta = bits / budget. Under fading most blocks carry more, and this charges more than they will.
 
         Raises:
             ConfigError: none of them fits.
