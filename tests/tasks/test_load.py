@@ -157,6 +157,12 @@ def test_a_long_text_gives_calibration_and_dev_from_all_over_it_and_test_from_it
         assert [len(piece) for piece in pieces] == pytest.approx([stretch * share] * 4, abs=2)
 
 
+def test_text_without_white_space_is_cut_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("語" * 2_000, encoding="utf-8")
+    task = load_task("text", data=tmp_path / "long.txt")
+    assert [len(getattr(task, part)) for part in PARTS] == [1_600, 100, 100, 200]
+
+
 def test_text_refuses_a_short_text_and_a_table(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("one word", encoding="utf-8")
     with pytest.raises(DataError, match="no text left for"):

@@ -17,6 +17,8 @@ from airtune.tasks.splits import SHARES
 
 STRETCHES, SHORTEST = 16, 20_000
 """Stretches that calibration and dev are taken from, at most, and the characters of the shortest."""
+LONGEST_WORD = 200
+"""Characters within which a cut looks for white space; scripts without any are cut where they are."""
 _BLANK = re.compile(r"\s")
 
 
@@ -25,8 +27,8 @@ def load_text(path: Path) -> Text:
 
     A long text changes as it goes on, and ranks that suit one page need not suit the next. So all that comes before
     test is cut into stretches, each of which gives train, calibration and dev their shares, in this order. Cuts are
-    moved on to the next white space, so no word is torn. Raises `DataError` for another kind of file, one that cannot
-    be read, or one too short to be cut.
+    moved on to white space where it is near, so no word is torn; within a part, a stretch follows the one before
+    without a gap. Raises `DataError` for another kind of file, one that cannot be read, or one too short to be cut.
     """
     if kind_of(path) not in (*TEXT_KINDS, ""):
         raise DataError(f"{path} ends in {kind_of(path)}; give running text as .txt or .txt.gz")
@@ -55,8 +57,8 @@ def _cut(content: str, shares: Mapping[Part, float]) -> dict[Part, str]:
 
 
 def _word_start(content: str, place: int) -> int:
-    """The first place after the next white space; 0 and the end stay where they are."""
+    """The first place after white space that is near; where there is none, and at 0 and the end, the place itself."""
     if place in (0, len(content)):
         return place
-    blank = _BLANK.search(content, place)
-    return blank.end() if blank else len(content)
+    blank = _BLANK.search(content, place, place + LONGEST_WORD)
+    return blank.end() if blank else place
