@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airtune.links import Link
 from airtune.methods.airllm.allocators import Allocator
+from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.rounds import Rounds, Row
 from airtune.methods.airllm.session import Session
 from airtune.methods.airllm.trainee import Trainee
 from airtune.records import generator, write_bytes
+from airtune.transport import Transport
+
+
+def new_rounds(
+    session: Session, trainee: Trainee, packer: Packer, edge: Transport, metric: str, *, soft: bool = False
+) -> Rounds:
+    """Rounds under the run's settings; `soft` ones are not cut to the deadline."""
+    config = session.config
+    return Rounds(
+        trainee,
+        packer,
+        edge,
+        session.ledger,
+        trainee.parts.complexity,
+        metric=metric,
+        deadline_s=config.link.deadline_s,
+        cost_weight=config.policy.cost_weight,
+        late_share=config.link.late_share,
+        run_id=secrets.randbits(64),  # after a resume too: the edge may remember the messages from before
+        soft=soft,
+    )
 
 
 def send_all(session: Session, rounds: Rounds, allocators: Sequence[Allocator], links: Sequence[Link]) -> list[Row]:

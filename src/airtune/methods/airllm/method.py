@@ -7,7 +7,6 @@ In `paper` mode adapter and policy learn together, which is `paper/run`.
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 from airtune.methods.airllm.allocators import Allocator, Random, Uniform, mean_reward
@@ -24,13 +23,13 @@ from airtune.methods.airllm.building import (
 )
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.fine_tuning import fine_tune, score_references
-from airtune.methods.airllm.finishing import send_all, summarise
+from airtune.methods.airllm.finishing import new_rounds, send_all, summarise
 from airtune.methods.airllm.learning import keep_policy, learn_policy, learn_surrogate, settle
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.paper.run import run_paper
 from airtune.methods.airllm.policy.priors import CoarseLatent
 from airtune.methods.airllm.roles import check_edge
-from airtune.methods.airllm.rounds import Rounds, notes_on
+from airtune.methods.airllm.rounds import notes_on
 from airtune.methods.airllm.search.greedy import Greedy
 from airtune.methods.airllm.session import Session
 from airtune.records import Measurements, Progress, RunFolder, generator
@@ -91,18 +90,7 @@ def run_nested(session: Session, edge: Transport) -> dict[str, Any]:
         folder.metric(rival.name, reward_mean=mean_reward(env, rival, episodes=RIVAL_EPISODES, seed=config.seed))
 
     allocators: list[Allocator] = [Uniform(caps), Random(caps, generator(config.seed, "random")), greedy, policy]
-    rounds = Rounds(
-        trainee,
-        packer,
-        edge,
-        session.ledger,
-        parts.complexity,
-        metric=reader.task.metric,
-        deadline_s=config.link.deadline_s,
-        cost_weight=config.policy.cost_weight,
-        late_share=config.link.late_share,
-        run_id=secrets.randbits(64),  # after a resume too: the edge may remember the messages from before
-    )
+    rounds = new_rounds(session, trainee, packer, edge, reader.task.metric)
     with session.timed("rounds"):
         rows = send_all(session, rounds, allocators, links)  # Eq. 7, and over the air
 

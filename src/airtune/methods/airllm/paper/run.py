@@ -7,18 +7,17 @@ through eta alone, and rows say whether it was met.
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.fine_tuning import export, score_references
-from airtune.methods.airllm.finishing import send_all, summarise
+from airtune.methods.airllm.finishing import new_rounds, send_all, summarise
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.paper.learn import learn
 from airtune.methods.airllm.paper.training import Course
 from airtune.methods.airllm.roles import check_edge
-from airtune.methods.airllm.rounds import Rounds, notes_on_late
+from airtune.methods.airllm.rounds import notes_on_late
 from airtune.methods.airllm.session import Session
 from airtune.records import Measurements
 from airtune.transport import Transport
@@ -49,19 +48,8 @@ def run_paper(session: Session, edge: Transport) -> dict[str, Any]:
     with session.timed("reference"):
         reference = score_references(session, trainee, plan)
 
-    rounds = Rounds(
-        trainee,
-        Packer(reader.base, trainee.factors, trainee.dense, config.codec.bits),
-        edge,
-        session.ledger,
-        parts.complexity,
-        metric=reader.task.metric,
-        deadline_s=config.link.deadline_s,
-        cost_weight=config.policy.cost_weight,
-        late_share=config.link.late_share,
-        run_id=secrets.randbits(64),
-        soft=True,
-    )
+    packer = Packer(reader.base, trainee.factors, trainee.dense, config.codec.bits)
+    rounds = new_rounds(session, trainee, packer, edge, reader.task.metric, soft=True)
     with session.timed("rounds"):
         rows = send_all(session, rounds, [allocator], links)
     illustration = illustration_of(config)
