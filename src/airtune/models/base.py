@@ -111,7 +111,7 @@ def load_base(
     if kind == "text" and config.model_type in ENCODERS and not config.is_decoder:
         raise ModelError(
             f"{name} is a {config.model_type!r} encoder, which sees the tokens it is to predict; "
-            "choose a decoder such as OPT, GPT-2 or Llama for a text task"
+            "choose a decoder such as OPT, GPT-2 or Llama for a text task, by --model"
         )
     tokenizer_sha256 = _tokenizer_hash(tokenizer)
     with _quiet(), _as_model_error(name), torch.random.fork_rng(devices=[]):

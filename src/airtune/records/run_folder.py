@@ -27,6 +27,7 @@ import tomli_w
 from airtune.errors import RunError
 from airtune.ledger import Ledger
 from airtune.records.atomic import PARTIAL_SUFFIX, append_line, read_lines, write_text
+from airtune.records.differences import differences
 from airtune.records.lock import Lock
 from airtune.records.plain import for_toml, json_text
 from airtune.records.versions import versions_in_force
@@ -96,10 +97,10 @@ class RunFolder:
             RunError: no run is there, it was started with other settings, or a living process writes it.
         """
         run = cls.open(path)
-        differences = _differences(run.config, for_toml(config))
-        if differences:
-            more = len(differences) - _NAMED_DIFFERENCES
-            named = ", ".join(differences[:_NAMED_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+        changes = differences(run.config, for_toml(config))
+        if changes:
+            more = len(changes) - _NAMED_DIFFERENCES
+            named = ", ".join(changes[:_NAMED_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
             raise RunError(
                 f"{path} was started with other settings: {named}; repeat the recorded ones or choose another --out"
             )
@@ -256,26 +257,3 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
             raise RunError(f"{path} line {number} holds a {type(row).__name__}, an object expected; delete that line")
         rows.append(row)
     return rows
-
-
-def _differences(recorded: Mapping[str, Any], asked: Mapping[str, Any], above: str = "") -> list[str]:
-    """Name the settings that differ, in the order of their names, with both values."""
-    found: list[str] = []
-    for key in sorted(recorded.keys() | asked.keys()):
-        before, now = recorded.get(key), asked.get(key)
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            found += _differences(before, now, f"{above}{key}.")
-        elif not _same(before, now):
-            found.append(f"{above}{key} was {_shown(before)}, is {_shown(now)}")
-    return found
-
-
-def _same(before: Any, now: Any) -> bool:
-    """Whether two settings mean the same: 1 is 1.0 but not True, and nan is nan."""
-    if isinstance(before, bool) or isinstance(now, bool):
-        return before is now
-    return before == now or json.dumps(before) == json.dumps(now)
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else f"{value!r:.60}"

@@ -19,10 +19,13 @@ from airtune.methods.airllm.paper.training import Course
 from airtune.methods.airllm.roles import check_edge
 from airtune.methods.airllm.rounds import notes_on_late
 from airtune.methods.airllm.session import Session
+from airtune.models import BaseModel
 from airtune.records import Measurements
 from airtune.transport import Transport
 
 PAPERS_STEPS = 15_000
+PAPERS_MODEL = ("opt", 2048, 24)
+"""Type, width and layers of OPT-1.3B."""
 """Table II."""
 
 
@@ -52,15 +55,17 @@ def run_paper(session: Session, edge: Transport) -> dict[str, Any]:
     rounds = new_rounds(session, trainee, packer, edge, reader.task.metric, soft=True)
     with session.timed("rounds"):
         rows = send_all(session, rounds, [allocator], links)
-    illustration = illustration_of(config)
+    illustration = illustration_of(config, reader.base)
     notes = [*notes_of(config, allocator.name, course, illustration), *notes_on_late(rows)]
     told = {"method": allocator.name, "steps_asked": config.adapter.steps, **course.as_dict()}
     return summarise(session, trainee, rows, reason, reference, notes, paper=told, illustration=illustration)
 
 
-def illustration_of(config: AirLLMConfig) -> str:
+def illustration_of(config: AirLLMConfig, base: BaseModel) -> str:
     """What a run is that is shorter than the paper's, or on something smaller; nothing for one that is neither."""
-    elsewhere = "opt-1.3b" not in config.model.name.lower() or config.task.name != "sst2"
+    anatomy = base.model.config
+    found = (anatomy.model_type, anatomy.hidden_size, anatomy.num_hidden_layers)
+    elsewhere = found != PAPERS_MODEL or config.task.name != "sst2"
     if config.adapter.steps >= PAPERS_STEPS and not elsewhere:
         return ""
     where = f"{config.adapter.steps:,} of the paper's {PAPERS_STEPS:,} steps"
