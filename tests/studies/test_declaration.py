@@ -18,6 +18,7 @@ STUDIES = studies_of("airllm")
 EXPECTED = [
     "complexity",
     *(f"fig{n}" for n in range(3, 9)),
+    "nested",
     "regret",
     "state",
     "table3",
@@ -76,7 +77,7 @@ def test_a_figure_reads_its_table_s_policies(figure: str, table: str):
 def test_figure_7_reads_table_6_s_policies_and_adapters_are_shared_by_all():
     of_table = {key for key, cell in plan_of("table6").cells.items() if cell.kind.name == "policy"}
     assert of_table <= set(plan_of("fig7").cells)
-    trained = [name for name in STUDIES if name not in ("complexity", "table4")]
+    trained = [name for name in STUDIES if name not in ("complexity", "table4", "nested")]
     adapters = [keys_of(name, "adapter") for name in trained]
     assert all(found == adapters[0] for found in adapters)
     assert len(adapters[0]) == 5
@@ -94,6 +95,7 @@ def test_a_rank_is_trained_once_for_all_studies_and_every_r_max_above_it():
         assert [len(keys_of(name, kind)) for name in ("table3", "table4")] == [20, 30]
         assert [len(keys_of(name, f"{kind}-sweep")) for name in ("table3", "table4")] == [4, 6]
     assert len(keys_of("table4", "baselines")) == 15
+    assert keys_of("nested", "baselines") == keys_of("table3", "baselines")
 
 
 def test_a_policy_setting_changes_policies_and_not_adapters():

@@ -69,6 +69,20 @@ def test_a_claim_holds_is_contradicted_or_not_shown(runs: Runs):
     assert words(5, measure="nothing") == "not run"
 
 
+def test_a_claim_with_a_margin_looks_at_every_x(runs: Runs):
+    """`plus 1` is behind `plus 0` by exactly 1 at both x."""
+
+    def word(seeds: int, margin: float, better: str = "plus 1") -> str:
+        claim = {"says": "close", "better": better, "worse": "plus 0", "measure": "sum", "margin": margin}
+        plan = runs.plan(seeds=seeds, declared=DECLARED | {"claims": [claim]})
+        return next(iter(verdicts(Gathered(plan, runs.compute(plan)), "numbers"))).word
+
+    assert word(5, 1.1) == "holds"
+    assert word(5, 0.9) == "contradicted"
+    assert word(2, 1.1) == "not shown"
+    assert word(5, -1.5, better="plus 2") == "contradicted"
+
+
 def test_tables_show_the_paper_beside_ours(runs: Runs):
     mean, by_x = sheets(runs.gathered(seeds=5), "numbers")
     assert mean.headings == ("variant", "paper: ", "ours", "less plus 0's", "real")

@@ -85,6 +85,8 @@ class Claim:
     better: str
     worse: str
     measure: str
+    margin: float | None = None
+    """Where given: `better` is behind `worse` by less than this at every x (in the measure's own unit)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,8 @@ def sheets(gathered: Gathered, workload: str) -> Iterator[Sheet]:
 def verdicts(gathered: Gathered, workload: str) -> Iterator[Verdict]:
     """What the paired differences say to each claim."""
     for claim in gathered.plan.study.claims:
-        yield _judge(gathered, workload, claim)
+        judge = _judge if claim.margin is None else _judge_within
+        yield judge(gathered, workload, claim)
 
 
 def _judge(gathered: Gathered, workload: str, claim: Claim) -> Verdict:
@@ -72,6 +73,29 @@ def _judge(gathered: Gathered, workload: str, claim: Claim) -> Verdict:
     if not found.real:
         return Verdict(claim.says, "not shown", f"{because}; the interval holds 0")
     return Verdict(claim.says, "holds" if sign * found.mean > 0 else "contradicted", because)
+
+
+def _judge_within(gathered: Gathered, workload: str, claim: Claim) -> Verdict:
+    """Whether `better` is behind by less than the margin wherever both were measured: at each x the whole interval."""
+    assert claim.margin is not None
+    table = next((t for t in gathered.plan.study.tables if t.measure == claim.measure), Table(claim.measure, ""))
+    more, less = (claim.worse, claim.better) if table.better == "higher" else (claim.better, claim.worse)
+    behind = {}
+    for x in gathered.xs(claim.measure):
+        found = gathered.difference(Slot(workload, more, claim.measure, x), less)
+        if found is not None:
+            behind[x] = found
+    if not behind:
+        return Verdict(claim.says, "not run", f"no {claim.measure} of both variants under the same seed")
+    x, most = max(behind.items(), key=lambda entry: entry[1].high)
+    because = f"furthest behind at {x:g}: {shown(most, table, signed=True)} {table.unit}".rstrip()
+    fewest = min(found.seeds for found in behind.values())
+    if fewest < SEEDS_FOR_A_CLAIM:
+        return Verdict(claim.says, "not shown", f"{because}; {fewest} seeds are too few to say")
+    if most.high < claim.margin:
+        return Verdict(claim.says, "holds", because)
+    beyond = any(found.low > claim.margin for found in behind.values())
+    return Verdict(claim.says, "contradicted" if beyond else "not shown", because)
 
 
 def _by_variant(gathered: Gathered, workload: str, table: Table, *, with_paper: bool) -> Sheet:
