@@ -85,3 +85,19 @@ def test_the_parameters_found_are_a_minimum_of_the_objective():
     for index in range(6):
         for by in (-0.5, 0.5):
             assert objective(found)[0] < objective(found + by * np.eye(6)[index])[0]
+
+
+@pytest.mark.parametrize("far", [40.0, 800.0])
+def test_a_kernel_that_rounding_makes_useless_is_worse_than_any_other_and_leads_back(far: float):
+    """Amplitude and linear parts of e^40 leave no digit for the noise; e^800 is infinite."""
+    inputs = np.repeat(points(6, 0), 2, axis=0)
+    objective = Objective(inputs, GROUP_OF, np.random.default_rng(1).normal(size=12))
+    logs = np.array([far, far, -3.0, -3.0, far, -30.0])
+    with np.errstate(over="ignore"):
+        value, gradient = objective(logs)
+    away = logs - objective.middle
+    assert np.isfinite(value)
+    assert value > objective(objective.middle)[0] + 1e5
+    assert gradient @ away > 0
+    at_its_best = GaussianProcess(inputs, GROUP_OF, np.random.default_rng(1).normal(size=12)).kernel
+    assert np.isfinite([*at_its_best.linear, *at_its_best.decay, at_its_best.amplitude, at_its_best.noise]).all()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky
+from scipy.linalg import LinAlgError, cho_solve, cholesky
 from scipy.optimize import minimize
 
 PRIOR_MEANS = {"linear": -2.0, "decay": -3.0, "amplitude": -1.0, "noise": -5.0}
@@ -17,6 +17,8 @@ PRIOR_MEANS = {"linear": -2.0, "decay": -3.0, "amplitude": -1.0, "noise": -5.0}
 PRIOR_WIDTHS = {"linear": 2.0, "decay": 1.5, "amplitude": 1.5, "noise": 2.0}
 """Standard deviations of these priors: weak, but they keep a parameter in place that the targets say nothing about."""
 JITTER = 1e-6
+IMPOSSIBLE = 1e6
+"""Minus log evidence of a kernel whose covariance rounding makes indefinite or infinite: worse than any other."""
 ITERATIONS = 60
 
 
@@ -92,9 +94,20 @@ class Objective:
         self._widths = np.array([PRIOR_WIDTHS[name] for name in order])
 
     def __call__(self, logs: np.ndarray) -> tuple[float, np.ndarray]:
-        kernel, identity = Kernel.of(logs), np.eye(len(self._targets))
+        away = (logs - self.middle) / self._widths
+        try:
+            with np.errstate(over="raise", invalid="raise"):
+                value, gradient = self._evidence(Kernel.of(logs))
+        except (LinAlgError, FloatingPointError):  # a line search that steps too far; the prior points back
+            value, gradient = IMPOSSIBLE, np.zeros_like(logs)
+        return float(value + away @ away / 2), gradient + away / self._widths
+
+    def _evidence(self, kernel: Kernel) -> tuple[float, np.ndarray]:
+        identity = np.eye(len(self._targets))
         smooth = kernel.amplitude * np.exp(-np.tensordot(kernel.decay, self._distances, 1))
         covariance = np.tensordot(kernel.linear, self._products, 1) + smooth + (kernel.noise + JITTER) * identity
+        if not np.isfinite(covariance).all():
+            raise LinAlgError("the covariance is not finite")
         factor = cholesky(covariance, lower=True)
         inverse = cho_solve((factor, True), identity)
         weights = inverse @ self._targets
@@ -102,6 +115,4 @@ class Objective:
         by_linear = kernel.linear * np.tensordot(self._products, slope, 2)
         by_decay = -kernel.decay * np.tensordot(self._distances, slope * smooth, 2)
         gradient = np.concatenate([by_linear, by_decay, [(slope * smooth).sum(), kernel.noise * np.trace(slope)]])
-        away = (logs - self.middle) / self._widths
-        value = self._targets @ weights / 2 + np.log(np.diag(factor)).sum() + away @ away / 2
-        return float(value), gradient + away / self._widths
+        return self._targets @ weights / 2 + np.log(np.diag(factor)).sum(), gradient
