@@ -60,6 +60,8 @@ def test_copies_of_a_batch_have_the_halved_ranks_and_then_mixed_ones_for_every_i
     assert all(1 <= rank <= cap for draw in draws[12:] for rank, cap in zip(draw, caps.ranks, strict=True))
     assert sampler.weights(caps) == pytest.approx([3 / 24, 4 / 24, 5 / 24, 6 / 24, 3 / 24, 3 / 24])
     assert RankSampler().weights(caps) == (1.0,)
+    level = RankSampler(prefixes=4, rank_one_weight=1.0)
+    assert level.weights(RankVector((8, 8))) == pytest.approx([1 / 4] * 4)
 
 
 @pytest.mark.parametrize(("full", "uniform"), [(-0.1, 0.5), (0.7, 0.5)])

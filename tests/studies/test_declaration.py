@@ -98,6 +98,18 @@ def test_a_rank_is_trained_once_for_all_studies_and_every_r_max_above_it():
     assert keys_of("nested", "baselines") == keys_of("table3", "baselines")
 
 
+def test_a_weight_that_nothing_reads_makes_no_new_adapter():
+    """One copy of a batch has no weights to choose; several have."""
+
+    def key(**adapter: object) -> str:
+        settings = {f"adapter.{name}": value for name, value in adapter.items()}
+        return next(k for k, cell in plan_of("state", **settings).cells.items() if cell.kind.name == "adapter")
+
+    with pytest.raises(ConfigError, match="rank_one_weight changes nothing that study state computes"):
+        key(prefixes=1, rank_one_weight=1.3)
+    assert key(prefixes=4, rank_one_weight=1.3) != key(prefixes=4)
+
+
 def test_a_policy_setting_changes_policies_and_not_adapters():
     before, after = plan_of("state").cells, plan_of("state", **{"policy.width": 64}).cells
     changed = {cell.kind.name for key, cell in before.items() if key not in after}

@@ -31,6 +31,7 @@ class RankSampler:
     uniform: float = 0.25
     per_item: bool = False
     prefixes: int = 1
+    rank_one_weight: float = 2.0
 
     def __post_init__(self) -> None:
         if not (self.full >= 0 and self.uniform >= 0 and self.full + self.uniform <= 1):
@@ -51,13 +52,13 @@ class RankSampler:
         return [self._one(caps, kind, rng) for kind in rng.permutation((np.arange(count) + rng.random()) / count)]
 
     def weights(self, caps: RankVector) -> tuple[float, ...]:
-        """Weight of each copy in a step's loss, summing to 1: rank 1 counts twice what r_max or a mixed copy counts.
+        """Weight of each copy in a step's loss, summing to 1: rank 1 counts `rank_one_weight` times what r_max counts.
 
-        Between r_max and 1 it rises evenly (chosen by measurement: docs/log.md).
+        Between r_max and 1 it rises or falls evenly; a mixed copy counts as r_max does.
         """
         evens = len(self._halvings(caps))
         weights = np.ones(self.prefixes)
-        weights[:evens] = np.linspace(1, 2, evens) if evens > 1 else 1
+        weights[:evens] = np.linspace(1, self.rank_one_weight, evens) if evens > 1 else 1
         return tuple((weights / weights.sum()).tolist())
 
     def _halvings(self, caps: RankVector) -> list[int]:

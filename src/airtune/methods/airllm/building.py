@@ -130,6 +130,7 @@ def rank_sampler(config: AirLLMConfig) -> RankSampler:
         uniform=adapter.uniform_share,
         per_item=adapter.draw_per == "item",
         prefixes=adapter.copies,
+        rank_one_weight=adapter.rank_one_weight,
     )
 
 

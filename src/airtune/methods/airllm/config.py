@@ -45,9 +45,12 @@ class AdapterConfig:
     """Nested training: how many rank vectors each item is trained at in one step, which costs as many passes. 1 draws
     by the shares above; more are r_max, r_max / 2, ... 1 everywhere, and mixed ranks for every further one. 0 takes
     all of these and one mixed."""
+    rank_one_weight: float = 2.0
+    """Nested training with `prefixes`: weight of rank 1 in a step's loss over r_max's; those between lie between."""
 
     def __post_init__(self) -> None:
         require_positive("adapter.scale", self.scale)
+        require_positive("adapter.rank_one_weight", self.rank_one_weight)
         require_positive("adapter.clip_norm", self.clip_norm)
         for name, most in (("max_rank", 65_536), ("steps", 1_000_000), ("batch_size", 65_536)):
             require_between(f"adapter.{name}", getattr(self, name), 1, most)

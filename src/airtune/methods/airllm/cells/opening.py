@@ -54,9 +54,12 @@ def adapter_settings(settings: Settings) -> Settings:
     if settings["mode"] != "nested":
         raise ConfigError(f"mode is {settings['mode']!r}, but studies are of nested mode; leave it out")
     link, model, adapter = settings["link"], settings["model"], AdapterConfig(**settings["adapter"])
+    told = {**settings["adapter"], "prefixes": adapter.copies}
+    if adapter.copies == 1 or adapter.rank_one_weight == AdapterConfig().rank_one_weight:
+        del told["rank_one_weight"]  # nothing reads it, or it is what it was before it could be set
     return {
         **{name: settings[name] for name in ("mode", "seed", "codec")},
-        "adapter": {**settings["adapter"], "prefixes": adapter.copies},
+        "adapter": told,
         "link": {**link, "trace": content(link["trace"]) if link["fading"] == "trace" else ""},
         "model": {**model, "name": content(embedded_model() if model["name"] == EMBEDDED else model["name"])},
         "task": {**settings["task"], "data": content(settings["task"]["data"])},
