@@ -102,8 +102,6 @@ def decode(
             for site, rows, bits in zip(contents.sites, parts.rows(), received.bits, strict=True)
         },
         dense=parts.unpack_dense(),
-        allocation=received,
-        declared=header.allocation,
         binding=contents.binding,
         meta=contents.meta,
         complete=parts.complete,

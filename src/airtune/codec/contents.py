@@ -19,8 +19,8 @@ from airtune.codec.allocation import Allocation
 from airtune.codec.quantise import BLOCK
 from airtune.errors import PayloadError
 
-CODEC = "blockwise"
-"""How numbers are packed; a payload that names another codec is refused."""
+BLOCKWISE, CODED = "blockwise", "coded"
+"""How numbers are packed: in format 1 in blocks with a scale, in format 2 as entropy-coded whole numbers."""
 
 Meta = Mapping[str, str | int | float]
 

@@ -9,7 +9,6 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.allocation import Allocation
 from airtune.codec.container import read_header
 from airtune.codec.contents import Binding, Limits, Meta
 from airtune.codec.factors import Factors
@@ -34,7 +33,10 @@ class Payload:
     def chunk_ends(self) -> tuple[int, ...]:
         """Lengths at which a prefix is a valid adapter: after the header, then after every chunk; the last is all."""
         size = len(self.data)
-        return read_header(self.data, Limits(max_bytes=size, max_static_bytes=size, max_sites=size)).chunk_ends
+        limits = Limits(max_bytes=size, max_static_bytes=size, max_sites=size)
+        if format_of(self.data) == framing.VERSION:
+            return framing.read_ends(self.data, limits)
+        return read_header(self.data, limits).chunk_ends
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,8 +46,6 @@ class Decoded:
     Args:
         factors: Each site's update, as many directions as arrived.
         dense: The dense tensors, empty where their chunk did not arrive.
-        allocation: What arrived.
-        declared: What the whole payload carries.
         binding: The base model and tokenizer it is for.
         meta: The sender's notes.
         complete: Whether nothing is missing.
@@ -53,8 +53,11 @@ class Decoded:
 
     factors: Mapping[str, Factors]
     dense: Mapping[str, npt.NDArray[np.float32]]
-    allocation: Allocation
-    declared: Allocation
     binding: Binding
     meta: Meta
     complete: bool
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """How many directions of each site arrived."""
+        return tuple(site.rank for site in self.factors.values())

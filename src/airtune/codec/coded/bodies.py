@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.coded.streams import CODES_PER_BYTE, StreamReader, write_streams
+from airtune.codec.coded.streams import CODES_PER_BYTE, Run, StreamReader, write_streams
 from airtune.codec.coded.values import LARGEST_SCALE, Coded, CodedSite, CodedTensor, rows_of
 from airtune.codec.contents import Contents, SiteShape, TensorShape
 from airtune.codec.entropy import Codes, TableIndices, Words, decode_lanes
@@ -24,20 +24,28 @@ Direction = tuple[int, int]
 _DIRECTIONS = struct.Struct("<H")
 
 
-def pack_directions(coded: Coded, directions: Sequence[Direction]) -> bytes:
-    """The body of a chunk with these directions, which come in the order of the sites, each site's in their own order."""
+SIDE = ("scales", "p_tables", "q_tables")
+"""What the side stream says of every direction, after how many each site has."""
+
+
+def pack_directions(coded: Coded, directions: Sequence[Direction], known: Sequence[Run | None] = ()) -> bytes:
+    """The body of a chunk with these directions, which come in the order of the sites, each site's in their own order.
+
+    Args:
+        known: For each of `SIDE`, what its run may be coded under; see `write_streams`.
+    """
     sites = list(coded.sites.values())
     chosen = [(sites[site], at) for site, at in directions]
     runs = [
         np.bincount([site for site, _ in directions], minlength=len(sites)),
-        *(np.array([getattr(site, name)[at] for site, at in chosen], np.int64) for name in ("scales", "p_tables", "q_tables")),
+        *(np.array([getattr(site, name)[at] for site, at in chosen], np.int64) for name in SIDE),
     ]
     vectors = [
         vector
         for site, at in chosen
         for vector in ((site.p[:, at], int(site.p_tables[at])), (site.q[at], int(site.q_tables[at])))
     ]
-    return _DIRECTIONS.pack(len(directions)) + write_streams(runs, vectors)
+    return _DIRECTIONS.pack(len(directions)) + write_streams(runs, vectors, [None, *known])
 
 
 def pack_dense(coded: Coded) -> bytes:

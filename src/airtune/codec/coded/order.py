@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +14,15 @@ CHUNKS = 8
 """Chunks of a payload, about, unless they would be too small or too large."""
 LEAST_CHUNK, LARGEST_CHUNK = 2048, 65536
 """Bytes: a smaller chunk would be all hashes, a larger one loses much when it is damaged."""
-MOST_OF_A_SITE = 255
-"""Directions of one site in a chunk."""
 
 Floats = npt.NDArray[np.float64]
 
 
 def by_level(ranks: Sequence[int]) -> list[Direction]:
     """First directions of all sites, then second ones, and so on."""
-    return [(site, level) for level in range(max(ranks, default=0)) for site, rank in enumerate(ranks) if rank > level]
+    there = np.arange(max(ranks, default=0))[:, None] < np.array(ranks, np.int64)
+    levels, sites = np.nonzero(there)
+    return list(zip(sites.tolist(), levels.tolist(), strict=True))
 
 
 def by_value(gains: Sequence[Floats], bits: Sequence[Floats]) -> list[Direction]:
@@ -53,19 +53,9 @@ def _running_rates(gains: Floats, bits: Floats) -> list[float]:
     return [gain / cost for gain, cost, count in pools for _ in range(int(count))]
 
 
-def in_chunks(order: Sequence[Direction], bits: Mapping[Direction, float]) -> list[list[Direction]]:
-    """Cut an order into chunks of roughly equal size; inside a chunk directions come by site."""
-    total = sum(bits[direction] for direction in order) / 8
-    target = min(max(total / CHUNKS, LEAST_CHUNK), LARGEST_CHUNK)
-    count = max(1, round(total / target))
-    chunks: list[list[Direction]] = []
-    held, of_site = 0.0, dict[int, int]()
-    for direction in order:
-        full = held >= total / count * len(chunks) or of_site.get(direction[0], 0) >= MOST_OF_A_SITE
-        if full or not chunks:
-            chunks.append([])
-            of_site = {}
-        chunks[-1].append(direction)
-        held += bits[direction] / 8
-        of_site[direction[0]] = of_site.get(direction[0], 0) + 1
-    return [sorted(chunk) for chunk in chunks]
+def chunk_of(bits: Floats) -> npt.NDArray[np.int64]:
+    """The chunk of each direction, from what they cost in the order they are sent in; chunks are roughly equal."""
+    before, total = np.cumsum(bits) - bits, float(bits.sum())
+    size = min(max(total / 8 / CHUNKS, LEAST_CHUNK), LARGEST_CHUNK)
+    count = max(1, round(total / 8 / size))
+    return np.minimum((before / max(total, 1.0) * count).astype(np.int64), count - 1)

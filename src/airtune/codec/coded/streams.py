@@ -9,16 +9,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.entropy import LANE_CODES, TABLES, Codes, TableIndices, Words, best_table, encode_lanes
+from airtune.codec.entropy import LANE_CODES, TABLES, Codes, TableIndices, Words, best_table, code_bits, encode_lanes
 from airtune.errors import PayloadError
 
 CODES_PER_BYTE = 4096
 """A body of n bytes decodes to no more codes than this times n: more is not an adapter but a bomb."""
+
+LANE_BYTES = 2 + 8
+"""The most a lane takes beyond what its codes cost: its count, and two words that are not full."""
+BODY_BYTES = 2 + 4 * 3
+"""Heads of a body of directions."""
 
 Vector = tuple[Codes, int]
 """Codes and the table they are under."""
@@ -40,11 +45,26 @@ class Run:
         centre = round(float(values.mean())) if len(values) else 0
         return cls(centre, best_table(values - centre)[0])
 
+    def bits(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """What each number costs; infinite where the table does not hold it."""
+        distances = np.abs(values - self.centre)
+        costs = code_bits(self.table)
+        return np.where(distances < len(costs), costs[np.minimum(distances, len(costs) - 1)], np.inf)
 
-def write_streams(runs: Sequence[npt.NDArray[np.integer]], vectors: Sequence[Vector]) -> bytes:
-    """Heads of the runs, the side stream, the lanes."""
+
+def write_streams(
+    runs: Sequence[npt.NDArray[np.integer]], vectors: Sequence[Vector], known: Sequence[Run | None] = ()
+) -> bytes:
+    """Heads of the runs, the side stream, the lanes.
+
+    Args:
+        known: What a run may be coded under where that is no dearer than its own best; nothing for no such offer.
+
+    Raises:
+        PayloadError: a run is spread wider than a table holds.
+    """
     whole = [values.astype(np.int64) for values in runs]
-    heads = [Run.of(values) for values in whole]
+    heads = [_cheaper(values, offer) for values, offer in zip_longest(whole, known)]
     side = _joined([((run - head.centre).astype(np.int16), head.table) for head, run in zip(heads, whole, strict=True)])
     codes, tables = _joined(vectors)
     words = encode_lanes([side, *((codes[at], tables[at]) for at in lanes_of(len(codes)))])
@@ -127,6 +147,15 @@ class StreamReader:
 
     def _words(self, count: int) -> Words:
         return np.frombuffer(self._take(4 * count), "<u4").astype(np.uint32)
+
+
+def _cheaper(values: npt.NDArray[np.int64], offer: Run | None) -> Run:
+    own = Run.of(values)
+    if offer is not None and offer.bits(values).sum() < own.bits(values).sum():
+        return offer
+    if not np.isfinite(own.bits(values)).all():
+        raise PayloadError(f"side numbers run from {values.min()} to {values.max()}, too far apart for one chunk")
+    return own
 
 
 def _joined(vectors: Sequence[Vector]) -> tuple[Codes, TableIndices]:
