@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airtune.codec.codec import open_payload
-from airtune.codec.container import VERSION, Data
+from airtune.codec.blockwise.container import VERSION, Data
+from airtune.codec.blockwise.encoding import open_payload
+from airtune.codec.blockwise.packing import direction_bytes, tensor_bytes
 from airtune.codec.contents import Binding, Limits, Meta
-from airtune.codec.packing import direction_bytes, tensor_bytes
 
 
 @dataclass(frozen=True, slots=True)

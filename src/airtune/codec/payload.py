@@ -1,4 +1,4 @@
-"""What encoding gives and what decoding gives back. Knows no numbers' packing; see `container` for the bytes."""
+"""What encoding gives and what decoding gives back. Knows no numbers' packing; nor their bytes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.container import read_header
-from airtune.codec.contents import Binding, Limits, Meta
+from airtune.codec.contents import Binding, Meta
 from airtune.codec.factors import Factors
+
+MAGIC = b"\x89atn"
+"""What every payload begins with; its format's number follows as u16."""
+
+Data = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +32,6 @@ class Payload:
     @property
     def bits(self) -> int:
         return 8 * len(self.data)
-
-    @property
-    def chunk_ends(self) -> tuple[int, ...]:
-        """Lengths at which a prefix is a valid adapter: after the header, then after every chunk; the last is all."""
-        size = len(self.data)
-        limits = Limits(max_bytes=size, max_static_bytes=size, max_sites=size)
-        if format_of(self.data) == framing.VERSION:
-            return framing.read_ends(self.data, limits)
-        return read_header(self.data, limits).chunk_ends
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -51,10 +51,11 @@ def pack_directions(coded: Coded, directions: Sequence[Direction], known: Sequen
 def pack_dense(coded: Coded) -> bytes:
     """The body of the chunk with all dense tensors."""
     tensors = list(coded.dense.values())
-    runs = [np.concatenate([tensor.scales for tensor in tensors]), np.concatenate([tensor.tables for tensor in tensors])]
-    vectors = [
-        (row, int(table)) for tensor in tensors for row, table in zip(tensor.codes, tensor.tables, strict=True)
+    runs = [
+        np.concatenate([tensor.scales for tensor in tensors]),
+        np.concatenate([tensor.tables for tensor in tensors]),
     ]
+    vectors = [(row, int(table)) for tensor in tensors for row, table in zip(tensor.codes, tensor.tables, strict=True)]
     return write_streams(runs, vectors)
 
 
@@ -73,7 +74,7 @@ def unpack_bodies(
     """
     tensors = [] if dense is None else [_DenseBody(dense, contents.dense)]
     groups = [_DirectionsBody(body, contents.sites) for body in bodies]
-    all_bodies = [*tensors, *groups]
+    all_bodies: list[_DenseBody | _DirectionsBody] = [*tensors, *groups]
     for body, side in zip(all_bodies, decode_lanes([body.streams.side for body in all_bodies]), strict=True):
         body.take_side(side)
     ranks = np.sum([group.counts for group in groups], axis=0) if groups else np.zeros(len(contents.sites), np.int64)
@@ -84,8 +85,8 @@ def unpack_bodies(
         raise PayloadError(f"{found}; raise Limits.max_decoded_bytes")
     lanes = [body.lanes() for body in all_bodies]
     decoded = iter(decode_lanes([lane for found in lanes for lane in found]))
-    for body, found in zip(all_bodies, lanes, strict=True):
-        body.take_codes([next(decoded) for _ in found])
+    for body, streams in zip(all_bodies, lanes, strict=True):
+        body.take_codes([next(decoded) for _ in streams])
     return Coded(_sites(contents.sites, groups), tensors[0].tensors() if tensors else {})
 
 

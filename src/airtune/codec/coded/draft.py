@@ -1,18 +1,19 @@
 """One quantised adapter, from which payloads of any ranks or any size are cut.
 
-Knows sizes and orders; how directions were rounded, and what is on the air, others know. A size is known before anything
-is encoded, as a bound that a payload stays under by less than 1 %: coded lengths depend on the numbers.
+Knows sizes and orders; not how directions were rounded. A size is known before anything is encoded, as a bound that a
+payload stays under by less than 1 %: coded lengths depend on the numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from airtune.codec.coded.bodies import SIDE, Direction, pack_dense, pack_directions
-from airtune.codec.coded.framing import frame_bytes, write_frame
+from airtune.codec.coded.framing import PACKING, frame_bytes, write_frame
 from airtune.codec.coded.order import by_level, by_value, chunk_of
 from airtune.codec.coded.quantiser import Quantised
 from airtune.codec.coded.streams import BODY_BYTES, LANE_BYTES, Run, lanes_of
@@ -37,18 +38,19 @@ class Draft:
             binding,
             meta,
         )
-        self.static, self.named = compress_contents(self.contents), named
+        self.static, self.named = compress_contents(self.contents, PACKING), named
         self._gains = [quantised.gains[name] for name in coded.sites]
         self._dense = pack_dense(coded) if coded.dense else None
         sites = list(coded.sites.values())
-        self._known = [Run.of(np.concatenate([getattr(site, name) for site in sites]).astype(np.int64)) for name in SIDE]
+        self._known = [
+            Run.of(np.concatenate([getattr(site, name) for site in sites]).astype(np.int64)) for name in SIDE
+        ]
         self._bits = [
-            site.bits + sum(run.bits(getattr(site, name).astype(np.int64)) for run, name in zip(self._known, SIDE, strict=True))
+            site.bits
+            + sum(run.bits(getattr(site, name).astype(np.int64)) for run, name in zip(self._known, SIDE, strict=True))
             for site in sites
         ]
-        self._codes = [
-            (site.p_tables > 0) * site.shape[0] + (site.q_tables > 0) * site.shape[1] for site in sites
-        ]
+        self._codes = [(site.p_tables > 0) * site.shape[0] + (site.q_tables > 0) * site.shape[1] for site in sites]
 
     @property
     def direction_bits(self) -> list[npt.NDArray[np.float64]]:
@@ -76,7 +78,9 @@ class Draft:
         order = by_value(self._gains, self._bits)
         low, high = 0, len(order)
         if self._bound([]) > budget_bits:
-            raise PayloadError(f"header and dense tensors take {self._bound([])} bits, the budget is {budget_bits}; raise it")
+            raise PayloadError(
+                f"header and dense tensors take {self._bound([])} bits, the budget is {budget_bits}; raise it"
+            )
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self._bound(order[:middle]) <= budget_bits else (low, middle - 1)
@@ -88,7 +92,9 @@ class Draft:
             raise PayloadError(f"{len(ranks)} ranks are given, the adapter has {len(sites)} sites; give one each")
         for rank, (name, site) in zip(ranks, sites.items(), strict=True):
             if not 0 <= rank <= site.rank:
-                raise PayloadError(f"rank {rank} is asked of {name}, which has {site.rank} directions; ask for 0 to that")
+                raise PayloadError(
+                    f"rank {rank} is asked of {name}, which has {site.rank} directions; ask for 0 to that"
+                )
         return ranks
 
     def _chunks(self, order: Sequence[Direction]) -> list[list[Direction]]:
@@ -96,11 +102,13 @@ class Draft:
             return []
         of = chunk_of(np.array([self._bits[site][at] for site, at in order]))
         cuts = [0, *(np.flatnonzero(np.diff(of)) + 1).tolist(), len(order)]
-        return [sorted(order[start:stop]) for start, stop in zip(cuts, cuts[1:], strict=False)]
+        return [sorted(order[start:stop]) for start, stop in pairwise(cuts)]
 
     def _encode(self, order: Sequence[Direction]) -> Payload:
         bodies = [pack_directions(self.coded, chunk, self._known) for chunk in self._chunks(order)]
-        return Payload(write_frame(self.static, [*([self._dense] if self._dense is not None else []), *bodies], named=self.named))
+        return Payload(
+            write_frame(self.static, [*([self._dense] if self._dense is not None else []), *bodies], named=self.named)
+        )
 
     def _bound(self, order: Sequence[Direction]) -> int:
         chunks, dense = self._chunks(order), self._dense

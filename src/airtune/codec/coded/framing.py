@@ -1,7 +1,8 @@
 """The bytes around format 2's chunks: static part or its name, chunk table, hashes.
 
-Knows offsets, lengths and SHA-256; not what a chunk holds. Hashes are cut to 128 bits: a payload is a few kilobytes, and
-whoever signs one signs the whole file's SHA-256. Reading trusts nothing; see `container` for the order of the checks.
+Knows offsets, lengths and SHA-256; not what a chunk holds. Hashes are cut to 128 bits: a payload may be a kilobyte, and
+whoever signs one signs the whole file's SHA-256. Reading trusts nothing: a length is held against the bytes at hand,
+the header's hash against the header, and a chunk's against the chunk, before any of them is used.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
-from airtune.codec.container import MAGIC, Data
-from airtune.codec.contents import Limits
+from airtune.codec.contents import Limits, Packing
+from airtune.codec.payload import MAGIC, Data
 from airtune.errors import PayloadError
 
 VERSION = 2
+PACKING: Packing = {"codec": "coded"}
+"""What the static part says of how numbers are packed."""
 
 _PREAMBLE = struct.Struct("<4sHHI")  # magic, version, chunks, bytes of the static part (0: named)
 _LENGTH = struct.Struct("<I")
@@ -33,22 +36,29 @@ def digest(data: Data) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """A checked payload of format 2.
+class Header:
+    """A checked header.
 
     Args:
-        static: The static part, still compressed.
-        chunks: Bodies of the chunks that arrived.
+        static: The static part, still compressed, or its name.
+        named: Whether it is its name.
         ends: Lengths at which a prefix is whole: after the header, then after every chunk.
+        digests: Of every chunk.
     """
 
     static: bytes
-    chunks: tuple[memoryview, ...]
+    named: bool
     ends: tuple[int, ...]
+    digests: tuple[bytes, ...]
 
-    @property
-    def complete(self) -> bool:
-        return len(self.chunks) == len(self.ends) - 1
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A checked payload: its static part, still compressed, and the bodies of the chunks that arrived."""
+
+    static: bytes
+    chunks: tuple[memoryview, ...]
+    complete: bool
 
 
 def frame_bytes(static: int, chunks: int) -> int:
@@ -84,12 +94,28 @@ def read_frame(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow
     Raises:
         PayloadError: another format, truncated, altered, beyond `limits`, or a static part that the receiver lacks.
     """
+    header = read_header(data, limits)
+    if header.named and header.static not in held:
+        raise PayloadError(f"the payload names static part {header.static.hex()}, which is not here; ask for it whole")
+    view = memoryview(data).cast("B")
+    _check_length(len(view), header.ends, allow_prefix=allow_prefix)
+    bodies = []
+    for index, ((start, end), expected) in enumerate(zip(pairwise(header.ends), header.digests, strict=True)):
+        if start == len(view):
+            break
+        if digest(view[start:end]) != expected:
+            raise PayloadError(f"chunk {index} does not match its hash: it was altered; get the payload again")
+        bodies.append(view[start:end])
+    static = held[header.static] if header.named else header.static
+    return Frame(static, tuple(bodies), len(bodies) == len(header.digests))
+
+
+def read_header(data: Data, limits: Limits) -> Header:
+    """Check and take apart a header; errors as `read_frame`."""
     view = memoryview(data).cast("B")
     if len(view) < _PREAMBLE.size:
         raise PayloadError(f"found {len(view)} bytes, a payload has at least {_PREAMBLE.size}; get the payload again")
-    magic, version, chunks, static = _PREAMBLE.unpack_from(view)
-    if (magic, version) != (MAGIC, VERSION):
-        raise PayloadError(f"found magic {magic!r} and version {version}, expected {MAGIC!r} and {VERSION}")
+    _, _, chunks, static = _PREAMBLE.unpack_from(view)
     for what, found, most in (
         ("bytes", len(view), limits.max_bytes),
         ("bytes of static part", static, limits.max_static_bytes),
@@ -102,22 +128,13 @@ def read_frame(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow
     if digest(view[: size - DIGEST]) != view[size - DIGEST : size]:
         raise PayloadError("the header does not match its hash: it was altered on the way; get the payload again")
     at = _PREAMBLE.size + (static or DIGEST)
-    part = bytes(view[_PREAMBLE.size : at])
-    if not static:
-        if part not in held:
-            raise PayloadError(f"the payload names static part {part.hex()[:12]}, which is not here; ask for it whole")
-        part = held[part]
     rows = [view[start : start + CHUNK_ROW] for start in range(at, size - DIGEST, CHUNK_ROW)]
-    ends = tuple(accumulate((_LENGTH.unpack_from(row)[0] for row in rows), initial=size))
-    _check_length(len(view), ends, allow_prefix=allow_prefix)
-    bodies = []
-    for index, (start, end, row) in enumerate(zip(ends, ends[1:], rows, strict=False)):
-        if start == len(view):
-            break
-        if digest(view[start:end]) != row[_LENGTH.size :]:
-            raise PayloadError(f"chunk {index} does not match its hash: it was altered; get the payload again")
-        bodies.append(view[start:end])
-    return Frame(part, tuple(bodies), ends)
+    return Header(
+        static=bytes(view[_PREAMBLE.size : at]),
+        named=not static,
+        ends=tuple(accumulate((_LENGTH.unpack_from(row)[0] for row in rows), initial=size)),
+        digests=tuple(bytes(row[_LENGTH.size :]) for row in rows),
+    )
 
 
 def _check_length(found: int, ends: Sequence[int], *, allow_prefix: bool) -> None:

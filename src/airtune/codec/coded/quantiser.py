@@ -1,9 +1,9 @@
-"""Factors -> codes at one price of a bit: every direction's steps where an eighth more bits would not pay.
+"""Factors -> codes at one price of a bit.
 
-The loss is held to grow by half of tr(G E A E^T) for an error E of an update (Kronecker-factored curvature, Martens and
-Grosse 2015): A and G are second moments of a projection's inputs and of the loss's gradients at its outputs. At a price of
-`slope` (loss per bit) an entry of unit importance has the step of squared size ``12 slope / ln 2``, at which the last
-bit just pays: reverse water-filling over all entries of all directions. Knows no bytes and no ranks to be kept.
+The loss is held to grow by half of tr(G E A E^T) for an error E of an update (Kronecker-factored curvature, Martens
+and Grosse 2015): A and G are second moments of a projection's inputs and of the loss's gradients at its outputs. At a
+price of `slope` (loss per bit) an entry whose squared error counts w has a step of square ``6 slope / (w ln 2)``: a
+finer one would cost more bits than it saves loss (reverse water-filling). Knows no bytes and no ranks to be kept.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from airtune.codec.coded.rounding import Floats, Metric
 from airtune.codec.coded.values import Coded, CodedSite, CodedTensor, nearest_scales, rows_of, scale_values
 from airtune.codec.entropy import LARGEST_CODE, TableIndices, best_table
 from airtune.codec.factors import Factors
-from airtune.codec.coded.rounding import Floats, Metric
 from airtune.errors import PayloadError
 
 
@@ -152,5 +152,5 @@ def _prices(sizes: Floats, slope: float, thrift: float) -> Floats | None:
     return thrift * slope / np.maximum(0.5 * sizes, 1e-300) if thrift else None
 
 
-def _tables(rows: Codes) -> TableIndices:
+def _tables(rows: npt.NDArray[np.int16]) -> TableIndices:
     return np.array([best_table(row)[0] for row in rows], np.uint8)

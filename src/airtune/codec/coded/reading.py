@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airtune.codec.coded.bodies import unpack_bodies
-from airtune.codec.coded.framing import Frame, read_frame
+from airtune.codec.coded.framing import PACKING, Frame, read_frame
 from airtune.codec.coded.values import Coded
-from airtune.codec.container import Data
 from airtune.codec.contents import Binding, Contents, Limits, decompress_contents
-from airtune.codec.payload import Decoded
+from airtune.codec.payload import Data, Decoded
 from airtune.errors import PayloadError
 
 
@@ -28,7 +27,7 @@ def open_coded(
 ) -> Opened:
     """Check a payload of format 2 and read its codes; arguments and errors as `codec.decode`."""
     frame = read_frame(data, limits, held, allow_prefix=allow_prefix)
-    contents = decompress_contents(frame.static, limits, codec="coded")
+    contents = decompress_contents(frame.static, limits, PACKING)
     if binding is not None:
         binding.check(contents.binding)
     dense, bodies = None, frame.chunks

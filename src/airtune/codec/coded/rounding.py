@@ -1,8 +1,8 @@
 """Round vectors to codes so that the error counts least under a metric, and the codes cost little.
 
-With a full metric an entry's error is fed back into the entries still to be rounded, so that it lies where the metric is
-small (Frantar et al. 2022, GPTQ, arXiv:2210.17323). With rates, each entry takes the code of least
-error + price x bits among its two neighbours towards zero and zero. Knows metrics and codes; not sites or scales.
+With a full metric an entry's error is fed back into the entries still to be rounded, so that it lies where the metric
+is small (Frantar et al. 2022, GPTQ, arXiv:2210.17323). With prices, each entry takes of the nearest code, the next one
+towards zero and zero the one of least error + price x bits. Knows metrics and codes; not sites or scales.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class Metric:
         self.size = size
         given = None if weights is None else np.asarray(weights, np.float64)
         if given is not None and (given.shape not in ((size,), (size, size)) or not np.isfinite(given).all()):
-            raise PayloadError(f"a metric has shape {given.shape}; give finite numbers of shape ({size}, {size}) or ({size},)")
+            raise PayloadError(
+                f"a metric has shape {given.shape}; give finite numbers of shape ({size}, {size}) or ({size},)"
+            )
         self._matrix: Floats | None = None
         self._diagonal = np.ones(size)
         self._order = np.arange(size)

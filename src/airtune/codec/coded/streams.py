@@ -1,7 +1,7 @@
 """Runs and vectors of codes as byte streams: a side stream of small numbers, then lanes of codes.
 
-Whatever is coded under table 0 is all zero and in no stream. Knows bytes and codes; not sites or tensors. Reading trusts
-nothing: a count is held against the bytes at hand before anything is cut out.
+Whatever is coded under table 0 is all zero and in no stream. Knows bytes and codes; not sites or tensors. Reading
+trusts nothing: a count is held against the bytes at hand before anything is cut out.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class StreamReader:
         self._heads = [Run(*_RUN.unpack(self._take(_RUN.size))) for _ in lengths]
         _check_tables(np.array([head.table for head in self._heads]))
         (count,) = _COUNT.unpack(self._take(_COUNT.size))
-        tables = [np.full(n if head.table else 0, head.table, np.uint8) for n, head in zip(lengths, self._heads, strict=True)]
-        self.side = self._words(count), np.concatenate(tables)
+        sent = [length if head.table else 0 for length, head in zip(lengths, self._heads, strict=True)]
+        self.side = self._words(count), np.repeat(np.array([head.table for head in self._heads], np.uint8), sent)
 
     def runs(self, side: Codes) -> list[npt.NDArray[np.int64]]:
         """The numbers of every run, from the decoded side stream."""
@@ -116,27 +116,30 @@ class StreamReader:
     def lanes(self, lengths: npt.NDArray[np.int64], tables: npt.NDArray[np.int64]) -> list[tuple[Words, TableIndices]]:
         """The lanes that hold vectors of these lengths under these tables; the body ends with them."""
         _check_tables(tables)
-        self._lengths_of_vectors, self._tables_of_vectors = lengths, tables
+        self._vectors = lengths, tables > 0
         codes = int(lengths[tables > 0].sum())
         if codes > CODES_PER_BYTE * len(self._body):
-            raise PayloadError(f"{len(self._body)} bytes declare {codes} codes, which no adapter does; get the payload again")
+            raise PayloadError(
+                f"{len(self._body)} bytes declare {codes} codes, which no adapter does; get the payload again"
+            )
         each = np.repeat(tables.astype(np.uint8), np.where(tables > 0, lengths, 0))
         cuts = lanes_of(codes)
         counts = [_COUNT.unpack(self._take(_COUNT.size))[0] for _ in cuts]
         found = [(self._words(count), each[cut]) for count, cut in zip(counts, cuts, strict=True)]
         if self._at != len(self._body):
-            raise PayloadError(f"a body has {len(self._body) - self._at} bytes more than its streams; get the payload again")
+            raise PayloadError(
+                f"a body has {len(self._body) - self._at} bytes more than its streams; get the payload again"
+            )
         return found
 
     def vectors(self, lanes: Sequence[Codes]) -> list[Codes]:
         """The vectors, from the decoded lanes."""
         codes = np.concatenate([np.zeros(0, np.int16), *lanes])
-        sent = np.where(self._tables_of_vectors > 0, self._lengths_of_vectors, 0)
-        edges = np.cumsum([0, *sent]).tolist()
-        zero = self._tables_of_vectors == 0
+        lengths, sent = self._vectors
+        edges = np.cumsum([0, *np.where(sent, lengths, 0)]).tolist()
         return [
-            np.zeros(length, np.int16) if empty else codes[start:stop]
-            for (start, stop), length, empty in zip(pairwise(edges), self._lengths_of_vectors.tolist(), zero, strict=True)
+            codes[start:stop] if there else np.zeros(length, np.int16)
+            for (start, stop), length, there in zip(pairwise(edges), lengths.tolist(), sent.tolist(), strict=True)
         ]
 
     def _take(self, size: int) -> memoryview:

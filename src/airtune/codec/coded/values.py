@@ -1,7 +1,7 @@
 """An adapter in whole numbers: codes, one scale for each direction, and the table each vector is coded under.
 
-A direction's update is ``scale * p q^T`` with p and q vectors of codes, so one scale serves both vectors, whatever steps
-they were rounded with. Scales lie on a grid of quarters of an octave, whose values every decoder has to the bit.
+A direction's update is ``scale * p q^T`` with p and q vectors of codes, so one scale serves both vectors, whatever
+steps they were rounded with. Scales lie on a grid of quarters of an octave, which every decoder has to the bit.
 Knows values; not how they were chosen, nor bytes.
 """
 
@@ -30,7 +30,9 @@ Scales = npt.NDArray[np.int16]
 def scale_values(indices: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
     """2^(j / 4) as float32: one of 4 listed numbers times a power of two, the same on every machine."""
     indices = np.asarray(indices, np.int64)
-    found: npt.NDArray[np.float32] = np.ldexp(_MANTISSAS[indices % SCALE_STEPS], (indices // SCALE_STEPS).astype(np.intc))
+    found: npt.NDArray[np.float32] = np.ldexp(
+        _MANTISSAS[indices % SCALE_STEPS], (indices // SCALE_STEPS).astype(np.intc)
+    )
     return found
 
 

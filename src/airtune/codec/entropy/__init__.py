@@ -1,8 +1,8 @@
 """Codes to words and back, within 1 % of what their tables say they cost.
 
-    tables.py   START: discrete Gaussians in whole numbers; the table under which some codes cost least
-    lanes.py    asymmetric numeral systems, many streams side by side in NumPy
-    native.py   the same words by constriction, where it is installed
+tables.py   START: discrete Gaussians in whole numbers; the table under which some codes cost least
+lanes.py    asymmetric numeral systems, many streams side by side in NumPy
+native.py   the same words by constriction, where it is installed
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from airtune.codec.entropy.tables import (
 )
 
 LANE_CODES = 8192
-"""Codes of a lane, about: a lane costs some 5 bytes beyond its codes, and takes as many steps to decode as it has codes."""
+"""Codes of a lane, about: a lane costs some 5 bytes beyond its codes, and as many steps to decode as it has codes."""
 
 
 def encode_lanes(lanes: Sequence[tuple[Codes, TableIndices]]) -> list[Words]:

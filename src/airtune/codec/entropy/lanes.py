@@ -1,8 +1,8 @@
 """Codes <-> words by asymmetric numeral systems (Duda 2013), many streams side by side in NumPy.
 
-A lane is one stream: the words that constriction's `AnsCoder` gives for the same codes and tables, state and words of 64 and
-32 bits, so either may read what the other wrote. All lanes advance together, one code a step, so that NumPy works on
-as many numbers as there are lanes. Knows tables and words; not what the codes mean.
+A lane is one stream: the words that constriction's `AnsCoder` gives for the same codes and tables, its state of 64 bits
+and its words of 32, so either may read what the other wrote. All lanes advance together, one code a step, so that NumPy
+works on as many numbers as there are lanes. Knows tables and words; not what the codes mean.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _LOW_WORD = np.uint64(2**32 - 1)
 class _Flat:
     """All tables in one row, so that a code of any table is found by one search.
 
-    `starts` holds ``(table << 24) + cumulative frequency`` of every code, ascending; `place[j]` is where code 0 of table
-    j stands.
+    `starts` holds ``(table << 24) + cumulative frequency`` of every code, ascending; `place[j]` is where table j has
+    its code 0.
     """
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def _runs(tables: TableIndices) -> Iterator[tuple[int, int]]:
     """Stretches of equal tables."""
     cuts = np.flatnonzero(np.diff(tables)) + 1
     edges = [0, *cuts.tolist(), len(tables)]
-    return ((start, stop) for start, stop in zip(edges, edges[1:], strict=False) if stop > start)
+    return ((start, stop) for start, stop in pairwise(edges) if stop > start)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 Table j = 1..20 has sigma_j = 2^(j / 2 - 3) and gives the code k the weight exp(-k^2 / (2 sigma_j^2)). Exponentials
 differ in their last bit from machine to machine, so weights come from 20 listed constants by integer arithmetic: every
-encoder and decoder has the same tables. Table 0 holds nothing but zeros, which are not sent. Knows no coder and no values.
+encoder and decoder has the same tables. Table 0 is for nothing but zeros, which are not sent. Knows no coder.
 """
 
 from __future__ import annotations
