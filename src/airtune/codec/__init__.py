@@ -20,6 +20,8 @@ from airtune.codec.blockwise.allocation import BIT_WIDTHS, Allocation
 from airtune.codec.blockwise.encoding import encode, layout_of
 from airtune.codec.blockwise.layout import Layout
 from airtune.codec.codec import chunk_ends, decode
+from airtune.codec.coded.draft import Draft
+from airtune.codec.coded.quantiser import Curvature, Quantised, code_adapter
 from airtune.codec.contents import Binding, Limits
 from airtune.codec.factors import Factors
 from airtune.codec.inspection import DenseRow, PayloadInfo, SiteRow, inspect
@@ -29,15 +31,19 @@ __all__ = [
     "BIT_WIDTHS",
     "Allocation",
     "Binding",
+    "Curvature",
     "Decoded",
     "DenseRow",
+    "Draft",
     "Factors",
     "Layout",
     "Limits",
     "Payload",
     "PayloadInfo",
+    "Quantised",
     "SiteRow",
     "chunk_ends",
+    "code_adapter",
     "decode",
     "encode",
     "inspect",
