@@ -11,7 +11,7 @@ import numpy as np
 
 from airtune.codec.coded.bodies import SIDE, Direction, pack_dense, pack_directions
 from airtune.codec.coded.framing import PACKING, frame_bytes, write_frame
-from airtune.codec.coded.order import by_level, by_value
+from airtune.codec.coded.order import by_level, by_value, rates_of
 from airtune.codec.coded.quantiser import Quantised
 from airtune.codec.coded.sizes import CodedSizes
 from airtune.codec.coded.streams import Run
@@ -64,21 +64,29 @@ class Draft:
         self.sizes.check(ranks)
         return self._encode(by_level(ranks))
 
-    def ladder(self, budget_bits: int) -> Payload:
+    def ladder(self, budget_bits: int, least_rate: float = 0.0) -> Payload:
         """The most valuable directions that fit, in decreasing gain per bit.
+
+        Args:
+            least_rate: Gain per bit from which a direction is worth sending.
 
         Raises:
             PayloadError: the budget does not hold the header and the dense tensors.
         """
         if (least := self.sizes.order_bits([])) > budget_bits:
             raise PayloadError(f"header and dense tensors take {least} bits, the budget is {budget_bits}; raise it")
-        costs = [self.sizes.bits[site, : len(gains)] for site, gains in enumerate(self._gains)]
-        order = by_value(self._gains, costs)
+        order = self.worth(least_rate)
         low, high = 0, len(order)
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.sizes.order_bits(order[:middle]) <= budget_bits else (low, middle - 1)
         return self._encode(order[:low])
+
+    def worth(self, least_rate: float) -> list[Direction]:
+        """Directions that gain at least so much per bit, the most valuable first."""
+        costs = [self.sizes.bits[site, : len(gains)] for site, gains in enumerate(self._gains)]
+        rates = [rates_of(gains, cost) for gains, cost in zip(self._gains, costs, strict=True)]
+        return [(site, at) for site, at in by_value(self._gains, costs) if rates[site][at] >= least_rate]
 
     def _encode(self, order: Sequence[Direction]) -> Payload:
         bodies = [] if self._dense is None else [self._dense]

@@ -30,7 +30,7 @@ def by_value(gains: Sequence[Floats], bits: Sequence[Floats]) -> list[Direction]
 
     A direction that follows better ones waits for none of them: a weak direction before a strong one counts with it.
     """
-    rates = [_running_rates(gain, cost) for gain, cost in zip(gains, bits, strict=True)]
+    rates = [rates_of(gain, cost) for gain, cost in zip(gains, bits, strict=True)]
     heap = [(-rate[0], site, 0) for site, rate in enumerate(rates) if len(rate)]
     heapq.heapify(heap)
     order = []
@@ -42,7 +42,7 @@ def by_value(gains: Sequence[Floats], bits: Sequence[Floats]) -> list[Direction]
     return order
 
 
-def _running_rates(gains: Floats, bits: Floats) -> list[float]:
+def rates_of(gains: Floats, bits: Floats) -> list[float]:
     """Gain per bit of each direction, pooled with those after it while that makes it better (isotonic)."""
     pools: list[list[float]] = []  # gain, bits, directions
     for gain, cost in zip(gains.tolist(), bits.tolist(), strict=True):

@@ -43,6 +43,71 @@ class Quantised:
     gains: Mapping[str, Floats]
 
 
+class Quantiser:
+    """Rounds one adapter at any price of a bit.
+
+    Args:
+        factors: Updates by site.
+        dense: Tensors sent whole, by name.
+        curvature: By site; sites that are missing count every entry alike.
+        canonical: Re-mix each site's directions by singular values under the curvature, the largest first. Not for
+            nested adapters, whose prefixes were trained.
+        dense_levels: Steps of a dense row's root mean square.
+
+    Raises:
+        PayloadError: a value is not finite; a curvature does not fit its site.
+    """
+
+    def __init__(
+        self,
+        factors: Mapping[str, Factors],
+        dense: Mapping[str, npt.NDArray],
+        curvature: Mapping[str, Curvature] | None = None,
+        *,
+        canonical: bool,
+        dense_levels: float = 16.0,
+    ) -> None:
+        self._dense = {name: code_tensor(name, value, dense_levels) for name, value in dense.items()}
+        self._sites: dict[str, tuple[Floats, Floats, Metric, Metric]] = {}
+        for name, site in factors.items():
+            if not all(np.isfinite(part).all() for part in (site.p, site.lam, site.q)):
+                raise PayloadError(f"{name} holds a value that is not finite; check its training before sending it")
+            bends = (curvature or {}).get(name, Curvature())
+            outputs, inputs = Metric(bends.outputs, site.shape[0]), Metric(bends.inputs, site.shape[1])
+            vectors = (canonical_vectors if canonical else plain_vectors)(site, outputs, inputs)
+            self._sites[name] = *vectors, outputs, inputs
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of all factors, lam not counted."""
+        return sum(columns.size + rows.size for columns, rows, _, _ in self._sites.values())
+
+    @property
+    def usual_slope(self) -> float:
+        """A price at which rounding takes about a fiftieth of what the update is held to gain."""
+        gain = sum(
+            float((outputs.square(columns) * inputs.square(rows)).sum()) / 2
+            for columns, rows, outputs, inputs in self._sites.values()
+        )
+        return max(gain / max(self.numbers, 1) / 50, 1e-30)
+
+    def at(self, slope: float, *, thrift: float = 0.0) -> Quantised:
+        """Codes at a price of a bit.
+
+        Args:
+            slope: Loss that a bit is worth; with no curvature, half of a squared change of an update.
+            thrift: How much of the price rounding itself heeds: 0 rounds to the nearest, 1 is greedy for bits.
+
+        Raises:
+            PayloadError: the slope is not above 0.
+        """
+        if not (math.isfinite(slope) and slope > 0):
+            raise PayloadError(f"slope is {slope}; give the loss that a bit is worth, above 0")
+        coded = {name: code_site(*parts, slope, thrift) for name, parts in self._sites.items()}
+        sites = {name: site for name, (site, _) in coded.items()}
+        return Quantised(Coded(sites, self._dense), {name: gains for name, (_, gains) in coded.items()})
+
+
 def code_adapter(
     factors: Mapping[str, Factors],
     dense: Mapping[str, npt.NDArray],
@@ -53,34 +118,9 @@ def code_adapter(
     thrift: float = 0.0,
     dense_levels: float = 16.0,
 ) -> Quantised:
-    """Round a whole adapter at one price of a bit.
-
-    Args:
-        factors: Updates by site.
-        dense: Tensors sent whole, by name.
-        slope: Loss that a bit is worth; with no curvature, half of a squared change of an update.
-        curvature: By site; sites that are missing count every entry alike.
-        canonical: Re-mix each site's directions by singular values under the curvature, the largest first. Not for
-            nested adapters, whose prefixes were trained.
-        thrift: How much of the price rounding itself heeds: 0 rounds to the nearest, 1 is greedy for bits.
-        dense_levels: Steps of a dense row's root mean square.
-
-    Raises:
-        PayloadError: a value is not finite; the slope is not above 0.
-    """
-    if not (math.isfinite(slope) and slope > 0):
-        raise PayloadError(f"slope is {slope}; give the loss that a bit is worth, above 0")
-    curvature = curvature or {}
-    sites, gains = {}, {}
-    for name, site in factors.items():
-        if not all(np.isfinite(part).all() for part in (site.p, site.lam, site.q)):
-            raise PayloadError(f"{name} holds a value that is not finite; check its training before sending it")
-        bends = curvature.get(name, Curvature())
-        outputs, inputs = Metric(bends.outputs, site.shape[0]), Metric(bends.inputs, site.shape[1])
-        columns, rows = (canonical_vectors if canonical else plain_vectors)(site, outputs, inputs)
-        sites[name], gains[name] = code_site(columns, rows, outputs, inputs, slope, thrift)
-    tensors = {name: code_tensor(name, value, dense_levels) for name, value in dense.items()}
-    return Quantised(Coded(sites, tensors), gains)
+    """Round a whole adapter once; arguments and errors as `Quantiser` and `Quantiser.at`."""
+    quantiser = Quantiser(factors, dense, curvature, canonical=canonical, dense_levels=dense_levels)
+    return quantiser.at(slope, thrift=thrift)
 
 
 def plain_vectors(site: Factors, outputs: Metric, inputs: Metric) -> tuple[Floats, Floats]:
