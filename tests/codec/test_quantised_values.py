@@ -116,7 +116,7 @@ def test_dense_errors_are_at_most_half_a_step(shape: tuple[int, ...], scale: flo
 def test_dense_zeros_cost_nothing_and_outliers_widen_only_their_row():
     zeros = code_tensor("bias", np.zeros(40, np.float16), 16.0)
     assert (zeros.bits, zeros.tensor().tolist()) == (0, [0.0] * 40)
-    rows = np.random.default_rng(7).normal(size=(3, 4000))
+    rows = np.random.default_rng(7).normal(size=(3, 40000))
     rows[1, 5] = -1e6
     found = code_tensor("head", rows, 16.0)
     steps = 2.0 ** (found.scales / 4)
