@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from airtune.codec.coded.streams import CODES_PER_BYTE, Run, StreamReader, write_streams
-from airtune.codec.coded.values import LARGEST_SCALE, Coded, CodedSite, CodedTensor, rows_of
+from airtune.codec.coded.values import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite, CodedTensor, rows_of
 from airtune.codec.contents import Contents, SiteShape, TensorShape
 from airtune.codec.entropy import Codes, TableIndices, Words, decode_lanes
 from airtune.errors import PayloadError
@@ -178,7 +178,7 @@ def _site(shape: SiteShape, parts: Sequence[tuple[Codes, Codes, int, int, int]])
 
 def _check_scales(scales: npt.NDArray[np.int64]) -> None:
     if len(scales) and np.abs(scales).max() > LARGEST_SCALE:
-        raise PayloadError(f"a body has a scale beyond 2^(+-{LARGEST_SCALE}/16); get the payload again")
+        raise PayloadError(f"a body has a scale beyond 2^(+-{LARGEST_SCALE}/{SCALE_STEPS}); get the payload again")
 
 
 def _check_ranks(sites: Sequence[SiteShape], ranks: npt.NDArray[np.int64]) -> None:

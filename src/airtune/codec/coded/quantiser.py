@@ -21,6 +21,9 @@ from airtune.codec.entropy import LARGEST_CODE, TableIndices, best_table
 from airtune.codec.factors import Factors
 from airtune.errors import PayloadError
 
+LARGEST_VALUE = 2.0**126
+"""Factors, entries of a direction's update and dense numbers are at most this: rounded up they stay within float32."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curvature:
@@ -55,7 +58,7 @@ class Quantiser:
         dense_levels: Steps of a dense row's root mean square.
 
     Raises:
-        PayloadError: a value is not finite; a curvature does not fit its site.
+        PayloadError: a value is not finite or beyond `LARGEST_VALUE`; a curvature does not fit its site.
     """
 
     def __init__(
@@ -70,12 +73,13 @@ class Quantiser:
         self._dense = {name: code_tensor(name, value, dense_levels) for name, value in dense.items()}
         self._sites: dict[str, tuple[Floats, Floats, Metric, Metric]] = {}
         for name, site in factors.items():
-            if not all(np.isfinite(part).all() for part in (site.p, site.lam, site.q)):
-                raise PayloadError(f"{name} holds a value that is not finite; check its training before sending it")
+            for part in (site.p, site.lam, site.q):
+                _check(name, part)
             bends = (curvature or {}).get(name, Curvature())
             outputs, inputs = Metric(bends.outputs, site.shape[0]), Metric(bends.inputs, site.shape[1])
-            vectors = (canonical_vectors if canonical else plain_vectors)(site, outputs, inputs)
-            self._sites[name] = *vectors, outputs, inputs
+            columns, rows = (canonical_vectors if canonical else plain_vectors)(site, outputs, inputs)
+            _check(name, np.abs(columns).max(axis=1, initial=0) * np.abs(rows).max(axis=1, initial=0))
+            self._sites[name] = columns, rows, outputs, inputs
 
     @property
     def numbers(self) -> int:
@@ -130,11 +134,11 @@ def plain_vectors(site: Factors, outputs: Metric, inputs: Metric) -> tuple[Float
 
 
 def canonical_vectors(site: Factors, outputs: Metric, inputs: Metric) -> tuple[Floats, Floats]:
-    """The same update in directions that do not touch under the metrics, the largest first."""
+    """The same update in directions that do not touch under the metrics, the largest first; at most min(out, in)."""
     columns, rows = plain_vectors(site, outputs, inputs)
     of_p, right_p = np.linalg.qr(outputs.whiten(columns).T)
     of_q, right_q = np.linalg.qr(inputs.whiten(rows).T)
-    left, singular, right = np.linalg.svd(right_p @ right_q.T)
+    left, singular, right = np.linalg.svd(right_p @ right_q.T, full_matrices=False)
     return outputs.unwhiten((of_p @ left * singular).T), inputs.unwhiten((of_q @ right.T).T)
 
 
@@ -157,6 +161,9 @@ def code_site(
     scales = nearest_scales(p_steps * _steps(q_best, square, inputs, slope))
     q_steps = scale_values(scales) / p_steps  # so that the product of the steps is a scale
     q_codes = inputs.round(q_best, q_steps, _prices(square, slope, thrift))
+    empty = ~(p_codes.any(axis=1) & q_codes.any(axis=1))  # rounded to nothing: neither codes nor an odd scale are sent
+    p_codes[empty], q_codes[empty] = 0, 0
+    scales[empty] = np.median(scales[~empty]) if not empty.all() else 0
     q_decoded = q_codes * q_steps[:, None]
     along = outputs.inner(decoded, p) * inputs.inner(q_decoded, q)
     gains = along - 0.5 * square * inputs.square(q_decoded)  # 1/2 |W|^2 less 1/2 |W - decoded|^2
@@ -167,16 +174,23 @@ def code_tensor(name: str, value: npt.NDArray, levels: float) -> CodedTensor:
     """Round a dense tensor row by row to the nearest, with steps of its root mean square over `levels`.
 
     Raises:
-        PayloadError: a value is not finite.
+        PayloadError: a value is not finite or beyond `LARGEST_VALUE`.
     """
+    _check(name, value)
     shape = np.shape(value)
     rows = np.asarray(value, np.float64).reshape(rows_of(shape))
-    if not np.isfinite(rows).all():
-        raise PayloadError(f"{name} holds a value that is not finite; check its training before sending it")
     spread, peak = np.sqrt((rows**2).mean(axis=1)), np.abs(rows).max(axis=1)
     scales = nearest_scales(np.where(peak > 0, np.maximum(spread / levels, peak / (0.9 * LARGEST_CODE)), 1.0))
     codes = np.round(rows / scale_values(scales)[:, None]).astype(np.int16)
     return CodedTensor(codes, scales, _tables(codes), shape)
+
+
+def _check(name: str, values: npt.NDArray) -> None:
+    peak = float(np.abs(np.asarray(values, np.float64)).max(initial=0))
+    if not math.isfinite(peak):
+        raise PayloadError(f"{name} holds a value that is not finite; check its training before sending it")
+    if peak > LARGEST_VALUE:
+        raise PayloadError(f"{name} reaches {peak:.3g}, the limit is {LARGEST_VALUE:.3g}; check its training")
 
 
 def _steps(vectors: Floats, sizes: Floats, metric: Metric, slope: float) -> Floats:

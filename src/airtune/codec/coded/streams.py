@@ -29,6 +29,7 @@ Vector = tuple[Codes, int]
 """Codes and the table they are under."""
 
 _COUNT = struct.Struct("<H")
+_MOST_WORDS = 2**16 - 1
 _RUN = struct.Struct("<hB")
 
 
@@ -68,6 +69,8 @@ def write_streams(
     side = _joined([((run - head.centre).astype(np.int16), head.table) for head, run in zip(heads, whole, strict=True)])
     codes, tables = _joined(vectors)
     words = encode_lanes([side, *((codes[at], tables[at]) for at in lanes_of(len(codes)))])
+    if (longest := max(map(len, words))) > _MOST_WORDS:
+        raise PayloadError(f"a stream takes {longest} words, the format holds {_MOST_WORDS}; send fewer dense rows")
     return b"".join(
         (
             *(_RUN.pack(head.centre, head.table) for head in heads),

@@ -91,6 +91,8 @@ def decode_lanes(lanes: Sequence[tuple[Words, TableIndices]]) -> list[Codes]:
     Raises:
         PayloadError: words that no encoder writes for these tables.
     """
+    if any(len(words) and words[-1] == 0 for words, _ in lanes):
+        raise PayloadError("a stream of codes ends in a zero word; get the payload again")
     flat, counts = _flat(), np.array([len(tables) for _, tables in lanes], np.int64)
     order = np.argsort(-counts, kind="stable")
     most = int(counts.max(initial=0))
