@@ -112,8 +112,12 @@ def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")]) -> No
     from airtune.cli.show import new_console, table
 
     info = airtune.inspect(file)
-    rows = [[s.name, f"{s.shape[0]} x {s.shape[1]}", s.rank, s.bits, s.bytes, f"{s.share:.1%}"] for s in info.sites]
-    rows += [[d.name, " x ".join(map(str, d.shape)), "", d.bits, d.bytes, f"{d.share:.1%}"] for d in info.dense]
+    rows = [
+        [s.name, f"{s.shape[0]} x {s.shape[1]}", s.rank, f"{s.bits:.3g}", s.bytes, f"{s.share:.1%}"] for s in info.sites
+    ]
+    rows += [
+        [d.name, " x ".join(map(str, d.shape)), "", f"{d.bits:.3g}", d.bytes, f"{d.share:.1%}"] for d in info.dense
+    ]
     columns = {
         "site": "left",
         "out x in": "right",
