@@ -21,7 +21,8 @@ from airtune.codec.blockwise.encoding import encode, layout_of
 from airtune.codec.blockwise.layout import Layout
 from airtune.codec.codec import chunk_ends, decode
 from airtune.codec.coded.draft import Draft
-from airtune.codec.coded.quantiser import Curvature, Quantised, code_adapter
+from airtune.codec.coded.fit import fit_bits, fit_budget
+from airtune.codec.coded.quantiser import Curvature, Quantised, Quantiser, code_adapter
 from airtune.codec.contents import Binding, Limits
 from airtune.codec.factors import Factors
 from airtune.codec.inspection import DenseRow, PayloadInfo, SiteRow, inspect
@@ -41,11 +42,14 @@ __all__ = [
     "Payload",
     "PayloadInfo",
     "Quantised",
+    "Quantiser",
     "SiteRow",
     "chunk_ends",
     "code_adapter",
     "decode",
     "encode",
+    "fit_bits",
+    "fit_budget",
     "inspect",
     "layout_of",
 ]
