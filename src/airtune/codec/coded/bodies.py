@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from airtune.codec.coded.streams import CODES_PER_BYTE, Run, StreamReader, write_streams
-from airtune.codec.coded.values import LARGEST_SCALE, Coded, CodedSite, CodedTensor, rows_of
-from airtune.codec.contents import Contents, SiteShape, TensorShape
+from airtune.codec.coded.values import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite, CodedTensor, rows_of
+from airtune.codec.contents import Contents, Limits, SiteShape, TensorShape
 from airtune.codec.entropy import Codes, TableIndices, Words, decode_lanes
 from airtune.errors import PayloadError
 
@@ -22,7 +22,7 @@ Direction = tuple[int, int]
 """Site and direction, both counted from 0."""
 
 _DIRECTIONS = struct.Struct("<H")
-
+_MOST = 2**16 - 1
 
 SIDE = ("scales", "p_tables", "q_tables")
 """What the side stream says of every direction, after how many each site has."""
@@ -34,6 +34,8 @@ def pack_directions(coded: Coded, directions: Sequence[Direction], known: Sequen
     Args:
         known: For each of `SIDE`, what its run may be coded under; see `write_streams`.
     """
+    if len(directions) > _MOST:
+        raise PayloadError(f"{len(directions)} directions are one chunk, which holds {_MOST}; leave out those of zeros")
     sites = list(coded.sites.values())
     chosen = [(sites[site], at) for site, at in directions]
     runs = [
@@ -60,14 +62,14 @@ def pack_dense(coded: Coded) -> bytes:
 
 
 def unpack_bodies(
-    contents: Contents, dense: memoryview | None, bodies: Sequence[memoryview], max_decoded_bytes: int
+    contents: Contents, dense: memoryview | None, bodies: Sequence[memoryview], limits: Limits
 ) -> Coded:
     """What the chunks of a payload hold.
 
     Args:
         dense: Body of the dense chunk; None where there is none or it did not arrive.
         bodies: Those of the chunks of directions that arrived, in order.
-        max_decoded_bytes: The most that all decoded numbers may take as float32.
+        limits: Ranks and decoded numbers beyond them are refused before memory is taken for them.
 
     Raises:
         PayloadError: bytes that no encoder writes, or more numbers than allowed.
@@ -78,10 +80,10 @@ def unpack_bodies(
     for body, side in zip(all_bodies, decode_lanes([body.streams.side for body in all_bodies]), strict=True):
         body.take_side(side)
     ranks = np.sum([group.counts for group in groups], axis=0) if groups else np.zeros(len(contents.sites), np.int64)
-    _check_ranks(contents.sites, ranks)
+    _check_ranks(contents.sites, ranks, limits)
     numbers = sum(body.numbers for body in all_bodies)
-    if 4 * numbers > max_decoded_bytes:
-        found = f"the payload decodes to {4 * numbers} bytes, the limit is {max_decoded_bytes}"
+    if 4 * numbers > limits.max_decoded_bytes:
+        found = f"the payload decodes to {4 * numbers} bytes, the limit is {limits.max_decoded_bytes}"
         raise PayloadError(f"{found}; raise Limits.max_decoded_bytes")
     lanes = [body.lanes() for body in all_bodies]
     decoded = iter(decode_lanes([lane for found in lanes for lane in found]))
@@ -97,6 +99,8 @@ class _DirectionsBody:
         if len(body) < _DIRECTIONS.size:
             raise PayloadError("a body ends inside its head; get the payload again")
         (self._directions,) = _DIRECTIONS.unpack_from(body)
+        if self._directions > (most := sum(site.cap for site in sites)):
+            raise PayloadError(f"a body has {self._directions} directions, its sites hold {most}; get the payload again")
         self._shapes = np.array([(site.fan_out, site.fan_in) for site in sites], np.int64).reshape(-1, 2)
         self.streams = StreamReader(body[_DIRECTIONS.size :], [len(sites), *[self._directions] * 3])
 
@@ -178,10 +182,12 @@ def _site(shape: SiteShape, parts: Sequence[tuple[Codes, Codes, int, int, int]])
 
 def _check_scales(scales: npt.NDArray[np.int64]) -> None:
     if len(scales) and np.abs(scales).max() > LARGEST_SCALE:
-        raise PayloadError(f"a body has a scale beyond 2^(+-{LARGEST_SCALE}/16); get the payload again")
+        raise PayloadError(f"a body has a scale beyond 2^(+-{LARGEST_SCALE}/{SCALE_STEPS}); get the payload again")
 
 
-def _check_ranks(sites: Sequence[SiteShape], ranks: npt.NDArray[np.int64]) -> None:
+def _check_ranks(sites: Sequence[SiteShape], ranks: npt.NDArray[np.int64], limits: Limits) -> None:
+    if (rank := int(ranks.max(initial=0))) > limits.max_rank:
+        raise PayloadError(f"the payload has rank {rank}, the limit is {limits.max_rank}; raise Limits.max_rank")
     for site, rank in zip(sites, ranks.tolist(), strict=True):
         if rank > site.cap:
             raise PayloadError(f"rank {rank} at {site.name} is above min(out, in) = {site.cap}; get the payload again")

@@ -38,12 +38,17 @@ class Draft:
             binding,
             meta,
         )
+        for shape, site in zip(self.contents.sites, coded.sites.values(), strict=True):
+            if site.rank > shape.cap:
+                raise PayloadError(
+                    f"{shape.name} has {site.rank} directions, above min(out, in) = {shape.cap}; re-mix them first"
+                )
         self.static, self.named = compress_contents(self.contents, PACKING), named
         self._gains = [quantised.gains[name] for name in coded.sites]
         self._dense = pack_dense(coded) if coded.dense else None
         sites = list(coded.sites.values())
         self._known = [
-            Run.of(np.concatenate([getattr(site, name) for site in sites]).astype(np.int64)) for name in SIDE
+            Run.of(np.concatenate([np.zeros(0, np.int64), *(getattr(site, name) for site in sites)])) for name in SIDE
         ]
         self._bits = [
             site.bits

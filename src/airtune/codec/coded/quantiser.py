@@ -21,6 +21,9 @@ from airtune.codec.entropy import LARGEST_CODE, TableIndices, best_table
 from airtune.codec.factors import Factors
 from airtune.errors import PayloadError
 
+_LARGEST_DENSE = 2.0**127
+"""So that a rounded value is still a float32."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curvature:
@@ -127,13 +130,15 @@ def code_tensor(name: str, value: npt.NDArray, levels: float) -> CodedTensor:
     """Round a dense tensor row by row to the nearest, with steps of its root mean square over `levels`.
 
     Raises:
-        PayloadError: a value is not finite.
+        PayloadError: a value is not finite, or beyond 2^127.
     """
     shape = np.shape(value)
     rows = np.asarray(value, np.float64).reshape(rows_of(shape))
     if not np.isfinite(rows).all():
         raise PayloadError(f"{name} holds a value that is not finite; check its training before sending it")
     spread, peak = np.sqrt((rows**2).mean(axis=1)), np.abs(rows).max(axis=1)
+    if peak.max(initial=0.0) > _LARGEST_DENSE:
+        raise PayloadError(f"{name} holds {peak.max():.3g}, the format holds {_LARGEST_DENSE:.3g}; scale it down")
     scales = nearest_scales(np.where(peak > 0, np.maximum(spread / levels, peak / (0.9 * LARGEST_CODE)), 1.0))
     codes = np.round(rows / scale_values(scales)[:, None]).astype(np.int16)
     return CodedTensor(codes, scales, _tables(codes), shape)

@@ -29,6 +29,7 @@ Vector = tuple[Codes, int]
 """Codes and the table they are under."""
 
 _COUNT = struct.Struct("<H")
+_MOST = 2**16 - 1
 _RUN = struct.Struct("<hB")
 
 
@@ -61,13 +62,15 @@ def write_streams(
         known: What a run may be coded under where that is no dearer than its own best; nothing for no such offer.
 
     Raises:
-        PayloadError: a run is spread wider than a table holds.
+        PayloadError: a run is spread wider than a table holds, or runs take more words than a body counts.
     """
     whole = [values.astype(np.int64) for values in runs]
     heads = [_cheaper(values, offer) for values, offer in zip_longest(whole, known)]
     side = _joined([((run - head.centre).astype(np.int16), head.table) for head, run in zip(heads, whole, strict=True)])
     codes, tables = _joined(vectors)
     words = encode_lanes([side, *((codes[at], tables[at]) for at in lanes_of(len(codes)))])
+    if len(words[0]) > _MOST:
+        raise PayloadError(f"side numbers take {len(words[0])} words, a body holds {_MOST}; send fewer rows")
     return b"".join(
         (
             *(_RUN.pack(head.centre, head.table) for head in heads),

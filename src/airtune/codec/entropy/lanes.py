@@ -94,24 +94,27 @@ def decode_lanes(lanes: Sequence[tuple[Words, TableIndices]]) -> list[Codes]:
     flat, counts = _flat(), np.array([len(tables) for _, tables in lanes], np.int64)
     order = np.argsort(-counts, kind="stable")
     most = int(counts.max(initial=0))
-    tables = np.zeros((most, len(lanes)), np.uint8)
+    if any(len(words) and words[-1] == 0 for words, _ in lanes):
+        raise PayloadError("a stream of codes ends in a zero word; get the payload again")
+    busy = np.searchsorted(-counts[order], -np.arange(most), side="left")
+    rows = np.concatenate([[0], np.cumsum(busy)])  # no room is kept for lanes that have ended
+    tables = np.zeros(rows[-1], np.uint8)
     for column, lane in enumerate(order):
-        tables[: counts[lane], column] = lanes[lane][1]
+        tables[rows[: counts[lane]] + column] = lanes[lane][1]
     stream = np.concatenate([np.zeros(1, np.uint32), *(lanes[lane][0] for lane in order)])
     left = np.array([len(lanes[lane][0]) for lane in order], np.int64)
     next_word = np.cumsum(left)  # words are taken from the end of a lane's own
     state = np.zeros(len(lanes), np.uint64)
     for _ in range(2):
         _refill(state, np.flatnonzero((left > 0) & (state <= _LOW_WORD)), stream, next_word, left)
-    codes = np.zeros((most, len(lanes)), np.int16)
-    busy = np.searchsorted(-counts[order], -np.arange(most), side="left")
+    codes = np.zeros(rows[-1], np.int16)
     for step in range(most):
-        live = busy[step]
+        live, row = busy[step], slice(rows[step], rows[step + 1])
         now = state[:live]
         quantile = now & _LOW
-        key = (tables[step, :live].astype(np.int64) << PRECISION) + quantile.astype(np.int64)
+        key = (tables[row].astype(np.int64) << PRECISION) + quantile.astype(np.int64)
         index = np.searchsorted(flat.starts, key, side="right") - 1
-        codes[step, :live] = flat.code[index]
+        codes[row] = flat.code[index]
         now = flat.frequency[index] * (now >> _SHIFT) + quantile - flat.low[index]
         state[:live] = now
         low = np.flatnonzero((now <= _LOW_WORD) & (left[:live] > 0))
@@ -121,7 +124,7 @@ def decode_lanes(lanes: Sequence[tuple[Words, TableIndices]]) -> list[Codes]:
         raise PayloadError("a stream of codes does not end where it should; get the payload again")
     found: list[Codes] = [np.zeros(0, np.int16)] * len(lanes)
     for column, lane in enumerate(order):
-        found[lane] = codes[: counts[lane], column].copy()
+        found[lane] = codes[rows[: counts[lane]] + column]
     return found
 
 
