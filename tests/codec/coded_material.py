@@ -122,7 +122,9 @@ def forge_coded(data: bytes, change: Callable[[CodedForgery], object]) -> bytes:
     return forgery.build()
 
 
-def body(runs: Sequence[Sequence[int]], vectors: Sequence[tuple[Sequence[int], int]] = (), *, head: bytes = b"") -> bytes:
+def body(
+    runs: Sequence[Sequence[int]], vectors: Sequence[tuple[Sequence[int], int]] = (), *, head: bytes = b""
+) -> bytes:
     """A body of one lane at most, from the numbers of each run, and the codes of each vector with their table.
 
     A run of equal numbers has them as its centre, under table 0; any other the centre 0, under table 20.

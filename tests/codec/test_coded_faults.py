@@ -1,4 +1,4 @@
-"""Payloads of format 2 that were damaged, cut, moved or forged: PayloadError, one line, little memory; or what is said."""
+"""Payloads of format 2 that were damaged, cut, moved or forged: one PayloadError in little memory, or what is said."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ def refused(data: bytes, message: str | None = None, **options) -> None:
         decode(data, BINDING, **options)
     assert "\n" not in str(refusal.value)
     assert len(str(refusal.value)) < 300
+
+
+def outcome(data: bytes) -> Decoded | PayloadError:
+    try:
+        return decode(data, None)
+    except PayloadError as error:
+        return error
 
 
 def assert_finite(decoded: Decoded) -> None:
@@ -158,14 +165,14 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     "static part said to be named": (lambda p: setattr(p, "static_size", 0), "header does not match its hash"),
     # chunks
     "no chunks": (lambda p: p.chunks.clear(), "no chunk for them"),
-    "dense chunk missing": (lambda p: p.chunks.pop(0), "names table|ends inside|bytes more|does not end|scale beyond"),
+    "dense chunk missing": (lambda p: p.chunks.pop(0), "names table"),
     "chunks swapped": (lambda p: p.chunks.reverse(), "names table|ends inside|bytes more|does not end|scale beyond"),
     "empty chunk last": (lambda p: p.chunks.append(b""), "ends inside its head"),
     "empty chunk first": (lambda p: p.chunks.insert(0, b""), "0 bytes declare 3 rows"),
     "chunk of one byte": (lambda p: p.chunks.append(b"\1"), "ends inside its head"),
     "chunk of a head": (lambda p: p.chunks.append(bytes(13)), "ends inside its streams"),
     # heads and runs
-    "table 21 of counts": (put(1, 4, "B", 21), "names table 0 to 21 of 21|names table .* to 21 of 21"),
+    "table 21 of counts": (put(1, 4, "B", 21), "names table .* to 21 of 21"),
     "table 255 of a run": (put(1, 13, "B", 255), "to 255 of 21"),
     "table 21 of dense scales": (put(0, 2, "B", 21), "to 21 of 21"),
     "tables of vectors at 21": (only(directions([1], [0], [(21, 21)])), "names table 21 to 21 of 21"),
@@ -194,7 +201,6 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     "side words for no codes": (only(side(struct.pack("<I", 7))), "does not end where it should"),
     "a zero side word for no codes": (only(side(bytes(4))), "zero word"),
     # lanes
-    "lane without its first word": (only(lane(WORDS[4:])), "does not end where it should"),
     "lane with a word before": (only(lane(b"\1\2\3\4" + WORDS)), "does not end where it should"),
     "lane with a zero word before": (only(lane(bytes(4) + WORDS)), "does not end where it should"),
     "lane with a word behind": (only(lane(WORDS + b"\1\2\3\4")), "does not end where it should"),
@@ -205,7 +211,7 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     "a byte behind the lanes": (only(ONE + b"\0"), "1 bytes more than its streams"),
     "words without codes": (only(directions([1], [0], [(0, 0)]) + b"\0\0"), "2 bytes more than its streams"),
     # bombs
-    "codes of no words": (only(directions([1], [0], [(1, 1)]), sites=WIDE), "16 bytes declare .* codes|14 bytes declare"),
+    "codes of no words": (only(directions([1], [0], [(1, 1)]), sites=WIDE), "14 bytes declare 2097152 codes"),
     "zeros beyond the decoded size": (only(ZEROS, sites=WIDE), "decodes to 8388612000 bytes"),
     "rows of dense tensors": (only(bytes(10), dense=[["d", [2**20, 1]]], sites=[]), "10 bytes declare 1048576 rows"),
     "dense rows overflow": (only(bytes(10), dense=[["d", [2**20] * 8]], sites=[]), "10 bytes declare 1048576 rows"),
@@ -223,8 +229,8 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     "site of no size": (only(ONE, sites=[["s", 0, 2]]), "shape"),
     "site beyond the limit": (only(ONE, sites=[["s", 2**30, 2]]), "dimension of 1073741824"),
     "sites beyond the limit": (only(ONE, sites=[[f"{i}", 3, 2] for i in range(4097)]), "4097 sites, the limit is 4096"),
-    "fewer sites": (lambda p: p.document["sites"].pop(), "does not end|do not add up|names table|ends inside|bytes more"),
-    "dense left out": (lambda p: p.document.update(dense=[]), "ends inside|names table|bytes more|does not|scale beyond"),
+    "fewer sites": (lambda p: p.document["sites"].pop(), "does not end where it should"),
+    "dense left out": (lambda p: p.document.update(dense=[]), "65519 directions, its sites hold 15"),
 }
 
 
@@ -308,10 +314,9 @@ def test_random_bytes_in_chunks_are_judged_alike_by_both_decoders(changes: list[
     for at, value in changes:
         payload.put(chunk, at % len(payload.chunks[chunk]), "B", value)
     data = payload.build()
-    try:
-        decoded = decode(data, None)
-    except PayloadError as error:
-        assert "\n" not in str(error)
+    decoded = outcome(data)
+    if isinstance(decoded, PayloadError):
+        assert "\n" not in str(decoded)
         with pytest.raises(ValueError):
             second_coded_decoder.decode(data)
         return
@@ -343,12 +348,11 @@ def test_random_changes_with_hashes_recomputed_never_crash(data: st.DataObject):
         elif here:
             at = data.draw(st.integers(0, min(len(here), 16) - 1 if what == "head" else len(here) - 1))
             payload.put(chunk, at, "B", data.draw(st.integers(0, 255)))
-    try:
-        decoded = decode(payload.build(), None)
-    except PayloadError as error:
-        assert "\n" not in str(error)
-        return
-    assert_finite(decoded)
+    decoded = outcome(payload.build())
+    if isinstance(decoded, PayloadError):
+        assert "\n" not in str(decoded)
+    else:
+        assert_finite(decoded)
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,7 @@ def pack_dense(coded: Coded) -> bytes:
     return write_streams(runs, vectors)
 
 
-def unpack_bodies(
-    contents: Contents, dense: memoryview | None, bodies: Sequence[memoryview], limits: Limits
-) -> Coded:
+def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence[memoryview], limits: Limits) -> Coded:
     """What the chunks of a payload hold.
 
     Args:
@@ -100,7 +98,9 @@ class _DirectionsBody:
             raise PayloadError("a body ends inside its head; get the payload again")
         (self._directions,) = _DIRECTIONS.unpack_from(body)
         if self._directions > (most := sum(site.cap for site in sites)):
-            raise PayloadError(f"a body has {self._directions} directions, its sites hold {most}; get the payload again")
+            raise PayloadError(
+                f"a body has {self._directions} directions, its sites hold {most}; get the payload again"
+            )
         self._shapes = np.array([(site.fan_out, site.fan_in) for site in sites], np.int64).reshape(-1, 2)
         self.streams = StreamReader(body[_DIRECTIONS.size :], [len(sites), *[self._directions] * 3])
 
