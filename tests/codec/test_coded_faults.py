@@ -152,6 +152,9 @@ WIDE = (("s", 2**20, 2**20),)
 ZEROS = struct.pack("<HhBhBhBhBH", 1000, 1000, 0, 0, 0, 0, 0, 0, 0, 0)
 """A thousand directions of zeros at one site, in 16 bytes."""
 
+EMPTY = bytes(2 + 3 * 4 + 2)
+"""No directions."""
+
 FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     # the header
     "huge lengths": (lambda p: setattr(p, "lengths", [2**32 - 1] * 2), "of 8589934825 bytes|end inside a chunk"),
@@ -264,11 +267,21 @@ def test_many_chunks_beside_one_long_stream_take_little_memory():
     """Lanes of very different lengths: memory follows the codes, not lanes times the longest."""
     scales = [0, 1] * 10_000
     long = directions([20_000], scales, [(0, 0)] * 20_000)
-    empty = directions([0], [], [], number=0).replace(b"\0\x14", b"\0\0")
-    data = forge_coded(SMALL, only(long, *[empty] * 2000, sites=(("s", 2**16, 2**15),)))
+    data = forge_coded(SMALL, only(long, *[EMPTY] * 2000, sites=(("s", 2**16, 2**15),)))
     tracemalloc.start()
     try:
         refused(data, "rank 20000, the limit is 1024")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_chunks_about_many_sites_take_little_memory():
+    data = forge_coded(SMALL, only(*[EMPTY] * 1000, sites=[[f"{i}", 64, 64] for i in range(4096)]))
+    decode(data, BINDING)
+    tracemalloc.start()
+    try:
+        assert decode(data, BINDING).ranks == (0,) * 4096
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()

@@ -27,6 +27,8 @@ from payload_material import BINDING, draw_factors
 from airtune.codec import Decoded, Factors, chunk_ends, decode
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.framing import digest
+from airtune.codec.entropy import TABLES, decode_lanes, encode_lanes, largest_code
+from airtune.codec.entropy import lanes as numpy_lanes
 from airtune.errors import PayloadError
 
 ANY = settings(deadline=None, max_examples=40)
@@ -125,6 +127,24 @@ def test_several_chunks_and_lanes():
     assert_coded_values(wide, decode(data, None))
     assert_decoders_agree(decode(data, None), data)
     assert payload.bits <= draft.payload_bits(adapter.ranks) <= 1.01 * payload.bits + 800
+
+
+def test_many_lanes_of_any_length_and_tables():
+    """More lanes than are decoded one after the other, some of them empty; codes drawn far into the tails."""
+    rng = np.random.default_rng(4)
+    lanes = []
+    for length in (*range(0, 300, 17), 2000, 0):
+        tables = np.sort(rng.integers(1, TABLES, length)).astype(np.uint8)
+        most = np.array([largest_code(int(table)) for table in tables], np.int64)
+        lanes.append((rng.integers(-most, most + 1).astype(np.int16), tables))
+    words = encode_lanes(lanes)
+    assert all(np.array_equal(a, b) for a, b in zip(words, numpy_lanes.encode_lanes(lanes), strict=True))
+    decoded = decode_lanes([(word, tables) for word, (_, tables) in zip(words, lanes, strict=True)])
+    assert all(np.array_equal(found, codes) for found, (codes, _) in zip(decoded, lanes, strict=True))
+    for word, (codes, tables) in zip(words, lanes, strict=True):
+        assert second_coded_decoder.lane(tuple(word.tolist()), tables.tolist()) == codes.tolist()
+    with pytest.raises(PayloadError, match="does not end where it should"):
+        decode_lanes([(word, tables[:-1]) for word, (_, tables) in zip(words, lanes, strict=True)])
 
 
 def test_ladders_of_growing_budgets_are_nested():

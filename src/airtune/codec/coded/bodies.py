@@ -73,11 +73,14 @@ def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence
         PayloadError: bytes that no encoder writes, or more numbers than allowed.
     """
     tensors = [] if dense is None else [_DenseBody(dense, contents.dense)]
-    groups = [_DirectionsBody(body, contents.sites) for body in bodies]
+    shapes = np.array([(site.fan_out, site.fan_in) for site in contents.sites], np.int64).reshape(-1, 2)
+    most = int(shapes.min(axis=1).sum())
+    groups = [_DirectionsBody(body, shapes, most) for body in bodies]
     all_bodies: list[_DenseBody | _DirectionsBody] = [*tensors, *groups]
     for body, side in zip(all_bodies, decode_lanes([body.streams.side for body in all_bodies]), strict=True):
         body.take_side(side)
-    ranks = np.sum([group.counts for group in groups], axis=0) if groups else np.zeros(len(contents.sites), np.int64)
+    owners = np.concatenate([np.zeros(0, np.int64), *(group.sites for group in groups)])
+    ranks = np.bincount(owners, minlength=len(shapes))
     _check_ranks(contents.sites, ranks, limits)
     numbers = sum(body.numbers for body in all_bodies)
     if 4 * numbers > limits.max_decoded_bytes:
@@ -91,25 +94,30 @@ def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence
 
 
 class _DirectionsBody:
-    """A body of directions: first its side stream is taken, then its lanes."""
+    """A body of directions: first its side stream is taken, then its lanes.
 
-    def __init__(self, body: memoryview, sites: Sequence[SiteShape]) -> None:
+    Args:
+        shapes: (out, in) of every site, shape (sites, 2).
+        most: How many directions the sites hold together.
+    """
+
+    def __init__(self, body: memoryview, shapes: npt.NDArray[np.int64], most: int) -> None:
         if len(body) < _DIRECTIONS.size:
             raise PayloadError("a body ends inside its head; get the payload again")
         (self._directions,) = _DIRECTIONS.unpack_from(body)
-        if self._directions > (most := sum(site.cap for site in sites)):
+        if self._directions > most:
             raise PayloadError(
                 f"a body has {self._directions} directions, its sites hold {most}; get the payload again"
             )
-        self._shapes = np.array([(site.fan_out, site.fan_in) for site in sites], np.int64).reshape(-1, 2)
-        self.streams = StreamReader(body[_DIRECTIONS.size :], [len(sites), *[self._directions] * 3])
+        self._shapes = shapes
+        self.streams = StreamReader(body[_DIRECTIONS.size :], [len(shapes), *[self._directions] * 3])
 
     def take_side(self, side: Codes) -> None:
-        self.counts, self.scales, self.p_tables, self.q_tables = self.streams.runs(side)
-        if self.counts.min(initial=0) < 0 or self.counts.sum() != self._directions:
+        counts, self.scales, self.p_tables, self.q_tables = self.streams.runs(side)
+        if counts.min(initial=0) < 0 or counts.sum() != self._directions:
             raise PayloadError("a body's counts of directions do not add up; get the payload again")
         _check_scales(self.scales)
-        self.sites = np.repeat(np.arange(len(self.counts)), self.counts)
+        self.sites = np.repeat(np.arange(len(counts)), counts)
 
     @property
     def numbers(self) -> int:
