@@ -155,16 +155,16 @@ class _DenseBody:
         return self.streams.lanes(self._lengths, self._tables)
 
     def take_codes(self, lanes: Sequence[Codes]) -> None:
-        self._vectors = self.streams.vectors(lanes)
+        self._codes = self.streams.codes(lanes)
 
     def tensors(self) -> dict[str, CodedTensor]:
-        found, at = {}, 0
+        found, at, start = {}, 0, 0
         for tensor, (count, length) in zip(self._shapes, self._rows, strict=True):
             rows = slice(at, at + count)
-            codes = np.stack(self._vectors[rows]).reshape(count, length)
+            codes = self._codes[start : start + tensor.numbers].reshape(count, length)
             scales, tables = self._scales[rows].astype(np.int16), self._tables[rows].astype(np.uint8)
             found[tensor.name] = CodedTensor(codes, scales, tables, tensor.shape)
-            at += count
+            at, start = at + count, start + tensor.numbers
         return found
 
 

@@ -135,15 +135,18 @@ class StreamReader:
             )
         return found
 
+    def codes(self, lanes: Sequence[Codes]) -> Codes:
+        """The codes of all vectors, one after the other, from the decoded lanes."""
+        lengths, sent = self._vectors
+        found = np.zeros(int(lengths.sum()), np.int16)
+        found[np.repeat(sent, lengths)] = np.concatenate([np.zeros(0, np.int16), *lanes])
+        return found
+
     def vectors(self, lanes: Sequence[Codes]) -> list[Codes]:
         """The vectors, from the decoded lanes."""
-        codes = np.concatenate([np.zeros(0, np.int16), *lanes])
-        lengths, sent = self._vectors
-        edges = np.cumsum([0, *np.where(sent, lengths, 0)]).tolist()
-        return [
-            codes[start:stop] if there else np.zeros(length, np.int16)
-            for (start, stop), length, there in zip(pairwise(edges), lengths.tolist(), sent.tolist(), strict=True)
-        ]
+        edges = np.cumsum([0, *self._vectors[0].tolist()]).tolist()
+        codes = self.codes(lanes)
+        return [codes[start:stop] for start, stop in pairwise(edges)]
 
     def _take(self, size: int) -> memoryview:
         if self._at + size > len(self._body):
