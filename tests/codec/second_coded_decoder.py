@@ -1,4 +1,4 @@
-"""A second decoder of format 2, written from docs/payload.md alone: slow, plain integers, no code of airtune."""
+"""A second decoder of format 2, after docs/payload.md: slow, plain integers, no code of airtune."""
 
 from __future__ import annotations
 
