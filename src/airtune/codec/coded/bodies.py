@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from airtune.codec.coded.streams import CODES_PER_BYTE, Run, StreamReader, write_streams
 from airtune.codec.coded.values import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite, CodedTensor, rows_of
-from airtune.codec.contents import Contents, SiteShape, TensorShape
+from airtune.codec.contents import Contents, Limits, SiteShape, TensorShape
 from airtune.codec.entropy import Codes, TableIndices, Words, decode_lanes
 from airtune.errors import PayloadError
 
@@ -22,7 +22,7 @@ Direction = tuple[int, int]
 """Site and direction, both counted from 0."""
 
 _DIRECTIONS = struct.Struct("<H")
-
+_MOST = 2**16 - 1
 
 SIDE = ("scales", "p_tables", "q_tables")
 """What the side stream says of every direction, after how many each site has."""
@@ -34,6 +34,8 @@ def pack_directions(coded: Coded, directions: Sequence[Direction], known: Sequen
     Args:
         known: For each of `SIDE`, what its run may be coded under; see `write_streams`.
     """
+    if len(directions) > _MOST:
+        raise PayloadError(f"{len(directions)} directions are one chunk, which holds {_MOST}; leave out those of zeros")
     sites = list(coded.sites.values())
     chosen = [(sites[site], at) for site, at in directions]
     runs = [
@@ -59,29 +61,30 @@ def pack_dense(coded: Coded) -> bytes:
     return write_streams(runs, vectors)
 
 
-def unpack_bodies(
-    contents: Contents, dense: memoryview | None, bodies: Sequence[memoryview], max_decoded_bytes: int
-) -> Coded:
+def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence[memoryview], limits: Limits) -> Coded:
     """What the chunks of a payload hold.
 
     Args:
         dense: Body of the dense chunk; None where there is none or it did not arrive.
         bodies: Those of the chunks of directions that arrived, in order.
-        max_decoded_bytes: The most that all decoded numbers may take as float32.
+        limits: Ranks and decoded numbers beyond them are refused before memory is taken for them.
 
     Raises:
         PayloadError: bytes that no encoder writes, or more numbers than allowed.
     """
     tensors = [] if dense is None else [_DenseBody(dense, contents.dense)]
-    groups = [_DirectionsBody(body, contents.sites) for body in bodies]
+    shapes = np.array([(site.fan_out, site.fan_in) for site in contents.sites], np.int64).reshape(-1, 2)
+    most = int(shapes.min(axis=1).sum())
+    groups = [_DirectionsBody(body, shapes, most) for body in bodies]
     all_bodies: list[_DenseBody | _DirectionsBody] = [*tensors, *groups]
     for body, side in zip(all_bodies, decode_lanes([body.streams.side for body in all_bodies]), strict=True):
         body.take_side(side)
-    ranks = np.sum([group.counts for group in groups], axis=0) if groups else np.zeros(len(contents.sites), np.int64)
-    _check_ranks(contents.sites, ranks)
+    owners = np.concatenate([np.zeros(0, np.int64), *(group.sites for group in groups)])
+    ranks = np.bincount(owners, minlength=len(shapes))
+    _check_ranks(contents.sites, ranks, limits)
     numbers = sum(body.numbers for body in all_bodies)
-    if 4 * numbers > max_decoded_bytes:
-        found = f"the payload decodes to {4 * numbers} bytes, the limit is {max_decoded_bytes}"
+    if 4 * numbers > limits.max_decoded_bytes:
+        found = f"the payload decodes to {4 * numbers} bytes, the limit is {limits.max_decoded_bytes}"
         raise PayloadError(f"{found}; raise Limits.max_decoded_bytes")
     lanes = [body.lanes() for body in all_bodies]
     decoded = iter(decode_lanes([lane for found in lanes for lane in found]))
@@ -91,21 +94,30 @@ def unpack_bodies(
 
 
 class _DirectionsBody:
-    """A body of directions: first its side stream is taken, then its lanes."""
+    """A body of directions: first its side stream is taken, then its lanes.
 
-    def __init__(self, body: memoryview, sites: Sequence[SiteShape]) -> None:
+    Args:
+        shapes: (out, in) of every site, shape (sites, 2).
+        most: How many directions the sites hold together.
+    """
+
+    def __init__(self, body: memoryview, shapes: npt.NDArray[np.int64], most: int) -> None:
         if len(body) < _DIRECTIONS.size:
             raise PayloadError("a body ends inside its head; get the payload again")
         (self._directions,) = _DIRECTIONS.unpack_from(body)
-        self._shapes = np.array([(site.fan_out, site.fan_in) for site in sites], np.int64).reshape(-1, 2)
-        self.streams = StreamReader(body[_DIRECTIONS.size :], [len(sites), *[self._directions] * 3])
+        if self._directions > most:
+            raise PayloadError(
+                f"a body has {self._directions} directions, its sites hold {most}; get the payload again"
+            )
+        self._shapes = shapes
+        self.streams = StreamReader(body[_DIRECTIONS.size :], [len(shapes), *[self._directions] * 3])
 
     def take_side(self, side: Codes) -> None:
-        self.counts, self.scales, self.p_tables, self.q_tables = self.streams.runs(side)
-        if self.counts.min(initial=0) < 0 or self.counts.sum() != self._directions:
+        counts, self.scales, self.p_tables, self.q_tables = self.streams.runs(side)
+        if counts.min(initial=0) < 0 or counts.sum() != self._directions:
             raise PayloadError("a body's counts of directions do not add up; get the payload again")
         _check_scales(self.scales)
-        self.sites = np.repeat(np.arange(len(self.counts)), self.counts)
+        self.sites = np.repeat(np.arange(len(counts)), counts)
 
     @property
     def numbers(self) -> int:
@@ -143,16 +155,16 @@ class _DenseBody:
         return self.streams.lanes(self._lengths, self._tables)
 
     def take_codes(self, lanes: Sequence[Codes]) -> None:
-        self._vectors = self.streams.vectors(lanes)
+        self._codes = self.streams.codes(lanes)
 
     def tensors(self) -> dict[str, CodedTensor]:
-        found, at = {}, 0
+        found, at, start = {}, 0, 0
         for tensor, (count, length) in zip(self._shapes, self._rows, strict=True):
             rows = slice(at, at + count)
-            codes = np.stack(self._vectors[rows]).reshape(count, length)
+            codes = self._codes[start : start + tensor.numbers].reshape(count, length)
             scales, tables = self._scales[rows].astype(np.int16), self._tables[rows].astype(np.uint8)
             found[tensor.name] = CodedTensor(codes, scales, tables, tensor.shape)
-            at += count
+            at, start = at + count, start + tensor.numbers
         return found
 
 
@@ -181,7 +193,9 @@ def _check_scales(scales: npt.NDArray[np.int64]) -> None:
         raise PayloadError(f"a body has a scale beyond 2^(+-{LARGEST_SCALE}/{SCALE_STEPS}); get the payload again")
 
 
-def _check_ranks(sites: Sequence[SiteShape], ranks: npt.NDArray[np.int64]) -> None:
+def _check_ranks(sites: Sequence[SiteShape], ranks: npt.NDArray[np.int64], limits: Limits) -> None:
+    if (rank := int(ranks.max(initial=0))) > limits.max_rank:
+        raise PayloadError(f"the payload has rank {rank}, the limit is {limits.max_rank}; raise Limits.max_rank")
     for site, rank in zip(sites, ranks.tolist(), strict=True):
         if rank > site.cap:
             raise PayloadError(f"rank {rank} at {site.name} is above min(out, in) = {site.cap}; get the payload again")

@@ -38,9 +38,9 @@ class Draft:
         )
         for shape, site in zip(self.contents.sites, coded.sites.values(), strict=True):
             if site.rank > shape.cap:
-                room = f"its shape ({shape.fan_out}, {shape.fan_in}) has room for {shape.cap}"
-                line = f"{shape.name} has {site.rank} directions, {room}"
-                raise PayloadError(f"{line}; re-mix them (canonical), or give a prefix")
+                raise PayloadError(
+                    f"{shape.name} has {site.rank} directions, above min(out, in) = {shape.cap}; re-mix them first"
+                )
         self.static, self.named = compress_contents(self.contents, PACKING), named
         self._gains = [quantised.gains[name] for name in coded.sites]
         self._dense = pack_dense(coded) if coded.dense else None

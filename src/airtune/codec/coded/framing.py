@@ -101,7 +101,7 @@ def read_frame(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow
     _check_length(len(view), header.ends, allow_prefix=allow_prefix)
     bodies = []
     for index, ((start, end), expected) in enumerate(zip(pairwise(header.ends), header.digests, strict=True)):
-        if start == len(view):
+        if end > len(view):
             break
         if digest(view[start:end]) != expected:
             raise PayloadError(f"chunk {index} does not match its hash: it was altered; get the payload again")

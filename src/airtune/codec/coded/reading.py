@@ -30,12 +30,12 @@ def open_coded(
     contents = decompress_contents(frame.static, limits, PACKING)
     if binding is not None:
         binding.check(contents.binding)
+    if contents.dense and frame.complete and not frame.chunks:
+        raise PayloadError("the payload lists dense tensors and has no chunk for them; get the payload again")
     dense, bodies = None, frame.chunks
     if contents.dense and frame.chunks:
         dense, bodies = frame.chunks[0], frame.chunks[1:]
-    coded = unpack_bodies(contents, dense, bodies, limits.max_decoded_bytes)
-    if (rank := max((site.rank for site in coded.sites.values()), default=0)) > limits.max_rank:
-        raise PayloadError(f"the payload has rank {rank}, the limit is {limits.max_rank}; raise Limits.max_rank")
+    coded = unpack_bodies(contents, dense, bodies, limits)
     return Opened(frame, contents, coded)
 
 

@@ -29,7 +29,7 @@ Vector = tuple[Codes, int]
 """Codes and the table they are under."""
 
 _COUNT = struct.Struct("<H")
-_MOST_WORDS = 2**16 - 1
+_MOST = 2**16 - 1
 _RUN = struct.Struct("<hB")
 
 
@@ -62,15 +62,15 @@ def write_streams(
         known: What a run may be coded under where that is no dearer than its own best; nothing for no such offer.
 
     Raises:
-        PayloadError: a run is spread wider than a table holds.
+        PayloadError: a run is spread wider than a table holds, or runs take more words than a body counts.
     """
     whole = [values.astype(np.int64) for values in runs]
     heads = [_cheaper(values, offer) for values, offer in zip_longest(whole, known)]
     side = _joined([((run - head.centre).astype(np.int16), head.table) for head, run in zip(heads, whole, strict=True)])
     codes, tables = _joined(vectors)
     words = encode_lanes([side, *((codes[at], tables[at]) for at in lanes_of(len(codes)))])
-    if (longest := max(map(len, words))) > _MOST_WORDS:
-        raise PayloadError(f"a stream takes {longest} words, the format holds {_MOST_WORDS}; send fewer dense rows")
+    if len(words[0]) > _MOST:
+        raise PayloadError(f"side numbers take {len(words[0])} words, a body holds {_MOST}; send fewer rows")
     return b"".join(
         (
             *(_RUN.pack(head.centre, head.table) for head in heads),
@@ -135,15 +135,18 @@ class StreamReader:
             )
         return found
 
+    def codes(self, lanes: Sequence[Codes]) -> Codes:
+        """The codes of all vectors, one after the other, from the decoded lanes."""
+        lengths, sent = self._vectors
+        found = np.zeros(int(lengths.sum()), np.int16)
+        found[np.repeat(sent, lengths)] = np.concatenate([np.zeros(0, np.int16), *lanes])
+        return found
+
     def vectors(self, lanes: Sequence[Codes]) -> list[Codes]:
         """The vectors, from the decoded lanes."""
-        codes = np.concatenate([np.zeros(0, np.int16), *lanes])
-        lengths, sent = self._vectors
-        edges = np.cumsum([0, *np.where(sent, lengths, 0)]).tolist()
-        return [
-            codes[start:stop] if there else np.zeros(length, np.int16)
-            for (start, stop), length, there in zip(pairwise(edges), lengths.tolist(), sent.tolist(), strict=True)
-        ]
+        edges = np.cumsum([0, *self._vectors[0].tolist()]).tolist()
+        codes = self.codes(lanes)
+        return [codes[start:stop] for start, stop in pairwise(edges)]
 
     def _take(self, size: int) -> memoryview:
         if self._at + size > len(self._body):

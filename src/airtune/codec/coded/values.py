@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from airtune.codec.entropy import Codes, TableIndices, code_bits
 from airtune.codec.factors import Factors
+from airtune.errors import PayloadError
 
 SCALE_STEPS = 4
 """Scales of an octave: scale j is 2^(j / 4). Steps are chosen so that a direction's scale is one of them."""
@@ -104,8 +105,12 @@ class CodedTensor:
         return sum(_cost(codes, table) for codes, table in zip(self.codes, self.tables, strict=True))
 
     def tensor(self) -> npt.NDArray[np.float32]:
-        """What a receiver has of it."""
-        return (self.codes * scale_values(self.scales)[:, None]).astype(np.float32).reshape(self.shape)
+        """What a receiver has of it. Raises `PayloadError` where a number is beyond float32."""
+        with np.errstate(over="ignore"):
+            found = (self.codes * scale_values(self.scales)[:, None]).astype(np.float32)
+        if not np.isfinite(found).all():
+            raise PayloadError("a dense tensor holds a number beyond float32; get the payload again")
+        return found.reshape(self.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
