@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reports": {"errors", "ledger", "records"},
     "studies": {"errors", "records", "reports"},
     "benches": {"errors", "adapters", "methods", "models", "records", "tasks"},
-    "services": {"errors", "methods", "records", "reports", "studies", "transport"},
+    "services": {"errors", "adapters", "codec", "methods", "models", "records", "reports", "studies", "transport"},
     "cli": {"errors", "benches", "links", "records", "reports", "services", "studies"},
 }
 TORCH_FREE = (

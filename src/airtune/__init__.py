@@ -1,7 +1,7 @@
 """airtune: fine-tune in the cloud, choose ranks for the channel, send the adapter in time, apply it at the edge.
 
-`run`, `plan`, `decide`, `report`, `inspect` and `unpack` are the commands of the same names. Types load when they
-are first used, so that importing airtune costs next to nothing and needs no torch.
+`run`, `plan`, `decide`, `report`, `inspect`, `pack` and `unpack` are the commands of the same names. Types load when
+they are first used, so that importing airtune costs next to nothing and needs no torch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airtune.methods.airllm.plan import Plan
     from airtune.methods.airllm.policy.decide import Decision
     from airtune.records import Progress, RunFolder
+    from airtune.services.packing import Packed
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "decide",
     "inspect",
+    "pack",
     "plan",
     "report",
     "run",
@@ -154,6 +156,42 @@ def inspect(file: str | Path) -> PayloadInfo:
     from airtune.codec import inspect as inspect_payload
 
     return inspect_payload(_read_payload(file))
+
+
+def pack(
+    peft_folder: str | Path,
+    out: str | Path,
+    *,
+    budget_bits: int | None = None,
+    snr_db: float | None = None,
+    bandwidth_hz: float | None = None,
+    deadline_s: float = 1.0,
+    model: str = "",
+    task: str = "",
+    data: str = "",
+) -> Packed:
+    """Pack a PEFT LoRA adapter, trained by whatever tool, into a payload that fits a budget or a link.
+
+    Args:
+        out: The payload's file (.atn).
+        budget_bits: The most it may take on the air; or give `snr_db` and `bandwidth_hz` of a still channel.
+        deadline_s: By when it is to arrive there.
+        model: Its base model, by folder or hub name: binds the payload to the weights instead of the name alone.
+        task, data: A task as `run` takes it, on whose calibration items it is measured how the loss bends: fewer bits
+            for the same loss. Needs `model` and the extra `train`.
+
+    Raises:
+        AirtuneError: one line that says what was found, what was expected and what to do.
+    """
+    from airtune.links import Link
+    from airtune.services.packing import pack_peft
+
+    if snr_db is not None and bandwidth_hz is not None and budget_bits is None:
+        link = Link(bandwidth_hz, snr_db)
+        budget_bits = link.budget_bits(deadline_s, link.mean_state)
+    elif budget_bits is None or snr_db is not None or bandwidth_hz is not None:
+        raise ConfigError("give either budget_bits, or snr_db and bandwidth_hz of the link")
+    return pack_peft(Path(peft_folder), Path(out), budget_bits, model=model, task=task, data=data)
 
 
 def unpack(file: str | Path, out_dir: str | Path) -> Path:

@@ -301,7 +301,7 @@ PAYLOADS = {
     "altered header": (GOOD[:30] + bytes([GOOD[30] ^ 1]) + GOOD[31:], "does not match its SHA-256"),
     "altered chunk": (GOOD[:-1] + bytes([GOOD[-1] ^ 1]), "does not match its SHA-256"),
     "longer": (GOOD + b"\0", "cut off what follows"),
-    "newer": (GOOD[:4] + b"\x02\x00" + GOOD[6:], "format version 2, this airtune reads 1; update airtune"),
+    "newer": (GOOD[:4] + b"\x03\x00" + GOOD[6:], "format version 3, this airtune reads 1 and 2; update airtune"),
     "another file": (b"PK\x03\x04" + bytes(100), "give an .atn file"),
     "empty": (b"", "0 bytes"),
 }

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from airtune.codec.quantise import pack, packed_bytes, unpack
+from airtune.codec.blockwise.quantise import pack, packed_bytes, unpack
 from airtune.errors import PayloadError
 
 ANY = settings(deadline=None, max_examples=60)

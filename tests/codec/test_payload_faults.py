@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from payload_material import BINDING, OTHER, Forgery, fixed_adapter, forge, large_adapter
 
-from airtune.codec import Decoded, Limits, Payload, decode, inspect
+from airtune.codec import Decoded, Limits, Payload, chunk_ends, decode, inspect
 from airtune.errors import PayloadError
 
 SMALL = fixed_adapter().encode().data
@@ -49,7 +49,7 @@ def test_every_truncation_is_refused(data: bytes):
 
 
 def test_a_prefix_that_ends_inside_a_part_is_refused_and_told_where_to_cut():
-    ends, whole = LARGE.chunk_ends, Payload(SMALL).chunk_ends
+    ends, whole = chunk_ends(LARGE.data), chunk_ends(Payload(SMALL).data)
     for end in set(range(len(SMALL))).difference(whole):
         refused(SMALL[:end], allow_prefix=True)
     for end in ends[:-1]:
@@ -81,8 +81,8 @@ def test_other_bytes_are_refused(data: bytes):
 
 
 def test_a_newer_version_names_both():
-    refused(SMALL[:4] + b"\x02\x00" + SMALL[6:], "format version 2, this airtune reads 1; update airtune")
-    refused(SMALL[:4] + b"\x00\x00" + SMALL[6:], "format version 0, this airtune reads 1")
+    refused(SMALL[:4] + b"\x03\x00" + SMALL[6:], "format version 3, this airtune reads 1 and 2; update airtune")
+    refused(SMALL[:4] + b"\x00\x00" + SMALL[6:], "format version 0, this airtune reads 1 and 2")
 
 
 def changed(**entries: object) -> Callable[[Forgery], object]:
@@ -150,9 +150,9 @@ FORGERIES: dict[str, tuple[Callable[[Forgery], object], str]] = {
     "two documents": (text(lambda t: t + t), "strict JSON"),
     "deep nesting": (text(lambda t: "[" * 500_000), "strict JSON"),
     "UTF-16": (lambda p: setattr(p, "static", zlib.compress(json.dumps(p.document).encode("utf-16"))), "strict JSON"),
-    "other codec": (changed(codec="zip"), "'zip' with blocks of 64, this airtune reads 'blockwise'"),
-    "other block": (changed(block=32), "blocks of 32"),
-    "boolean block": (changed(block=True), "blocks of True"),
+    "other codec": (changed(codec="zip"), "packed with codec 'zip', this airtune reads 'blockwise'"),
+    "other block": (changed(block=32), "packed with block 32"),
+    "boolean block": (changed(block=True), "packed with block True"),
     "other base": (changed(base=OTHER), "base model c3c3c3c3c3c3, this receiver has a1a1a1a1a1a1"),
     "base is no hash": (changed(base="A" * 64), "base model hash"),
     "base is a number": (changed(base=1), "base model hash"),
@@ -207,14 +207,14 @@ def test_equal_chunks_swapped_with_their_hashes_are_refused():
     def repeat(payload: Forgery) -> None:
         payload.chunks[2] = payload.chunks[1]
 
-    assert len(set(np.diff(LARGE.chunk_ends)[[1, 2, 4]])) == 1
+    assert len(set(np.diff(chunk_ends(LARGE.data))[[1, 2, 4]])) == 1
     refused(forge(LARGE.data, swap), "chunk 1 does not begin with its index")
     refused(forge(LARGE.data, repeat), "chunk 2 does not begin with its index")
 
 
 def test_a_damaged_chunk_of_a_prefix_is_refused():
-    data = bytearray(LARGE.data[: LARGE.chunk_ends[3]])
-    data[LARGE.chunk_ends[2] + 100] ^= 1
+    data = bytearray(LARGE.data[: chunk_ends(LARGE.data)[3]])
+    data[chunk_ends(LARGE.data)[2] + 100] ^= 1
     refused(bytes(data), "chunk 2 does not match its SHA-256", allow_prefix=True)
 
 
@@ -266,7 +266,7 @@ def test_random_changes_with_hashes_recomputed_never_crash(data: st.DataObject):
     if isinstance(decoded, PayloadError):
         assert "\n" not in str(decoded)
         return
-    assert decoded.allocation.ranks == tuple(found.rank for found in decoded.factors.values())
+    assert decoded.ranks == tuple(found.rank for found in decoded.factors.values())
     for found in decoded.factors.values():
         assert all(np.isfinite(part).all() for part in (found.p, found.lam, found.q))
     assert all(np.isfinite(tensor).all() for tensor in decoded.dense.values())
@@ -295,5 +295,5 @@ def test_limits_that_just_fit():
 
 
 def test_a_declared_rank_takes_no_memory_before_its_levels_arrive():
-    header = LARGE.data[: LARGE.chunk_ends[0]]
-    assert decode(header, BINDING, Limits(max_decoded_bytes=0), allow_prefix=True).allocation.total_rank == 0
+    header = LARGE.data[: chunk_ends(LARGE.data)[0]]
+    assert decode(header, BINDING, Limits(max_decoded_bytes=0), allow_prefix=True).ranks == (0, 0, 0)

@@ -8,9 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from payload_material import BINDING, Adapter, adapters, fixed_adapter, large_adapter
 
-from airtune.codec import Allocation, Layout, inspect, layout_of
-from airtune.codec.container import CHUNK_OVERHEAD
-from airtune.codec.layout import Chunks, count_chunks, group_levels
+from airtune.codec import Allocation, Layout, chunk_ends, inspect, layout_of
+from airtune.codec.blockwise.container import CHUNK_OVERHEAD
+from airtune.codec.blockwise.layout import Chunks, count_chunks, group_levels
 from airtune.errors import PayloadError
 
 ANY = settings(deadline=None, max_examples=80)
@@ -147,28 +147,27 @@ def test_inspect_accounts_for_every_byte():
     payload = adapter.encode()
     info = inspect(payload.data)
     assert [row.name for row in info.sites] == list(adapter.factors)
-    assert [row.rank for row in info.sites] == [row.declared_rank for row in info.sites] == [12, 5, 9]
+    assert [row.rank for row in info.sites] == [12, 5, 9]
     assert {row.bits for row in info.sites} == {8}
     assert info.sites[0].shape == (300, 200)
     assert info.sites[0].bytes == 12 * (4 + 2 * 5 + 300 + 2 * 4 + 200)
     assert (info.dense[0].name, info.dense[0].shape, info.dense[0].bytes) == ("head", (4, 5), 20 + 2)
     parts = sum(row.bytes for row in info.sites) + info.dense[0].bytes
     assert info.total_bytes == len(payload.data) == info.header_bytes + 4 * info.chunk_count + parts
-    assert info.header_bytes == payload.chunk_ends[0]
-    assert info.chunk_count == info.chunks_received == len(payload.chunk_ends) - 1
+    assert info.header_bytes == chunk_ends(payload.data)[0]
+    assert info.chunk_count == info.chunks_received == len(chunk_ends(payload.data)) - 1
     assert info.sites[0].share == pytest.approx(info.sites[0].bytes / len(payload.data))
     assert (info.version, info.binding, info.meta, info.complete) == (1, BINDING, adapter.meta, True)
 
 
 def test_inspect_of_a_prefix_says_what_arrived():
     payload = large_adapter(8).encode()
-    info = inspect(payload.data[: payload.chunk_ends[2]], allow_prefix=True)
+    info = inspect(payload.data[: chunk_ends(payload.data)[2]], allow_prefix=True)
     assert not info.complete
     assert info.chunks_received == 2
-    assert [row.declared_rank for row in info.sites] == [12, 5, 9]
     assert len({row.rank for row in info.sites}) == 1
     assert info.total_bytes == info.header_bytes + 8 + 22 + sum(row.bytes for row in info.sites)
-    header = inspect(payload.data[: payload.chunk_ends[0]], allow_prefix=True)
+    header = inspect(payload.data[: chunk_ends(payload.data)[0]], allow_prefix=True)
     assert header.dense[0].bytes == 0
     with pytest.raises(PayloadError, match="prefix"):
         inspect(payload.data[:-1])

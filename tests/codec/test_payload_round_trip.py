@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from payload_material import BINDING, Adapter, adapters, draw_factors, fixed_adapter, large_adapter
 
-from airtune.codec import Allocation, Binding, Decoded, Factors, Payload, decode, encode
+from airtune.codec import Allocation, Binding, Decoded, Factors, Payload, chunk_ends, decode, encode
 from airtune.errors import PayloadError
 
 ANY = settings(deadline=None, max_examples=60)
@@ -38,7 +38,7 @@ def assert_decoders_agree(decoded: Decoded, data: bytes, prefix: bool) -> None:
 def test_the_allocation_is_honoured_and_a_second_decoder_agrees(adapter: Adapter):
     payload = adapter.encode()
     decoded = decode(payload.data, BINDING)
-    assert decoded.allocation == decoded.declared == adapter.allocation
+    assert decoded.ranks == adapter.allocation.ranks
     assert decoded.complete
     assert decoded.binding == BINDING
     assert list(decoded.factors) == list(adapter.factors)
@@ -71,15 +71,14 @@ def test_32_bits_are_exact(adapter: Adapter):
 @given(adapters())
 def test_every_chunk_boundary_is_a_valid_adapter_with_the_same_directions(adapter: Adapter):
     payload = adapter.encode()
-    whole, ends = decode(payload.data, None), payload.chunk_ends
+    whole, ends = decode(payload.data, None), chunk_ends(payload.data)
     assert ends[-1] == len(payload.data)
     for chunks, end in enumerate(ends):
         part = decode(payload.data[:end], BINDING, allow_prefix=True)
         assert part.complete == (end == len(payload.data))
-        assert part.declared == whole.declared
-        assert part.allocation.ranks == tuple(site.rank for site in part.factors.values())
-        levels = max(part.allocation.ranks, default=0)
-        assert part.allocation == part.declared.capped(levels)
+        assert part.ranks == tuple(site.rank for site in part.factors.values())
+        levels = max(part.ranks, default=0)
+        assert part.ranks == tuple(min(rank, levels) for rank in whole.ranks)
         assert list(part.factors) == list(whole.factors)
         assert all(same(site, whole.factors[name].prefix(levels)) for name, site in part.factors.items())
         assert set(part.dense) == (set(adapter.dense) if chunks else set())
@@ -88,8 +87,8 @@ def test_every_chunk_boundary_is_a_valid_adapter_with_the_same_directions(adapte
 
 def test_the_header_alone_is_rank_0_everywhere_without_dense():
     payload = fixed_adapter().encode()
-    part = decode(payload.data[: payload.chunk_ends[0]], BINDING, allow_prefix=True)
-    assert part.allocation.ranks == (0, 0, 0)
+    part = decode(payload.data[: chunk_ends(payload.data)[0]], BINDING, allow_prefix=True)
+    assert part.ranks == (0, 0, 0)
     assert part.dense == {}
     assert [site.update().shape for site in part.factors.values()] == [(9, 6), (5, 7), (4, 70)]
     assert not any(site.update().any() for site in part.factors.values())
@@ -99,9 +98,9 @@ def test_levels_share_a_chunk_until_it_holds_4096_bytes():
     # at 16 bits a direction of (300, 200) has 4 + 2 * 500 = 1004 bytes; ranks 12, 5, 9: levels 0-4 have 3 sites (3012
     # bytes), levels 5-8 two (2008), levels 9-11 one (1004); so the chunks hold levels 01 23 4+5 678 9-11
     payload = large_adapter(bits=16).encode()
-    lengths = np.diff(payload.chunk_ends)
+    lengths = np.diff(chunk_ends(payload.data))
     assert lengths.tolist() == [4 + 40, 4 + 6024, 4 + 6024, 4 + 5020, 4 + 6024, 4 + 3012]
-    ranks = [decode(payload.data[:end], None, allow_prefix=True).allocation.ranks for end in payload.chunk_ends]
+    ranks = [decode(payload.data[:end], None, allow_prefix=True).ranks for end in chunk_ends(payload.data)]
     assert ranks == [(0, 0, 0), (0, 0, 0), (2, 2, 2), (4, 4, 4), (6, 5, 6), (9, 5, 9), (12, 5, 9)]
 
 

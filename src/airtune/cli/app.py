@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from airtune.cli.options import Bandwidth, Data, Deadline, Model, Preset, Seed, Set, Snr, TaskName, overrides_of
+from airtune.cli.payloads import inspect, pack, unpack
 from airtune.cli.planning import decide, plan
 from airtune.errors import ConfigError
 
@@ -92,6 +93,9 @@ def edge(
 
 app.command()(plan)
 app.command()(decide)
+app.command()(pack)
+app.command()(unpack)
+app.command()(inspect)
 
 
 @app.command()
@@ -103,43 +107,6 @@ def report(
     import airtune
 
     print(f"Report: {airtune.report(*runs, out=out)}")
-
-
-@app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")]) -> None:
-    """List what a payload holds: site, rank, bits, share of its bytes."""
-    import airtune
-    from airtune.cli.show import new_console, table
-
-    info = airtune.inspect(file)
-    rows = [[s.name, f"{s.shape[0]} x {s.shape[1]}", s.rank, s.bits, s.bytes, f"{s.share:.1%}"] for s in info.sites]
-    rows += [[d.name, " x ".join(map(str, d.shape)), "", d.bits, d.bytes, f"{d.share:.1%}"] for d in info.dense]
-    columns = {
-        "site": "left",
-        "out x in": "right",
-        "rank": "right",
-        "bits": "right",
-        "bytes": "right",
-        "share": "right",
-    }
-    console = new_console()
-    console.print(
-        table(f"{file}: {info.total_bytes} bytes, header {info.header_bytes}, {info.chunk_count} chunks", columns, rows)
-    )
-    console.print(
-        f"For base model {info.binding.base_sha256[:12]}... ({info.meta.get('base_model', 'unnamed')})", highlight=False
-    )
-
-
-@app.command()
-def unpack(
-    file: Annotated[Path, typer.Argument(help="Payload (.atn).")],
-    out_dir: Annotated[Path, typer.Argument(help="New folder for the PEFT adapter.")],
-) -> None:
-    """Verify and decode a payload into a plain PEFT LoRA folder that any runtime loads."""
-    import airtune
-
-    print(f"PEFT adapter: {airtune.unpack(file, out_dir)}")
 
 
 @app.command()

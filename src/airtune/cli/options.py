@@ -32,3 +32,15 @@ def overrides_of(settings: list[str] | None, named: Mapping[str, object]) -> dic
             raise ConfigError(f"--set is {setting!r}; expected key=value such as adapter.max_rank=16")
         found[key] = value
     return found | {key: str(value) for key, value in named.items() if value not in ("", None)}
+
+
+def seconds_of(text: str) -> float:
+    """A duration such as ``1``, ``0.5s`` or ``200ms`` in seconds. Raises `ConfigError` for anything else."""
+    number, unit = (text[:-2], 1e-3) if text.endswith("ms") else (text.removesuffix("s"), 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"a deadline is {text!r}; give a time above 0 such as 1s, 0.5 or 200ms")
+    return seconds

@@ -2,44 +2,54 @@
 
 Knows no links, models or torch. Reading map, from the outside in:
 
-    codec.py        START: encode, decode
+    codec.py        START: decode, whatever the format; chunk_ends
+    coded/          format 2: whole numbers, entropy-coded, the most valuable first (Draft, code_adapter)
+    blockwise/      format 1: blocks with a scale, or floats; sizes known from shapes alone (encode, Layout)
+    entropy/        codes <-> words
     inspection.py   inspect: a table of what a payload holds
-    layout.py       exact sizes without encoding, and how levels fall into chunks
     payload.py      Payload, Decoded
-    container.py    header, chunk table, hashes
     contents.py     the static part: Binding, names and shapes, Limits
-    packing.py      a site's directions and dense tensors as rows of bytes
-    quantise.py     float32, float16, 8 and 4 bits in blocks
-    allocation.py   Allocation: ranks and bits per site
     factors.py      Factors: P, lam, Q of a site
 
-The format is specified in docs/payload.md.
+The formats are specified in docs/payload.md.
 """
 
 from __future__ import annotations
 
-from airtune.codec.allocation import BIT_WIDTHS, Allocation
-from airtune.codec.codec import decode, encode, layout_of
+from airtune.codec.blockwise.allocation import BIT_WIDTHS, Allocation
+from airtune.codec.blockwise.encoding import encode, layout_of
+from airtune.codec.blockwise.layout import Layout
+from airtune.codec.codec import chunk_ends, decode
+from airtune.codec.coded.draft import Draft
+from airtune.codec.coded.fit import fit_bits, fit_budget
+from airtune.codec.coded.quantiser import Curvature, Quantised, Quantiser, code_adapter
 from airtune.codec.contents import Binding, Limits
 from airtune.codec.factors import Factors
 from airtune.codec.inspection import DenseRow, PayloadInfo, SiteRow, inspect
-from airtune.codec.layout import Layout
 from airtune.codec.payload import Decoded, Payload
 
 __all__ = [
     "BIT_WIDTHS",
     "Allocation",
     "Binding",
+    "Curvature",
     "Decoded",
     "DenseRow",
+    "Draft",
     "Factors",
     "Layout",
     "Limits",
     "Payload",
     "PayloadInfo",
+    "Quantised",
+    "Quantiser",
     "SiteRow",
+    "chunk_ends",
+    "code_adapter",
     "decode",
     "encode",
+    "fit_bits",
+    "fit_budget",
     "inspect",
     "layout_of",
 ]

@@ -15,18 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airtune.codec.allocation import Allocation
-from airtune.codec.quantise import BLOCK
 from airtune.errors import PayloadError
 
-CODEC = "blockwise"
-"""How numbers are packed; a payload that names another codec is refused."""
-
 Meta = Mapping[str, str | int | float]
+Packing = Mapping[str, str | int]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME_LENGTH, _DIM, _NDIM, _INT = 255, 2**31 - 1, 8, 2**63
-_KEYS = {"base", "block", "codec", "dense", "meta", "sites", "tokenizer"}
+_KEYS = {"base", "dense", "meta", "sites", "tokenizer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +135,6 @@ class Contents:
         dense_shapes = tuple(TensorShape(name, tuple(shape)) for name, shape in dense.items())
         return cls(site_shapes, dense_shapes, binding, dict(meta))
 
-    def parameters(self, allocation: Allocation) -> int:
-        """Numbers of all factors: r (in + out + 1) a site."""
-        pairs = zip(allocation.ranks, self.sites, strict=True)
-        return sum(rank * (site.fan_out + site.fan_in + 1) for rank, site in pairs)
-
     def check(self, limits: Limits) -> None:
         """Refuse more sites, tensors or larger dimensions than a receiver allows."""
         for what, count in (("sites", len(self.sites)), ("dense tensors", len(self.dense))):
@@ -156,12 +147,15 @@ class Contents:
                 raise PayloadError(f"{name} has a dimension of {dim}, the limit is {limits.max_dim}; raise max_dim")
 
 
-def compress_contents(contents: Contents) -> bytes:
-    """Write the static part: compact JSON with sorted keys in UTF-8, in zlib."""
+def compress_contents(contents: Contents, packing: Packing) -> bytes:
+    """Write the static part: compact JSON with sorted keys in UTF-8, in zlib.
+
+    Args:
+        packing: How numbers are packed, in words of the format's own.
+    """
     document = {
+        **packing,
         "base": contents.binding.base_sha256,
-        "block": BLOCK,
-        "codec": CODEC,
         "dense": [[tensor.name, list(tensor.shape)] for tensor in contents.dense],
         "meta": dict(contents.meta),
         "sites": [[site.name, site.fan_out, site.fan_in] for site in contents.sites],
@@ -171,11 +165,12 @@ def compress_contents(contents: Contents) -> bytes:
     return zlib.compress(text.encode(), 9)
 
 
-def decompress_contents(static: bytes, limits: Limits) -> Contents:
+def decompress_contents(static: bytes, limits: Limits, packing: Packing) -> Contents:
     """Read the static part back, never inflating more than `limits.max_static_bytes`.
 
     Raises:
-        PayloadError: not zlib, not strict JSON, unknown or repeated keys, or anything `Contents` refuses.
+        PayloadError: not zlib, not strict JSON, unknown or repeated keys, packed in another way than `packing`, or
+            anything `Contents` refuses.
     """
     inflater = zlib.decompressobj()
     try:
@@ -190,17 +185,19 @@ def decompress_contents(static: bytes, limits: Limits) -> Contents:
         document = json.loads(text.decode(), object_pairs_hook=_without_repeats, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise PayloadError(f"the static part is not strict JSON ({str(error)[:80]}); get the payload again") from None
-    contents = _from_document(document)
+    contents = _from_document(document, packing)
     contents.check(limits)
     return contents
 
 
-def _from_document(document: Any) -> Contents:
-    if not isinstance(document, dict) or set(document) != _KEYS:
-        raise PayloadError(f"the static part does not hold exactly the keys {sorted(_KEYS)}; get the payload again")
-    if document["codec"] != CODEC or document["block"] != BLOCK or type(document["block"]) is not int:
-        found = f"{document['codec']!r:.40} with blocks of {document['block']!r:.40}"
-        raise PayloadError(f"the payload uses codec {found}, this airtune reads {CODEC!r} with {BLOCK}; update airtune")
+def _from_document(document: Any, packing: Packing) -> Contents:
+    keys = _KEYS | packing.keys()
+    if not isinstance(document, dict) or set(document) != keys:
+        raise PayloadError(f"the static part does not hold exactly the keys {sorted(keys)}; get the payload again")
+    for key, expected in packing.items():
+        if document[key] != expected or type(document[key]) is not type(expected):
+            found = f"{key} {document[key]!r:.40}"
+            raise PayloadError(f"the payload is packed with {found}, this airtune reads {expected!r}; update airtune")
     sites, dense, meta = document["sites"], document["dense"], document["meta"]
     well_formed = (
         isinstance(meta, dict)

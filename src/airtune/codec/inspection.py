@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from airtune.codec.codec import open_payload
-from airtune.codec.container import VERSION, Data
+from airtune.codec.blockwise import container
+from airtune.codec.blockwise.encoding import open_payload
+from airtune.codec.blockwise.packing import direction_bytes, tensor_bytes
+from airtune.codec.codec import chunk_ends, format_of
+from airtune.codec.coded import framing
+from airtune.codec.coded.reading import open_coded
 from airtune.codec.contents import Binding, Limits, Meta
-from airtune.codec.packing import direction_bytes, tensor_bytes
+from airtune.codec.payload import Data
 
 
 @dataclass(frozen=True, slots=True)
 class SiteRow:
-    """One site: its shape (out, in), received rank of the declared one, and its bytes as a share of the payload."""
+    """One site: its shape (out, in), rank as received, bits for each number of P and Q, bytes and their share.
+
+    In format 2 bits and bytes are what its codes cost; scales, tables and what frames them come on top.
+    """
 
     name: str
     shape: tuple[int, int]
     rank: int
-    declared_rank: int
-    bits: int
+    bits: float
     bytes: int
     share: float
 
@@ -29,7 +36,7 @@ class DenseRow:
 
     name: str
     shape: tuple[int, ...]
-    bits: int
+    bits: float
     bytes: int
     share: float
 
@@ -39,7 +46,7 @@ class PayloadInfo:
     """A payload's table of contents.
 
     Args:
-        total_bytes: What was inspected: header, and per chunk its index and its rows' bytes.
+        total_bytes: What was inspected.
         chunk_count: Chunks the whole payload has.
         chunks_received: Chunks that are here.
     """
@@ -61,25 +68,32 @@ def inspect(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     *,
     allow_prefix: bool = False,
+    held: Mapping[bytes, bytes] | None = None,
 ) -> PayloadInfo:
-    """List what a payload holds, after the same checks as `decode`, but for the binding and the numbers.
+    """List what a payload holds, after the same checks as `decode`, but for the binding.
 
     Raises:
         PayloadError: as `decode`.
     """
+    if format_of(data) == framing.VERSION:
+        return _inspect_coded(data, limits, held or {}, allow_prefix=allow_prefix)
+    return _inspect_blockwise(data, limits, allow_prefix=allow_prefix)
+
+
+def _inspect_blockwise(data: Data, limits: Limits, *, allow_prefix: bool) -> PayloadInfo:
     parts = open_payload(data, limits, allow_prefix=allow_prefix)
     declared, total = parts.header.allocation, len(memoryview(data).cast("B"))
     sites = []
     for site, rank, bits in zip(parts.contents.sites, declared.ranks, declared.bits, strict=True):
         received = min(rank, parts.levels)
         size = received * direction_bytes(site, bits)
-        sites.append(SiteRow(site.name, (site.fan_out, site.fan_in), received, rank, bits, size, size / total))
+        sites.append(SiteRow(site.name, (site.fan_out, site.fan_in), received, bits, size, size / total))
     dense = []
     for tensor in parts.contents.dense:
         size = tensor_bytes(tensor, declared.dense_bits) if parts.dense is not None else 0
         dense.append(DenseRow(tensor.name, tensor.shape, declared.dense_bits, size, size / total))
     return PayloadInfo(
-        version=VERSION,
+        version=container.VERSION,
         sites=tuple(sites),
         dense=tuple(dense),
         total_bytes=total,
@@ -89,4 +103,32 @@ def inspect(
         binding=parts.contents.binding,
         meta=parts.contents.meta,
         complete=parts.complete,
+    )
+
+
+def _inspect_coded(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow_prefix: bool) -> PayloadInfo:
+    opened = open_coded(data, None, limits, held, allow_prefix=allow_prefix)
+    total, ends = len(memoryview(data).cast("B")), chunk_ends(data)
+    sites = []
+    for name, site in opened.coded.sites.items():
+        bits, numbers = float(site.bits.sum()), site.rank * sum(site.shape)
+        size = round(bits / 8)
+        sites.append(SiteRow(name, site.shape, site.rank, bits / max(numbers, 1), size, size / total))
+    dense = []
+    for shape in opened.contents.dense:
+        tensor = opened.coded.dense.get(shape.name)
+        bits = tensor.bits if tensor is not None else 0.0
+        size = round(bits / 8)
+        dense.append(DenseRow(shape.name, shape.shape, bits / shape.numbers, size, size / total))
+    return PayloadInfo(
+        version=framing.VERSION,
+        sites=tuple(sites),
+        dense=tuple(dense),
+        total_bytes=total,
+        header_bytes=ends[0],
+        chunk_count=len(ends) - 1,
+        chunks_received=len(opened.frame.chunks),
+        binding=opened.contents.binding,
+        meta=opened.contents.meta,
+        complete=opened.frame.complete,
     )

@@ -1,4 +1,4 @@
-"""What encoding gives and what decoding gives back. Knows no numbers' packing; see `container` for the bytes."""
+"""What encoding gives and what decoding gives back. Knows no numbers' packing; nor their bytes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.allocation import Allocation
-from airtune.codec.container import read_header
-from airtune.codec.contents import Binding, Limits, Meta
+from airtune.codec.contents import Binding, Meta
 from airtune.codec.factors import Factors
+
+MAGIC = b"\x89atn"
+"""What every payload begins with; its format's number follows as u16."""
+
+Data = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,6 @@ class Payload:
     def bits(self) -> int:
         return 8 * len(self.data)
 
-    @property
-    def chunk_ends(self) -> tuple[int, ...]:
-        """Lengths at which a prefix is a valid adapter: after the header, then after every chunk; the last is all."""
-        size = len(self.data)
-        return read_header(self.data, Limits(max_bytes=size, max_static_bytes=size, max_sites=size)).chunk_ends
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
@@ -44,8 +41,6 @@ class Decoded:
     Args:
         factors: Each site's update, as many directions as arrived.
         dense: The dense tensors, empty where their chunk did not arrive.
-        allocation: What arrived.
-        declared: What the whole payload carries.
         binding: The base model and tokenizer it is for.
         meta: The sender's notes.
         complete: Whether nothing is missing.
@@ -53,8 +48,11 @@ class Decoded:
 
     factors: Mapping[str, Factors]
     dense: Mapping[str, npt.NDArray[np.float32]]
-    allocation: Allocation
-    declared: Allocation
     binding: Binding
     meta: Meta
     complete: bool
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """How many directions of each site arrived."""
+        return tuple(site.rank for site in self.factors.values())

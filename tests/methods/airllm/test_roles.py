@@ -161,7 +161,7 @@ def a_site_less(cloud: Cloud) -> Payload:
 REFUSALS: Mapping[str, tuple[str, str]] = {
     "truncated": ("PayloadError", "bytes"),
     "altered": ("PayloadError", "SHA-256"),
-    "newer": ("PayloadError", "format version 2, this airtune reads 1; update airtune"),
+    "newer": ("PayloadError", "format version 3, this airtune reads 1 and 2; update airtune"),
     "no payload": ("PayloadError", "magic"),
     "other base": ("PayloadError", "base model"),
     "no head": ("PayloadError", "holds no head"),
@@ -177,7 +177,7 @@ def bad(cloud, folder) -> dict[str, Payload]:
     return {
         "truncated": Payload(good[:-1]),
         "altered": Payload(altered(good, len(good) // 2)),
-        "newer": Payload(good[:4] + b"\x02\x00" + good[6:]),
+        "newer": Payload(good[:4] + b"\x03\x00" + good[6:]),
         "no payload": Payload(b"PK\x03\x04" + good[4:]),
         "other base": for_other_binding(cloud),
         "no head": without_head(cloud),

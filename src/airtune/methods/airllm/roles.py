@@ -64,9 +64,9 @@ class EdgeRole:
         check_update(self._base, decoded.factors, decoded.dense)
         if self._base.head and not decoded.dense:
             raise PayloadError("the payload holds no head, this model scores with a trained one; send one made for it")
-        self._room_for(max(decoded.allocation.ranks, default=0)).load(decoded.factors, decoded.dense)
+        self._room_for(max(decoded.ranks, default=0)).load(decoded.factors, decoded.dense)
         self._applied = payload.sha256
-        return message.reply("applied", {"payload_sha256": payload.sha256, "total_rank": sum(decoded.allocation.ranks)})
+        return message.reply("applied", {"payload_sha256": payload.sha256, "total_rank": sum(decoded.ranks)})
 
     def _room_for(self, rank: int) -> Adapter:
         """The attached adapter, with room for `rank` directions a site; a larger one replaces it where needed."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import airtune
-from airtune.codec import decode
+from airtune.codec import decode, inspect
 from airtune.errors import ConfigError, ModelError, RunError
 from airtune.ledger import Ledger
 from airtune.methods.airllm.config import load_config
@@ -106,9 +106,10 @@ def test_payloads_are_32_bit_prefixes_of_the_one_adapter_late_or_not(text_run):
     summary = RunFolder.open(text_run).read_summary()
     held = decode((text_run / "payload.atn").read_bytes(), None)
     for row in summary["rows"]:
-        sent = decode(RunFolder.open(text_run).payload_at("airllm", row["snr_db"]).read_bytes(), None)
-        assert sent.allocation.bits == (32,) * len(row["ranks"])
-        assert sent.allocation.ranks == tuple(row["ranks"])
+        data = RunFolder.open(text_run).payload_at("airllm", row["snr_db"]).read_bytes()
+        sent = decode(data, None)
+        assert {site.bits for site in inspect(data).sites} == {32}
+        assert sent.ranks == tuple(row["ranks"])
         assert min(row["ranks"]) >= 1
         for path, site in sent.factors.items():  # the same directions, first to last
             common = min(site.rank, held.factors[path].rank)

@@ -13,11 +13,15 @@ from itertools import accumulate, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.allocation import BIT_WIDTHS, Allocation
-from airtune.codec.container import CHUNK_INDEX, CHUNK_OVERHEAD, header_bytes
-from airtune.codec.contents import Binding, Contents, Meta, compress_contents
-from airtune.codec.packing import direction_bytes, tensor_bytes
+from airtune.codec.blockwise.allocation import BIT_WIDTHS, Allocation
+from airtune.codec.blockwise.container import CHUNK_INDEX, CHUNK_OVERHEAD, header_bytes
+from airtune.codec.blockwise.packing import direction_bytes, tensor_bytes
+from airtune.codec.blockwise.quantise import BLOCK
+from airtune.codec.contents import Binding, Contents, Meta, Packing, compress_contents
 from airtune.errors import PayloadError
+
+PACKING: Packing = {"codec": "blockwise", "block": BLOCK}
+"""What the static part says of how numbers are packed."""
 
 CHUNK_BYTES = 4096
 """A chunk takes in level after level until it holds this much."""
@@ -48,7 +52,7 @@ class Layout:
         costs = np.zeros((max(BIT_WIDTHS) + 1, len(sites)), np.int64)
         for bits in BIT_WIDTHS:
             costs[bits] = [direction_bytes(site, bits) for site in sites]
-        object.__setattr__(self, "static", compress_contents(self.contents))
+        object.__setattr__(self, "static", compress_contents(self.contents, PACKING))
         object.__setattr__(self, "_costs", costs)
         object.__setattr__(self, "_caps", np.array([site.cap for site in sites], np.int64))
         object.__setattr__(self, "_places", np.arange(len(sites)))
@@ -94,7 +98,7 @@ class Layout:
     def parameters(self, allocation: Allocation) -> int:
         """Numbers the adapter sends, r (in + out + 1) a site (Eq. 6 for any shape), dense tensors not counted."""
         check_allocation(self.contents, allocation, self._caps)
-        return self.contents.parameters(allocation)
+        return parameters(self.contents, allocation)
 
     def _dense_bytes(self, bits: int) -> int:
         return sum(tensor_bytes(tensor, bits) for tensor in self.contents.dense)
@@ -133,6 +137,12 @@ class Chunks:
         """Bytes of every chunk as sent."""
         bodies = [sum(self.level_bytes[start:stop]) for start, stop in pairwise(self.starts)]
         return tuple(CHUNK_INDEX.size + body for body in ([self.dense_bytes] if self.dense_bytes else []) + bodies)
+
+
+def parameters(contents: Contents, allocation: Allocation) -> int:
+    """Numbers of all factors: r (in + out + 1) a site."""
+    pairs = zip(allocation.ranks, contents.sites, strict=True)
+    return sum(rank * (site.fan_out + site.fan_in + 1) for rank, site in pairs)
 
 
 def check_allocation(contents: Contents, allocation: Allocation, caps: Counts) -> None:

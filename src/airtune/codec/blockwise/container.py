@@ -15,14 +15,12 @@ from itertools import accumulate
 
 import numpy as np
 
-from airtune.codec.allocation import Allocation
+from airtune.codec.blockwise.allocation import Allocation
 from airtune.codec.contents import Limits
+from airtune.codec.payload import MAGIC, Data
 from airtune.errors import PayloadError
 
-MAGIC = b"\x89atn"
 VERSION = 1
-
-Data = bytes | bytearray | memoryview
 
 CHUNK_INDEX = struct.Struct("<I")
 """What every chunk begins with, so that chunks cannot be swapped unseen."""

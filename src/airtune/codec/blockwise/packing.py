@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from airtune.codec.blockwise.quantise import Bytes, Rows, pack, packed_bytes, unpack
 from airtune.codec.contents import SiteShape, TensorShape
 from airtune.codec.factors import Factors
-from airtune.codec.quantise import Bytes, Rows, pack, packed_bytes, unpack
 from airtune.errors import PayloadError
 
 _LEAST_PEAK, _LARGEST_PEAK = 2.0**-10, 2.0**10

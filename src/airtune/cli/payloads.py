@@ -1,0 +1,80 @@
+"""Commands about payloads: list, pack, unpack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from airtune.cli.options import seconds_of
+
+
+def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")]) -> None:
+    """List what a payload holds: site, rank, bits, share of its bytes."""
+    import airtune
+    from airtune.cli.show import new_console, table
+
+    info = airtune.inspect(file)
+    rows = [
+        [s.name, f"{s.shape[0]} x {s.shape[1]}", s.rank, f"{s.bits:.3g}", s.bytes, f"{s.share:.1%}"] for s in info.sites
+    ]
+    rows += [
+        [d.name, " x ".join(map(str, d.shape)), "", f"{d.bits:.3g}", d.bytes, f"{d.share:.1%}"] for d in info.dense
+    ]
+    columns = {
+        "site": "left",
+        "out x in": "right",
+        "rank": "right",
+        "bits": "right",
+        "bytes": "right",
+        "share": "right",
+    }
+    console = new_console()
+    console.print(
+        table(f"{file}: {info.total_bytes} bytes, header {info.header_bytes}, {info.chunk_count} chunks", columns, rows)
+    )
+    console.print(
+        f"For base model {info.binding.base_sha256[:12]}... ({info.meta.get('base_model', 'unnamed')})", highlight=False
+    )
+
+
+def pack(
+    peft_folder: Annotated[Path, typer.Argument(help="Folder of a PEFT LoRA adapter.")],
+    out: Annotated[Path, typer.Argument(help="Payload to write (.atn).")],
+    snr: Annotated[Optional[float], typer.Option(help="SNR in dB.")] = None,  # noqa: UP045
+    bandwidth: Annotated[Optional[float], typer.Option(help="Bandwidth in Hz.")] = None,  # noqa: UP045
+    deadline: Annotated[str, typer.Option(help="Deadline, in seconds: 1, 0.5s.")] = "1s",
+    bits: Annotated[Optional[int], typer.Option(help="Bits on the air, instead of a link.")] = None,  # noqa: UP045
+    model: Annotated[str, typer.Option(help="Base model; binds the payload to its weights.")] = "",
+    task: Annotated[str, typer.Option(help="Task to measure how the loss bends on; needs --model.")] = "",
+    data: Annotated[str, typer.Option(help="The task's data.")] = "",
+) -> None:
+    """Pack anybody's PEFT LoRA adapter so that it arrives in time: the fewest bits for the least loss."""
+    import airtune
+    from airtune.cli.show import new_console
+
+    seconds = seconds_of(deadline)
+    link = {"snr_db": snr, "bandwidth_hz": bandwidth} if bits is None else {}
+    done = airtune.pack(
+        peft_folder, out, budget_bits=bits, deadline_s=seconds, model=model, task=task, data=data, **link
+    )
+    console = new_console()
+    for line in (
+        f"{done.file}: {done.payload_bits / 1e3:.1f} kbit, {done.air_bits / 1e3:.1f} kbit on the air of "
+        f"{done.budget_bits / 1e3:.1f}; {done.float32_bits / done.payload_bits:.0f} times fewer than float32",
+        f"{done.total_rank} of {done.rank_before} directions, {done.numbers} numbers at "
+        f"{done.payload_bits / max(done.numbers, 1):.2f} bits; {done.kept:.1%} of the squared update arrives",
+        f"Bound to the base model's {done.bound_to}" + ("." if model else "; give --model to bind it to its weights."),
+    ):
+        console.print(line, highlight=False, markup=False)
+
+
+def unpack(
+    file: Annotated[Path, typer.Argument(help="Payload (.atn).")],
+    out_dir: Annotated[Path, typer.Argument(help="New folder for the PEFT adapter.")],
+) -> None:
+    """Verify and decode a payload into a plain PEFT LoRA folder that any runtime loads."""
+    import airtune
+
+    print(f"PEFT adapter: {airtune.unpack(file, out_dir)}")

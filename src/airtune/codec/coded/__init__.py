@@ -1,0 +1,10 @@
+"""Format 2: adapters as whole numbers, entropy-coded, in chunks of decreasing value.
+
+quantiser.py   START: factors -> codes at a price of a bit, under the loss's curvature
+rounding.py    metrics; rounding that feeds errors back
+values.py      codes, scales and tables of an adapter; back to factors
+order.py       which direction is sent when
+bodies.py      chunk bodies <-> codes
+streams.py     runs and vectors <-> streams of words
+framing.py     header, chunk table, hashes
+"""

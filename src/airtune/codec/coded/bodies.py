@@ -1,0 +1,201 @@
+"""Chunk bodies <-> coded directions and dense tensors. docs/payload.md specifies every byte.
+
+All chunks of a payload are decoded together, lane beside lane. Knows sites and tensors; not hashes or files. Reading
+trusts nothing: ranks, tables and scales are checked, and the decoded size is known before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from airtune.codec.coded.streams import CODES_PER_BYTE, Run, StreamReader, write_streams
+from airtune.codec.coded.values import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite, CodedTensor, rows_of
+from airtune.codec.contents import Contents, Limits, SiteShape, TensorShape
+from airtune.codec.entropy import Codes, TableIndices, Words, decode_lanes
+from airtune.errors import PayloadError
+
+Direction = tuple[int, int]
+"""Site and direction, both counted from 0."""
+
+_DIRECTIONS = struct.Struct("<H")
+_MOST = 2**16 - 1
+
+SIDE = ("scales", "p_tables", "q_tables")
+"""What the side stream says of every direction, after how many each site has."""
+
+
+def pack_directions(coded: Coded, directions: Sequence[Direction], known: Sequence[Run | None] = ()) -> bytes:
+    """The body of a chunk with these directions, which come in the order of the sites, each site's in their own order.
+
+    Args:
+        known: For each of `SIDE`, what its run may be coded under; see `write_streams`.
+    """
+    if len(directions) > _MOST:
+        raise PayloadError(f"{len(directions)} directions are one chunk, which holds {_MOST}; leave out those of zeros")
+    sites = list(coded.sites.values())
+    chosen = [(sites[site], at) for site, at in directions]
+    runs = [
+        np.bincount([site for site, _ in directions], minlength=len(sites)),
+        *(np.array([getattr(site, name)[at] for site, at in chosen], np.int64) for name in SIDE),
+    ]
+    vectors = [
+        vector
+        for site, at in chosen
+        for vector in ((site.p[:, at], int(site.p_tables[at])), (site.q[at], int(site.q_tables[at])))
+    ]
+    return _DIRECTIONS.pack(len(directions)) + write_streams(runs, vectors, [None, *known])
+
+
+def pack_dense(coded: Coded) -> bytes:
+    """The body of the chunk with all dense tensors."""
+    tensors = list(coded.dense.values())
+    runs = [
+        np.concatenate([tensor.scales for tensor in tensors]),
+        np.concatenate([tensor.tables for tensor in tensors]),
+    ]
+    vectors = [(row, int(table)) for tensor in tensors for row, table in zip(tensor.codes, tensor.tables, strict=True)]
+    return write_streams(runs, vectors)
+
+
+def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence[memoryview], limits: Limits) -> Coded:
+    """What the chunks of a payload hold.
+
+    Args:
+        dense: Body of the dense chunk; None where there is none or it did not arrive.
+        bodies: Those of the chunks of directions that arrived, in order.
+        limits: Ranks and decoded numbers beyond them are refused before memory is taken for them.
+
+    Raises:
+        PayloadError: bytes that no encoder writes, or more numbers than allowed.
+    """
+    tensors = [] if dense is None else [_DenseBody(dense, contents.dense)]
+    shapes = np.array([(site.fan_out, site.fan_in) for site in contents.sites], np.int64).reshape(-1, 2)
+    most = int(shapes.min(axis=1).sum())
+    groups = [_DirectionsBody(body, shapes, most) for body in bodies]
+    all_bodies: list[_DenseBody | _DirectionsBody] = [*tensors, *groups]
+    for body, side in zip(all_bodies, decode_lanes([body.streams.side for body in all_bodies]), strict=True):
+        body.take_side(side)
+    owners = np.concatenate([np.zeros(0, np.int64), *(group.sites for group in groups)])
+    ranks = np.bincount(owners, minlength=len(shapes))
+    _check_ranks(contents.sites, ranks, limits)
+    numbers = sum(body.numbers for body in all_bodies)
+    if 4 * numbers > limits.max_decoded_bytes:
+        found = f"the payload decodes to {4 * numbers} bytes, the limit is {limits.max_decoded_bytes}"
+        raise PayloadError(f"{found}; raise Limits.max_decoded_bytes")
+    lanes = [body.lanes() for body in all_bodies]
+    decoded = iter(decode_lanes([lane for found in lanes for lane in found]))
+    for body, streams in zip(all_bodies, lanes, strict=True):
+        body.take_codes([next(decoded) for _ in streams])
+    return Coded(_sites(contents.sites, groups), tensors[0].tensors() if tensors else {})
+
+
+class _DirectionsBody:
+    """A body of directions: first its side stream is taken, then its lanes.
+
+    Args:
+        shapes: (out, in) of every site, shape (sites, 2).
+        most: How many directions the sites hold together.
+    """
+
+    def __init__(self, body: memoryview, shapes: npt.NDArray[np.int64], most: int) -> None:
+        if len(body) < _DIRECTIONS.size:
+            raise PayloadError("a body ends inside its head; get the payload again")
+        (self._directions,) = _DIRECTIONS.unpack_from(body)
+        if self._directions > most:
+            raise PayloadError(
+                f"a body has {self._directions} directions, its sites hold {most}; get the payload again"
+            )
+        self._shapes = shapes
+        self.streams = StreamReader(body[_DIRECTIONS.size :], [len(shapes), *[self._directions] * 3])
+
+    def take_side(self, side: Codes) -> None:
+        counts, self.scales, self.p_tables, self.q_tables = self.streams.runs(side)
+        if counts.min(initial=0) < 0 or counts.sum() != self._directions:
+            raise PayloadError("a body's counts of directions do not add up; get the payload again")
+        _check_scales(self.scales)
+        self.sites = np.repeat(np.arange(len(counts)), counts)
+
+    @property
+    def numbers(self) -> int:
+        return int(self._shapes[self.sites].sum()) + self._directions
+
+    def lanes(self) -> list[tuple[Words, TableIndices]]:
+        tables = np.stack([self.p_tables, self.q_tables], axis=1).ravel()
+        return self.streams.lanes(self._shapes[self.sites].ravel(), tables)
+
+    def take_codes(self, lanes: Sequence[Codes]) -> None:
+        self.vectors = self.streams.vectors(lanes)
+
+
+class _DenseBody:
+    """The body of the dense tensors."""
+
+    def __init__(self, body: memoryview, shapes: Sequence[TensorShape]) -> None:
+        self._shapes = shapes
+        self._rows = [rows_of(tensor.shape) for tensor in shapes]
+        rows = sum(count for count, _ in self._rows)
+        if rows > CODES_PER_BYTE * len(body):
+            raise PayloadError(f"{len(body)} bytes declare {rows} rows of dense tensors; get the payload again")
+        self.streams = StreamReader(body, [rows, rows])
+        self._lengths = np.repeat([length for _, length in self._rows], [count for count, _ in self._rows])
+
+    def take_side(self, side: Codes) -> None:
+        self._scales, self._tables = self.streams.runs(side)
+        _check_scales(self._scales)
+
+    @property
+    def numbers(self) -> int:
+        return sum(tensor.numbers for tensor in self._shapes)
+
+    def lanes(self) -> list[tuple[Words, TableIndices]]:
+        return self.streams.lanes(self._lengths, self._tables)
+
+    def take_codes(self, lanes: Sequence[Codes]) -> None:
+        self._codes = self.streams.codes(lanes)
+
+    def tensors(self) -> dict[str, CodedTensor]:
+        found, at, start = {}, 0, 0
+        for tensor, (count, length) in zip(self._shapes, self._rows, strict=True):
+            rows = slice(at, at + count)
+            codes = self._codes[start : start + tensor.numbers].reshape(count, length)
+            scales, tables = self._scales[rows].astype(np.int16), self._tables[rows].astype(np.uint8)
+            found[tensor.name] = CodedTensor(codes, scales, tables, tensor.shape)
+            at, start = at + count, start + tensor.numbers
+        return found
+
+
+def _sites(sites: Sequence[SiteShape], groups: Sequence[_DirectionsBody]) -> dict[str, CodedSite]:
+    """Every site's directions, from all the bodies in which it has some."""
+    parts: list[list[tuple[Codes, Codes, int, int, int]]] = [[] for _ in sites]
+    for group in groups:
+        pairs = zip(group.vectors[::2], group.vectors[1::2], strict=True)
+        small = zip(group.scales.tolist(), group.p_tables.tolist(), group.q_tables.tolist(), strict=True)
+        for site, (p, q), (scale, p_table, q_table) in zip(group.sites.tolist(), pairs, small, strict=True):
+            parts[site].append((p, q, scale, p_table, q_table))
+    return {site.name: _site(site, found) for site, found in zip(sites, parts, strict=True)}
+
+
+def _site(shape: SiteShape, parts: Sequence[tuple[Codes, Codes, int, int, int]]) -> CodedSite:
+    p, q = np.zeros((shape.fan_out, len(parts)), np.int16), np.zeros((len(parts), shape.fan_in), np.int16)
+    for at, part in enumerate(parts):
+        p[:, at], q[at] = part[0], part[1]
+    scales = np.array([part[2] for part in parts], np.int16)
+    p_tables, q_tables = (np.array([part[at] for part in parts], np.uint8) for at in (3, 4))
+    return CodedSite(p, q, scales, p_tables, q_tables)
+
+
+def _check_scales(scales: npt.NDArray[np.int64]) -> None:
+    if len(scales) and np.abs(scales).max() > LARGEST_SCALE:
+        raise PayloadError(f"a body has a scale beyond 2^(+-{LARGEST_SCALE}/{SCALE_STEPS}); get the payload again")
+
+
+def _check_ranks(sites: Sequence[SiteShape], ranks: npt.NDArray[np.int64], limits: Limits) -> None:
+    if (rank := int(ranks.max(initial=0))) > limits.max_rank:
+        raise PayloadError(f"the payload has rank {rank}, the limit is {limits.max_rank}; raise Limits.max_rank")
+    for site, rank in zip(sites, ranks.tolist(), strict=True):
+        if rank > site.cap:
+            raise PayloadError(f"rank {rank} at {site.name} is above min(out, in) = {site.cap}; get the payload again")

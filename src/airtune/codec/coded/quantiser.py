@@ -1,0 +1,210 @@
+"""Factors -> codes at one price of a bit.
+
+The loss is held to grow by half of tr(G E A E^T) for an error E of an update (Kronecker-factored curvature, Martens
+and Grosse 2015): A and G are second moments of a projection's inputs and of the loss's gradients at its outputs. At a
+price of `slope` (loss per bit) an entry whose squared error counts w has a step of square ``6 slope / (w ln 2)``: a
+finer one would cost more bits than it saves loss (reverse water-filling). Knows no bytes and no ranks to be kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from airtune.codec.coded.rounding import Floats, Metric
+from airtune.codec.coded.values import Coded, CodedSite, CodedTensor, nearest_scales, rows_of, scale_values
+from airtune.codec.entropy import LARGEST_CODE, TableIndices, best_table
+from airtune.codec.factors import Factors
+from airtune.errors import PayloadError
+
+LARGEST_VALUE = 2.0**126
+"""Factors, entries of a direction's update and dense numbers are at most this: rounded up they stay within float32."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curvature:
+    """How the loss bends at one site; None counts every entry alike.
+
+    Args:
+        inputs: A, second moments of the inputs, shape (in, in), or its diagonal (in,).
+        outputs: G, second moments of the gradients at the outputs, shape (out, out), or its diagonal (out,).
+    """
+
+    inputs: npt.NDArray[np.floating] | None = None
+    outputs: npt.NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantised:
+    """An adapter in codes, and what each direction is held to lower the loss by, by site, shapes (r,)."""
+
+    coded: Coded
+    gains: Mapping[str, Floats]
+
+
+class Quantiser:
+    """Rounds one adapter at any price of a bit.
+
+    Args:
+        factors: Updates by site.
+        dense: Tensors sent whole, by name.
+        curvature: By site; sites that are missing count every entry alike.
+        canonical: Re-mix each site's directions by singular values under the curvature, the largest first. Not for
+            nested adapters, whose prefixes were trained.
+        dense_levels: Steps of a dense row's root mean square.
+
+    Raises:
+        PayloadError: a value is not finite or beyond `LARGEST_VALUE`; a curvature does not fit its site.
+    """
+
+    def __init__(
+        self,
+        factors: Mapping[str, Factors],
+        dense: Mapping[str, npt.NDArray],
+        curvature: Mapping[str, Curvature] | None = None,
+        *,
+        canonical: bool,
+        dense_levels: float = 16.0,
+    ) -> None:
+        self._dense = {name: code_tensor(name, value, dense_levels) for name, value in dense.items()}
+        self._sites: dict[str, tuple[Floats, Floats, Metric, Metric]] = {}
+        for name, site in factors.items():
+            for part in (site.p, site.lam, site.q):
+                _check(name, part)
+            bends = (curvature or {}).get(name, Curvature())
+            outputs, inputs = Metric(bends.outputs, site.shape[0]), Metric(bends.inputs, site.shape[1])
+            columns, rows = (canonical_vectors if canonical else plain_vectors)(site, outputs, inputs)
+            _check(name, np.abs(columns).max(axis=1, initial=0) * np.abs(rows).max(axis=1, initial=0))
+            self._sites[name] = columns, rows, outputs, inputs
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of all factors, lam not counted."""
+        return sum(columns.size + rows.size for columns, rows, _, _ in self._sites.values())
+
+    @property
+    def usual_slope(self) -> float:
+        """A price at which rounding takes about a fiftieth of what the update is held to gain."""
+        gain = sum(
+            float((outputs.square(columns) * inputs.square(rows)).sum()) / 2
+            for columns, rows, outputs, inputs in self._sites.values()
+        )
+        return max(gain / max(self.numbers, 1) / 50, 1e-30)
+
+    def at(self, slope: float, *, thrift: float = 0.0) -> Quantised:
+        """Codes at a price of a bit.
+
+        Args:
+            slope: Loss that a bit is worth; with no curvature, half of a squared change of an update.
+            thrift: How much of the price rounding itself heeds: 0 rounds to the nearest, 1 is greedy for bits.
+
+        Raises:
+            PayloadError: the slope is not above 0.
+        """
+        if not (math.isfinite(slope) and slope > 0):
+            raise PayloadError(f"slope is {slope}; give the loss that a bit is worth, above 0")
+        coded = {name: code_site(*parts, slope, thrift) for name, parts in self._sites.items()}
+        sites = {name: site for name, (site, _) in coded.items()}
+        return Quantised(Coded(sites, self._dense), {name: gains for name, (_, gains) in coded.items()})
+
+
+def code_adapter(
+    factors: Mapping[str, Factors],
+    dense: Mapping[str, npt.NDArray],
+    slope: float,
+    curvature: Mapping[str, Curvature] | None = None,
+    *,
+    canonical: bool,
+    thrift: float = 0.0,
+    dense_levels: float = 16.0,
+) -> Quantised:
+    """Round a whole adapter once; arguments and errors as `Quantiser` and `Quantiser.at`."""
+    quantiser = Quantiser(factors, dense, curvature, canonical=canonical, dense_levels=dense_levels)
+    return quantiser.at(slope, thrift=thrift)
+
+
+def plain_vectors(site: Factors, outputs: Metric, inputs: Metric) -> tuple[Floats, Floats]:
+    """P's columns with lam in them, and Q's rows, shapes (r, out) and (r, in)."""
+    p, lam, q = (np.asarray(part, np.float64) for part in (site.p, site.lam, site.q))
+    return (p * lam).T, q
+
+
+def canonical_vectors(site: Factors, outputs: Metric, inputs: Metric) -> tuple[Floats, Floats]:
+    """The same update in directions that do not touch under the metrics, the largest first; at most min(out, in)."""
+    columns, rows = plain_vectors(site, outputs, inputs)
+    of_p, right_p = np.linalg.qr(outputs.whiten(columns).T)
+    of_q, right_q = np.linalg.qr(inputs.whiten(rows).T)
+    left, singular, right = np.linalg.svd(right_p @ right_q.T, full_matrices=False)
+    return outputs.unwhiten((of_p @ left * singular).T), inputs.unwhiten((of_q @ right.T).T)
+
+
+def code_site(
+    columns: Floats, rows: Floats, outputs: Metric, inputs: Metric, slope: float, thrift: float
+) -> tuple[CodedSite, Floats]:
+    """Round the directions of one site, P first, then Q against the rounded P; and the gains of each."""
+    size = np.sqrt(outputs.square(columns) * inputs.square(rows))  # of each update under the metric
+    there = size > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        to_balance = np.where(there, np.sqrt(size / np.maximum(outputs.square(columns), 1e-300)), 0.0)
+        p = columns * to_balance[:, None]
+        q = np.where(there[:, None], rows / np.where(there, to_balance, 1.0)[:, None], 0.0)
+    p_steps = _steps(p, size, outputs, slope)
+    p_codes = outputs.round(p, p_steps, _prices(size, slope, thrift))
+    decoded = p_codes * p_steps[:, None]
+    square = outputs.square(decoded)
+    kept = square > 0
+    q_best = q * np.where(kept, outputs.inner(decoded, p) / np.where(kept, square, 1.0), 0.0)[:, None]
+    scales = nearest_scales(p_steps * _steps(q_best, square, inputs, slope))
+    q_steps = scale_values(scales) / p_steps  # so that the product of the steps is a scale
+    q_codes = inputs.round(q_best, q_steps, _prices(square, slope, thrift))
+    empty = ~(p_codes.any(axis=1) & q_codes.any(axis=1))  # rounded to nothing: neither codes nor an odd scale are sent
+    p_codes[empty], q_codes[empty] = 0, 0
+    scales[empty] = np.median(scales[~empty]) if not empty.all() else 0
+    q_decoded = q_codes * q_steps[:, None]
+    along = outputs.inner(decoded, p) * inputs.inner(q_decoded, q)
+    gains = along - 0.5 * square * inputs.square(q_decoded)  # 1/2 |W|^2 less 1/2 |W - decoded|^2
+    return CodedSite(p_codes.T.copy(), q_codes, scales, _tables(p_codes), _tables(q_codes)), gains
+
+
+def code_tensor(name: str, value: npt.NDArray, levels: float) -> CodedTensor:
+    """Round a dense tensor row by row to the nearest, with steps of its root mean square over `levels`.
+
+    Raises:
+        PayloadError: a value is not finite or beyond `LARGEST_VALUE`.
+    """
+    _check(name, value)
+    shape = np.shape(value)
+    rows = np.asarray(value, np.float64).reshape(rows_of(shape))
+    spread, peak = np.sqrt((rows**2).mean(axis=1)), np.abs(rows).max(axis=1)
+    scales = nearest_scales(np.where(peak > 0, np.maximum(spread / levels, peak / (0.9 * LARGEST_CODE)), 1.0))
+    codes = np.round(rows / scale_values(scales)[:, None]).astype(np.int16)
+    return CodedTensor(codes, scales, _tables(codes), shape)
+
+
+def _check(name: str, values: npt.NDArray) -> None:
+    peak = float(np.abs(np.asarray(values, np.float64)).max(initial=0))
+    if not math.isfinite(peak):
+        raise PayloadError(f"{name} holds a value that is not finite; check its training before sending it")
+    if peak > LARGEST_VALUE:
+        raise PayloadError(f"{name} reaches {peak:.3g}, the limit is {LARGEST_VALUE:.3g}; check its training")
+
+
+def _steps(vectors: Floats, sizes: Floats, metric: Metric, slope: float) -> Floats:
+    """Steps of vectors whose errors count half of `sizes` times the metric, such that no code is too large."""
+    counts = np.maximum(0.5 * sizes * metric.mean_importance, 1e-300)
+    peaks = np.abs(vectors).max(axis=1)
+    steps = np.maximum(np.sqrt(6 * slope / math.log(2) / counts), peaks / (0.8 * LARGEST_CODE))
+    return np.where(peaks > 0, steps, 1.0)
+
+
+def _prices(sizes: Floats, slope: float, thrift: float) -> Floats | None:
+    """What a bit costs in units of the metric."""
+    return thrift * slope / np.maximum(0.5 * sizes, 1e-300) if thrift else None
+
+
+def _tables(rows: npt.NDArray[np.int16]) -> TableIndices:
+    return np.array([best_table(row)[0] for row in rows], np.uint8)

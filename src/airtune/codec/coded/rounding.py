@@ -1,0 +1,128 @@
+"""Round vectors to codes so that the error counts least under a metric, and the codes cost little.
+
+With a full metric an entry's error is fed back into the entries still to be rounded, so that it lies where the metric
+is small (Frantar et al. 2022, GPTQ, arXiv:2210.17323). With prices, each entry takes of the nearest code, the next one
+towards zero and zero the one of least error + price x bits. Knows metrics and codes; not sites or scales.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from airtune.codec.entropy import LARGEST_CODE, Codes, best_table, code_bits
+from airtune.errors import PayloadError
+
+Floats = npt.NDArray[np.float64]
+
+DAMPING = 0.01
+"""Share of a metric's mean eigenvalue that is added to all of them: what calibration never saw still counts."""
+
+
+class Metric:
+    """How much an error vector e counts: e H e^T.
+
+    Args:
+        weights: H as a matrix ``(d, d)``, as its diagonal ``(d,)``, or None where every entry counts 1.
+        size: d.
+
+    Raises:
+        PayloadError: weights that are not finite, of another size, or not positive semidefinite.
+    """
+
+    def __init__(self, weights: npt.NDArray[np.floating] | None, size: int) -> None:
+        self.size = size
+        given = None if weights is None else np.asarray(weights, np.float64)
+        if given is not None and (given.shape not in ((size,), (size, size)) or not np.isfinite(given).all()):
+            raise PayloadError(
+                f"a metric has shape {given.shape}; give finite numbers of shape ({size}, {size}) or ({size},)"
+            )
+        self._matrix: Floats | None = None
+        self._diagonal = np.ones(size)
+        self._order = np.arange(size)
+        self._feedback: Floats | None = None
+        if given is None or not given.any():
+            self.importance = self._diagonal
+        elif given.ndim == 1:
+            self._diagonal = self.importance = given + DAMPING * given.mean()
+        else:
+            self._matrix = given + DAMPING * (np.trace(given) / size) * np.eye(size)
+            self._factorise(self._matrix)
+        if (self.importance <= 0).any():
+            raise PayloadError("a metric has a direction of negative weight; give a positive semidefinite one")
+
+    def _factorise(self, matrix: Floats) -> None:
+        self._order = np.argsort(-np.diag(matrix), kind="stable")  # what counts most is rounded first
+        ordered = matrix[np.ix_(self._order, self._order)]
+        try:
+            upper = np.linalg.cholesky(np.linalg.inv(ordered)).T
+        except np.linalg.LinAlgError:
+            raise PayloadError("a metric is not positive semidefinite; average outer products") from None
+        self._feedback = upper / np.diag(upper)[:, None]
+        self.importance = np.empty(self.size)
+        self.importance[self._order] = 1 / np.diag(upper) ** 2
+
+    @property
+    def mean_importance(self) -> float:
+        """What a rounding error of mean square 1 counts for, for each entry, once it is fed back."""
+        return float(self.importance.mean())
+
+    def square(self, rows: Floats) -> Floats:
+        """e H e^T of every row, shape (rows,)."""
+        return self.inner(rows, rows)
+
+    def inner(self, rows: Floats, others: Floats) -> Floats:
+        """a H b^T of each pair of rows, shape (rows,)."""
+        weighted = rows * self._diagonal if self._matrix is None else rows @ self._matrix
+        found: Floats = (weighted * others).sum(axis=-1)
+        return found
+
+    def whiten(self, rows: Floats) -> Floats:
+        """Rows whose plain inner products are the metric's, as ``rows @ L`` with H = L L^T."""
+        return rows * np.sqrt(self._diagonal) if self._matrix is None else rows @ np.linalg.cholesky(self._matrix)
+
+    def unwhiten(self, rows: Floats) -> Floats:
+        """The inverse of `whiten`."""
+        if self._matrix is None:
+            return rows / np.sqrt(self._diagonal)
+        found: Floats = np.linalg.solve(np.linalg.cholesky(self._matrix).T, rows.T).T
+        return found
+
+    def round(self, rows: Floats, steps: Floats, prices: Floats | None = None) -> Codes:
+        """Codes of every row under its own step.
+
+        Args:
+            rows: Shape (rows, d).
+            steps: Shape (rows,).
+            prices: What a bit costs each row, in the metric's units; None rounds to the nearest.
+        """
+        codes = self._pass(rows, steps, None, None)
+        if prices is None:
+            return codes
+        bits = np.stack([code_bits(best_table(row)[0]) for row in codes])
+        return self._pass(rows, steps, prices, np.where(np.isfinite(bits), bits, 64.0))
+
+    def _pass(self, rows: Floats, steps: Floats, prices: Floats | None, bits: Floats | None) -> Codes:
+        if self._feedback is None:
+            return _chosen(rows / steps[:, None], self.importance * steps[:, None] ** 2, prices, bits)
+        left, found = rows[:, self._order].copy(), np.zeros(rows.shape, np.int16)
+        importance = self.importance[self._order]
+        for at in range(self.size):
+            exact = left[:, at : at + 1] / steps[:, None]
+            codes = _chosen(exact, importance[at] * steps[:, None] ** 2, prices, bits)
+            found[:, self._order[at]] = codes[:, 0]
+            left[:, at + 1 :] -= (exact - codes) * steps[:, None] * self._feedback[at, at + 1 :]
+        return found
+
+
+def _chosen(exact: Floats, weight: Floats, prices: Floats | None, bits: Floats | None) -> Codes:
+    """The nearest code, or of it, the next towards zero, and zero the one of least weight x error^2 + price x bits."""
+    nearest = np.clip(np.round(exact), -LARGEST_CODE, LARGEST_CODE).astype(np.int16)
+    if prices is None or bits is None:
+        return nearest
+    rows = np.arange(len(exact))[:, None]
+    best, least = nearest, weight * (exact - nearest) ** 2 + prices[:, None] * bits[rows, np.abs(nearest)]
+    for other in (nearest - np.sign(nearest), np.zeros_like(nearest)):
+        cost = weight * (exact - other) ** 2 + prices[:, None] * bits[rows, np.abs(other)]
+        best, least = np.where(cost < least, other, best), np.minimum(cost, least)
+    return best.astype(np.int16)

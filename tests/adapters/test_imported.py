@@ -1,0 +1,95 @@
+"""PEFT folders as peft itself writes them; updates against peft's own `get_delta_weight`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from airtune.adapters.export import export_peft
+from airtune.adapters.imported import import_peft
+from airtune.errors import DataError
+from tiny_models import CONFIGS
+
+
+def saved(folder: Path, dtype: torch.dtype = torch.float32, **settings: object) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = LoraConfig(
+        r=3,
+        lora_alpha=7,
+        target_modules=["q_proj", "down_proj"],
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+        **settings,
+    )
+    model = get_peft_model(AutoModelForCausalLM.from_config(CONFIGS["llama"]), config)
+    model.to(dtype).save_pretrained(str(folder))
+    return model.float()
+
+
+PATTERNS = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.1.self_attn.q_proj": 5}}
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, PATTERNS], ids=["plain", "rslora", "patterns"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_updates_are_peft_s_own(tmp_path: Path, settings: dict, dtype: torch.dtype):
+    model = saved(tmp_path, dtype, **settings)
+    adapter = import_peft(tmp_path)
+    assert adapter.kind == "text"
+    layers = [name for name, module in model.base_model.model.named_modules() if hasattr(module, "lora_A")]
+    assert set(adapter.factors) == set(layers)
+    for path, site in adapter.factors.items():
+        expected = model.base_model.model.get_submodule(path).get_delta_weight("default").detach().numpy()
+        np.testing.assert_allclose(site.update(), expected, rtol=2e-5, atol=1e-6)
+
+
+def test_what_we_export_comes_back(tmp_path: Path):
+    saved(tmp_path / "theirs")
+    factors = import_peft(tmp_path / "theirs").factors
+    dense = {"score.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    export_peft(tmp_path / "ours", factors, dense, kind="classify", base_model="tiny", fan_in_fan_out=True)
+    back = import_peft(tmp_path / "ours")
+    assert (back.kind, back.base_model, back.fan_in_fan_out) == ("classify", "tiny", True)
+    np.testing.assert_array_equal(back.dense["score.weight"], dense["score.weight"])
+    for path, site in factors.items():
+        np.testing.assert_allclose(back.factors[path].update(), site.update(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peft_type": "IA3"}, "type 'IA3'; expected 'LORA'"),
+        ({"use_dora": True}, "DoRA"),
+        ({"bias": "all"}, "bias 'all'"),
+    ],
+)
+def test_other_adapters_are_refused(tmp_path: Path, change: dict, message: str):
+    saved(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=message):
+        import_peft(tmp_path)
+
+
+def test_damaged_folders_are_refused_in_one_line(tmp_path: Path):
+    with pytest.raises(DataError, match=r"adapter_config\.json cannot be read"):
+        import_peft(tmp_path)
+    saved(tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    first = next(name for name in tensors if "lora_A" in name)
+    save_file({name: value for name, value in tensors.items() if name != first}, weights)
+    with pytest.raises(DataError, match=r"expected lora_A \(r, in\) and lora_B \(out, r\)"):
+        import_peft(tmp_path)
+    save_file(tensors | {"base_model.model.embed.lora_embedding_A": np.zeros((2, 3), np.float32)}, weights)
+    with pytest.raises(DataError, match="only LoRA of linear layers"):
+        import_peft(tmp_path)
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(DataError, match="cannot be read"):
+        import_peft(tmp_path)

@@ -1,0 +1,197 @@
+"""A second decoder of format 2, after docs/payload.md: slow, plain integers, no code of airtune."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from functools import cache
+from hashlib import sha256
+from itertools import accumulate
+from math import prod
+
+import numpy as np
+
+RATIOS = [
+    *(483, 1440801, 78665070, 581260615, 1580030168, 2605029347, 3344923893, 3790295335, 4034748382, 4162825044),
+    *(4228379999, 4261543595, 4278222805, 4286586874, 4290775039, 4292870655, 4293918847, 4294443039),
+    *(4294705159, 4294836225),
+]
+LARGEST = [4, 4, 5, 6, 8, 10, 14, 18, 25, 34, 48, 66, 93, 130, 184, 258, 365, 514, 727, 1026]
+MANTISSAS = (0x3F800000, 0x3F9837F0, 0x3FB504F3, 0x3FD744FD)
+
+
+def expect(fine: object, what: str) -> None:
+    if not fine:
+        raise ValueError(what)
+
+
+def digest(data: bytes) -> bytes:
+    return sha256(data).digest()[:16]
+
+
+@cache
+def table(j: int) -> tuple[list[int], list[int]]:
+    """Codes' frequencies and starts, from -L to L."""
+    ratio, largest = RATIOS[j - 1], LARGEST[j - 1]
+    step, factor, weights = ratio * ratio >> 32, ratio, [2**32]
+    for _ in range(largest):
+        weights.append(weights[-1] * factor >> 32)
+        factor = factor * step >> 32
+    total, free = weights[0] + 2 * sum(weights[1:]), 2**24 - (2 * largest + 1)
+    shares = [weights[abs(code)] * free // total for code in range(-largest, largest + 1)]
+    shares[largest] += free - sum(shares)
+    frequencies = [share + 1 for share in shares]
+    return frequencies, [0, *accumulate(frequencies)][:-1]
+
+
+def lane(words: tuple[int, ...], tables: list[int]) -> list[int]:
+    """One lane's codes, as many as it has tables."""
+    left, state, codes = list(words), 0, []
+    expect(not left or left[-1] != 0, "zero last word")
+    for _ in range(2):
+        if left:
+            state = state * 2**32 + left.pop()
+    for j in tables:
+        frequencies, starts = table(j)
+        u, at = state % 2**24, 0
+        while not starts[at] <= u < starts[at] + frequencies[at]:
+            at += 1
+        codes.append(at - LARGEST[j - 1])
+        state = frequencies[at] * (state // 2**24) + u - starts[at]
+        if state < 2**32 and left:
+            state = state * 2**32 + left.pop()
+    expect(state == 0 and not left, "end of a lane")
+    return codes
+
+
+class Body:
+    """Bytes of a body, read from the front."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, form: str) -> tuple[int, ...]:
+        form = "<" + form
+        expect(self.at + struct.calcsize(form) <= len(self.data), "body too short")
+        self.at += struct.calcsize(form)
+        return struct.unpack_from(form, self.data, self.at - struct.calcsize(form))
+
+    def runs(self, lengths: list[int]) -> list[list[int]]:
+        heads = [self.take("hB") for _ in lengths]
+        expect(all(j <= 20 for _, j in heads), "table of a run")
+        (count,) = self.take("H")
+        sent = [j for (_, j), length in zip(heads, lengths, strict=True) for _ in range(length) if j]
+        codes = iter(lane(self.take(f"{count}I"), sent))
+        return [
+            [centre + (next(codes) if j else 0) for _ in range(length)]
+            for (centre, j), length in zip(heads, lengths, strict=True)
+        ]
+
+    def vectors(self, lengths: list[int], tables: list[int], size: int) -> list[list[int]]:
+        expect(all(0 <= j <= 20 for j in tables), "table of a vector")
+        each = [j for j, length in zip(tables, lengths, strict=True) for _ in range(length) if j]
+        m = len(each)
+        expect(m <= 4096 * size, "bomb")
+        lanes = 0
+        if m:
+            whole, rest = divmod(m, 8192)
+            lanes = max(1, whole + (rest > 4096 or (rest == 4096 and whole % 2 == 1)))
+        counts = self.take(f"{lanes}H")
+        found: list[int] = []
+        for i, count in enumerate(counts):
+            found += lane(self.take(f"{count}I"), each[i * m // lanes : (i + 1) * m // lanes])
+        expect(self.at == len(self.data), "bytes after the lanes")
+        codes = iter(found)
+        return [[next(codes) if j else 0 for _ in range(k)] for j, k in zip(tables, lengths, strict=True)]
+
+
+def scale(j: int) -> np.float32:
+    expect(-500 <= j <= 500, "scale")
+    (mantissa,) = struct.unpack("<f", struct.pack("<I", MANTISSAS[j % 4]))
+    return np.float32(mantissa * 2.0 ** (j // 4))
+
+
+def unique(pairs: list) -> dict:
+    expect(len(dict(pairs)) == len(pairs), "repeated key")
+    return dict(pairs)
+
+
+def read_static(compressed: bytes) -> dict:
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(compressed, 1 << 20)
+    except zlib.error as error:
+        raise ValueError("zlib") from error
+    expect(inflater.eof and not inflater.unused_data, "zlib")
+    static = json.loads(text.decode(), object_pairs_hook=unique)
+    expect(set(static) == {"base", "tokenizer", "codec", "sites", "dense", "meta"}, "keys")
+    expect(static["codec"] == "coded", "codec")
+    for rows in (static["sites"], static["dense"]):
+        expect(len({row[0] for row in rows}) == len(rows), "name twice")
+    dims = [dim for _, *shape in static["sites"] for dim in shape] + [d for _, shape in static["dense"] for d in shape]
+    expect(all(type(dim) is int and 1 <= dim <= 2**20 for dim in dims), "shape")
+    return static
+
+
+def decode(data: bytes, prefix: bool = False, held: dict[bytes, bytes] | None = None) -> tuple[dict, dict, dict]:
+    """Return (sites: name -> (P, lam, Q), dense: name -> tensor, static part). Raises ValueError."""
+    expect(len(data) >= 12, "short")
+    magic, version, c, s = struct.unpack("<4sHHI", data[:12])
+    expect(magic == b"\x89atn" and version == 2, "magic or format")
+    t = s or 16
+    h = 28 + t + 20 * c
+    expect(len(data) >= h and digest(data[: h - 16]) == data[h - 16 : h], "header")
+    static_bytes = data[12 : 12 + t]
+    if s == 0:
+        expect(held is not None and static_bytes in held, "static part is not here")
+        static_bytes = held[static_bytes]
+    chunks, at = [], h
+    for row in range(12 + t, h - 16, 20):
+        (length,) = struct.unpack_from("<I", data, row)
+        if prefix and at == len(data) and length:
+            break
+        chunks.append(data[at : at + length])
+        at += length
+        expect(at <= len(data) and digest(chunks[-1]) == data[row + 4 : row + 20], "chunk")
+    expect(at == len(data), "length")
+    static = read_static(static_bytes)
+    expect(c or not static["dense"], "no dense chunk")
+
+    dense: dict[str, np.ndarray] = {}
+    if static["dense"] and chunks:
+        shapes = [(shape[0], prod(shape[1:])) if len(shape) > 1 else (1, prod(shape)) for _, shape in static["dense"]]
+        body = Body(chunks.pop(0))
+        rows = sum(count for count, _ in shapes)
+        expect(rows <= 4096 * len(body.data), "bomb")
+        scales, tables = body.runs([rows, rows])
+        lengths = [length for count, length in shapes for _ in range(count)]
+        steps = [scale(j) for j in scales]
+        codes = body.vectors(lengths, tables, len(body.data))
+        with np.errstate(over="ignore"):
+            numbers = [[np.float32(code) * step for code in row] for row, step in zip(codes, steps, strict=True)]
+        at = 0
+        for (name, shape), (count, _) in zip(static["dense"], shapes, strict=True):
+            dense[name] = np.array(numbers[at : at + count], np.float32).reshape(shape)
+            expect(np.isfinite(dense[name]).all(), "not finite")
+            at += count
+
+    found: list[list[tuple]] = [[] for _ in static["sites"]]
+    for body in map(Body, chunks):
+        (d,) = body.take("H")
+        counts, scales, p_tables, q_tables = body.runs([len(found), d, d, d])
+        expect(all(count >= 0 for count in counts) and sum(counts) == d, "counts")
+        lams = [scale(j) for j in scales]
+        owners = [site for site, count in enumerate(counts) for _ in range(count)]
+        lengths = [dim for site in owners for dim in static["sites"][site][1:]]
+        tables = [j for pair in zip(p_tables, q_tables, strict=True) for j in pair]
+        vectors = body.vectors(lengths, tables, len(body.data) - 2)
+        for at, (site, lam) in enumerate(zip(owners, lams, strict=True)):
+            found[site].append((vectors[2 * at], lam, vectors[2 * at + 1]))
+    sites = {}
+    for (name, out, into), directions in zip(static["sites"], found, strict=True):
+        expect(len(directions) <= min(out, into), "rank")
+        p = np.array([p for p, _, _ in directions], np.float32).reshape(-1, out).T
+        q = np.array([q for _, _, q in directions], np.float32).reshape(-1, into)
+        sites[name] = p, np.array([lam for _, lam, _ in directions], np.float32), q
+    return sites, dense, static

@@ -1,0 +1,96 @@
+"""Anybody's PEFT adapter through `airtune.pack`: within its budget, for its base model, back as a PEFT folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+import airtune
+from airtune.adapters.imported import import_peft
+from airtune.codec import Binding, decode
+from airtune.errors import ConfigError, DataError, PayloadError
+from airtune.models import load_base
+from tiny_models import save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A base model, and an adapter of two kinds of its projections."""
+    root = tmp_path_factory.mktemp("pack")
+    base = save_tiny_model(root / "base", "llama")
+    torch.manual_seed(1)
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(str(root / "peft"))
+    return base, root / "peft"
+
+
+def test_more_bits_bring_more_of_the_update_and_never_exceed_the_budget(folders, tmp_path: Path):
+    kept = []
+    for budget in (9_000, 12_000, 20_000):
+        done = airtune.pack(folders[1], tmp_path / f"{budget}.atn", budget_bits=budget)
+        assert done.air_bits <= budget
+        assert done.payload_bits == 8 * done.file.stat().st_size
+        assert done.bound_to == "name"
+        kept.append(done.kept)
+    assert kept == sorted(kept)
+    assert kept[-1] > 0.99
+
+
+def test_a_link_is_a_budget(folders, tmp_path: Path):
+    """Shannon at 0 dB: one bit a hertz and second."""
+    done = airtune.pack(folders[1], tmp_path / "p.atn", snr_db=0.0, bandwidth_hz=20_000.0, deadline_s=0.5)
+    assert done.budget_bits == 10_000
+    assert done.air_bits <= 10_000
+
+
+def test_a_named_model_binds_the_payload_to_its_weights_and_sites(folders, tmp_path: Path):
+    base = load_base(str(folders[0]), "text", labels=0)
+    done = airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=20_000, model=str(folders[0]))
+    decoded = decode(done.file.read_bytes(), Binding(base.sha256, base.tokenizer_sha256))
+    assert list(decoded.factors) == [site.path for site in base.sites]
+    assert {path.rsplit(".", 1)[-1] for path, site in decoded.factors.items() if site.rank} == {"q_proj", "up_proj"}
+    by_name = airtune.pack(folders[1], tmp_path / "n.atn", budget_bits=20_000)
+    with pytest.raises(PayloadError, match="for base model"):
+        decode(by_name.file.read_bytes(), Binding(base.sha256, base.tokenizer_sha256))
+
+
+def test_curvature_from_a_text_spends_the_bits_where_the_loss_bends(folders, tmp_path: Path):
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(["the cat sat on a mat and then it ran fast"] * 400))
+    plain = airtune.pack(folders[1], tmp_path / "a.atn", budget_bits=11_000, model=str(folders[0]))
+    bent = airtune.pack(
+        folders[1], tmp_path / "b.atn", budget_bits=11_000, model=str(folders[0]), task="text", data=str(text)
+    )
+    assert bent.air_bits <= 11_000
+    assert bent.kept < plain.kept  # of the plain squared update: it is not what is held on to
+
+
+def test_it_comes_back_as_a_peft_folder(folders, tmp_path: Path):
+    airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=100_000)
+    back, sent = import_peft(airtune.unpack(tmp_path / "p.atn", tmp_path / "back")), import_peft(folders[1])
+    for path, site in sent.factors.items():
+        error = np.linalg.norm(back.factors[path].update() - site.update()) / np.linalg.norm(site.update())
+        assert error < 2e-3  # steps are not below a thousandth of the largest number
+
+
+def test_refusals(folders, tmp_path: Path):
+    with pytest.raises(PayloadError, match="1000 bits on the air do not hold the"):
+        airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=1000)
+    with pytest.raises(PayloadError, match="the budget is"):
+        airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=5000)
+    for given in ({}, {"budget_bits": 1, "snr_db": 0.0}, {"snr_db": 0.0}):
+        with pytest.raises(ConfigError, match="give either budget_bits"):
+            airtune.pack(folders[1], tmp_path / "p.atn", **given)
+    with pytest.raises(ConfigError, match="name the base model too"):
+        airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=20_000, task="text")
+    other = save_tiny_model(tmp_path / "other", "opt")
+    with pytest.raises(DataError, match="is no site of"):
+        airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=20_000, model=str(other))
+    assert not (tmp_path / "p.atn").exists()
