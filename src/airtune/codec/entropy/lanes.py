@@ -101,8 +101,6 @@ def decode_lanes(lanes: Sequence[tuple[Words, TableIndices]]) -> list[Codes]:
     flat, counts = _flat(), np.array([len(tables) for _, tables in lanes], np.int64)
     order = np.argsort(-counts, kind="stable")
     most = int(counts.max(initial=0))
-    if any(len(words) and words[-1] == 0 for words, _ in lanes):
-        raise PayloadError("a stream of codes ends in a zero word; get the payload again")
     busy = np.searchsorted(-counts[order], -np.arange(most), side="left")
     rows = np.concatenate([[0], np.cumsum(busy)])  # no room is kept for lanes that have ended
     tables = np.zeros(rows[-1], np.uint8)
