@@ -23,7 +23,8 @@ from airtune.codec.codec import chunk_ends, decode
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.fit import fit_bits, fit_budget
 from airtune.codec.coded.quantiser import Curvature, Quantised, Quantiser, code_adapter
-from airtune.codec.contents import Binding, Limits
+from airtune.codec.coded.sizes import CodedSizes, estimated_sizes
+from airtune.codec.contents import Binding, Contents, Limits
 from airtune.codec.factors import Factors
 from airtune.codec.inspection import DenseRow, PayloadInfo, SiteRow, inspect
 from airtune.codec.payload import Decoded, Payload
@@ -32,6 +33,8 @@ __all__ = [
     "BIT_WIDTHS",
     "Allocation",
     "Binding",
+    "CodedSizes",
+    "Contents",
     "Curvature",
     "Decoded",
     "DenseRow",
@@ -48,6 +51,7 @@ __all__ = [
     "code_adapter",
     "decode",
     "encode",
+    "estimated_sizes",
     "fit_bits",
     "fit_budget",
     "inspect",

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from airtune.codec.coded.bodies import Direction
-from airtune.codec.coded.framing import CHUNK_ROW
+from airtune.codec.coded.framing import CHUNK_ROW, PACKING, frame_bytes
 from airtune.codec.coded.order import by_level, chunk_of
 from airtune.codec.coded.streams import BODY_BYTES, LANE_BYTES, Run, lanes_of
+from airtune.codec.contents import Contents, compress_contents
 from airtune.errors import PayloadError
 
 
@@ -37,6 +38,11 @@ class CodedSizes:
     ranks: tuple[int, ...]
     header_bytes: int
     dense_bytes: int
+
+    @property
+    def direction_bits(self) -> npt.NDArray[np.float64]:
+        """Mean bits of a direction at each site, shape (sites,); 1 where it has none."""
+        return np.maximum(self.bits.sum(axis=1) / np.maximum(self.ranks, 1), 1.0)
 
     def payload_bits(self, ranks: Sequence[int]) -> int:
         """A bound on the bits of a payload with the first ranks[i] directions of site i.
@@ -75,3 +81,24 @@ class CodedSizes:
         for site, (rank, most) in enumerate(zip(ranks, self.ranks, strict=True)):
             if not 0 <= rank <= most:
                 raise PayloadError(f"rank {rank} is asked of site {site}, which has {most} directions; ask for less")
+
+
+SIDE_BITS = 16
+"""What scale and tables of a direction cost, about."""
+DENSE_BITS = 6.5
+"""What a number of a dense tensor costs, about: log2(16) and a Gaussian's log2(sqrt(2 pi e)), and scales."""
+
+
+def estimated_sizes(contents: Contents, ranks: Sequence[int], bits_per_number: float) -> CodedSizes:
+    """About what payloads will weigh at a mean number of bits, before there are any numbers."""
+    most = max(ranks, default=0)
+    there = np.arange(most)[None, :] < np.array(ranks, np.int64)[:, None]
+    numbers = np.array([[site.fan_out + site.fan_in] for site in contents.sites], np.int64).reshape(-1, 1)
+    dense = sum(tensor.numbers for tensor in contents.dense)
+    return CodedSizes(
+        bits=there * (numbers * bits_per_number + SIDE_BITS),
+        codes=there * numbers,
+        ranks=tuple(ranks),
+        header_bytes=frame_bytes(len(compress_contents(contents, PACKING)), 0),
+        dense_bytes=int(np.ceil(dense * DENSE_BITS / 8)) + BODY_BYTES if dense else 0,
+    )

@@ -13,7 +13,7 @@ import numpy as np
 from airtune.adapters import RankVector
 from airtune.codec import Binding, Decoded, Factors, Payload, decode, encode, layout_of
 from airtune.links import Link
-from airtune.methods.airllm.sizes import Sizes
+from airtune.methods.airllm.sizes import Blocks, Sizes
 from airtune.models import BaseModel
 
 
@@ -37,7 +37,9 @@ class Packer(Sizes):
             "kind": base.kind,
             "fan_in_fan_out": int(base.fan_in_fan_out),
         }
-        super().__init__(layout_of(factors, dense, self.binding, self._meta), bits)
+        layout = layout_of(factors, dense, self.binding, self._meta)
+        super().__init__(layout.contents, Blocks(layout, bits))
+        self.bits = bits
 
     def encode(self, ranks: RankVector) -> Payload:
         """The payload of these ranks; its length is `payload_bits` exactly."""

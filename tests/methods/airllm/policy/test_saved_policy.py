@@ -28,7 +28,7 @@ from airtune.methods.airllm.policy.freeze import freeze
 from airtune.methods.airllm.policy.priors import CoarseLatent, DiscreteHeads, NoPrior, Prior
 from airtune.methods.airllm.policy.saved import ABOUT, WEIGHTS, SavedPolicy, TrainedOn, load_policy, save_policy
 from airtune.methods.airllm.policy.training import TrainedPolicy, new_refiner
-from airtune.methods.airllm.sizes import Sizes
+from airtune.methods.airllm.sizes import Blocks, Sizes
 from airtune.models import Site
 from airtune.records import RunFolder
 from airtune.tasks import Complexity
@@ -109,7 +109,7 @@ def saved() -> SavedPolicy:
         policy=freeze(policy.prior, policy.coarse, policy.refiner),
         modules=tuple((site.layer, site.module) for site in SITES),
         caps=CAPS,
-        sizes=Sizes(layout, 4),
+        sizes=Sizes(layout.contents, Blocks(layout, 4)),
         deadline_s=0.5,
         complexity=Complexity(7.5, 0.1, 90),
         trained_on=TrainedOn("tiny", "classify", (0.0, 10.0), (1e4,), 0.01),

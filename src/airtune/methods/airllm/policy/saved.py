@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from airtune.adapters import RankVector
-from airtune.codec import Binding, Layout
+from airtune.codec import Binding, Contents
 from airtune.errors import AirtuneError, ConfigError
 from airtune.methods.airllm.allocators import AirLLM
 from airtune.methods.airllm.policy.frozen import FrozenPolicy
 from airtune.methods.airllm.policy.priors import CoarseLatent, DiscreteHeads, NoPrior, Prior
-from airtune.methods.airllm.sizes import Sizes
+from airtune.methods.airllm.sizes import Sizes, weighed, weighing
 from airtune.records import write_bytes, write_text
 from airtune.records.plain import for_toml
 from airtune.tasks import Complexity
@@ -86,7 +86,7 @@ class SavedPolicy:
 
     def check_anatomy(self, sites: Sequence[Site], caps: RankVector) -> None:
         """Refuse to decide for a model with other sites, shapes or largest ranks. Raises `ConfigError`."""
-        shapes = self.sizes.layout.contents.sites
+        shapes = self.sizes.contents.sites
         mine = [
             (*module, (shape.fan_out, shape.fan_in), cap)
             for module, shape, cap in zip(self.modules, shapes, self.caps.ranks, strict=True)
@@ -114,8 +114,9 @@ def _described(site: tuple[int, str, tuple[int, int], int]) -> str:
 
 def save_policy(folder: Path, saved: SavedPolicy) -> None:
     """Write a policy; the text comes last and names the weights by hash. Raises `RunError`."""
-    weights = save(dict(saved.policy.arrays))
-    contents = saved.sizes.layout.contents
+    told, arrays = weighing(saved.sizes.weigh)
+    weights = save({**saved.policy.arrays, **arrays})
+    contents = saved.sizes.contents
     about = {
         "format": FORMAT,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -123,7 +124,7 @@ def save_policy(folder: Path, saved: SavedPolicy) -> None:
         "seed": saved.seed,
         "prior": _PRIORS[type(saved.policy.prior)],
         "guidance": saved.policy.guidance,
-        "bits": saved.sizes.bits,
+        **told,
         "deadline_s": saved.deadline_s,
         "trained_on": saved.trained_on,
         "complexity": saved.complexity,
@@ -176,19 +177,20 @@ def _read(about: Mapping[str, Any], arrays: dict[str, Any]) -> SavedPolicy:
     sites, trained = about["sites"], about["trained_on"]
     caps = RankVector(tuple(site["cap"] for site in sites))
     modules = tuple((int(site["layer"]), str(site["module"])) for site in sites)
-    layout = Layout.of(
+    contents = Contents.of(
         {site["path"]: (site["out"], site["in"]) for site in sites},
         {name: tuple(shape) for name, shape in about["dense"].items()},
         Binding(about["base"]["sha256"], about["base"]["tokenizer_sha256"]),
         about["meta"],
     )
+    weigh = weighed(about, arrays, contents)
     read = SavedPolicy(
         name=str(about["name"]),
         seed=whole(about["seed"]),
         policy=FrozenPolicy(_prior(about["prior"], modules, caps), number(about["guidance"], 0), arrays),
         modules=modules,
         caps=caps,
-        sizes=Sizes(layout, about["bits"]),
+        sizes=Sizes(contents, weigh),
         deadline_s=number(about["deadline_s"], 1e-9),
         complexity=Complexity(
             number(about["complexity"]["entropy_bits"], 0),
