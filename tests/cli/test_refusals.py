@@ -75,7 +75,7 @@ def tiny(settings, tmp_path) -> list[str]:
         (["--set", "seed=1", "--set", "seed.x=2"], ("seed is '1'", "seed.key=value")),
         (["--set", "adapter.max_rank=0"], ("adapter.max_rank is 0", "1 to 65536")),
         (["--set", "adapter.max_rank=four"], ("adapter.max_rank is 'four'", "whole number")),
-        (["--set", "codec.bits=5"], ("codec.bits is 5", "4, 8, 16 or 32")),
+        (["--set", "codec.name=blockwise", "--set", "codec.bits=5"], ("codec.bits is 5", "4, 8, 16 or 32")),
         (["--set", "policy.schedule=steep"], ("policy.schedule is 'steep'", "cosine")),
         (["--set", "policy.sample_steps=9999"], ("policy.sample_steps is 9999", "choose 1 to 600")),
         (["--set", "link.fading=fog"], ("link.fading is 'fog'", "rayleigh")),

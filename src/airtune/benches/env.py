@@ -19,7 +19,7 @@ from airtune.benches.result import Measured, Ratio
 from airtune.benches.timing import median
 from airtune.methods.airllm.building import new_env, new_trainee, open_links, open_reader, parts_of
 from airtune.methods.airllm.config import load_config
-from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.packing import block_packer
 from airtune.models import BaseModel
 from airtune.records import Measurements, Progress
 
@@ -39,7 +39,7 @@ def bench(repeats: int, progress: Progress) -> Measured:
         with progress.stage(f"Stepping on {items} sentences", total=repeats) as stage, TemporaryDirectory() as folder:
             parts = parts_of(sized, reader)
             trainee = new_trainee(sized, reader, parts, Measurements(Path(folder) / "measurements.jsonl"))
-            packer = Packer(reader.base, trainee.adapter.factors(), trainee.adapter.dense(), sized.codec.bits)
+            packer = block_packer(reader.base, trainee.adapter.factors(), trainee.adapter.dense(), 4)
             links, _ = open_links(sized.link, packer, trainee.adapter.caps)
             env = new_env(sized, trainee, packer, trainee.adapter.caps, links, parts)
             rng, whole, inside = np.random.default_rng(0), [], []

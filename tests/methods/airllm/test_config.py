@@ -179,7 +179,7 @@ def test_every_setting_is_overridden_by_text(name, default):
         ("link.fading", "rayleih", "'rayleih'; choose one of still, rayleigh, rician, nakagami, trace"),
         ("link.late_share", "1", "1.0; choose at least 0 and below 1"),
         ("link.m", "0.4", "0.4; choose at least 0.5"),
-        ("codec.bits", "5", "5; choose 4, 8, 16 or 32"),
+        ("codec.bits", "11", "11"),
         ("policy.schedule", "quadratic", "'quadratic'; choose one of linear, cosine, scaled_linear"),
         ("policy.prediction", 3, "3; choose one of epsilon, v, sample"),
         ("policy.sample_steps", "601", "601; choose 1 to 600 (policy.train_steps)"),

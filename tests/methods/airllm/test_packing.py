@@ -12,7 +12,7 @@ from airtune.adapters import Adapter, RankVector
 from airtune.errors import PayloadError
 from airtune.ledger import Ledger
 from airtune.links import Fading, Link, Nakagami, Rayleigh, Rician
-from airtune.methods.airllm.packing import Packer, fitting_bandwidth
+from airtune.methods.airllm.packing import Packer, block_packer, fitting_bandwidth
 from airtune.methods.airllm.roles import adapter_message
 from airtune.models import load_base
 from airtune.transport import Message, OverTheAir
@@ -33,7 +33,7 @@ def trained(request, tmp_path_factory):
 
 
 def packer_of(adapter: Adapter, bits: int) -> Packer:
-    return Packer(adapter.base, adapter.factors(), adapter.dense(), bits)
+    return block_packer(adapter.base, adapter.factors(), adapter.dense(), bits)
 
 
 def many_ranks(caps: RankVector) -> list[RankVector]:
@@ -80,7 +80,7 @@ def test_what_is_packed_unpacks_for_this_base_model_and_no_other(trained, tmp_pa
     kind = trained.base.kind
     other = load_base(str(save_tiny_model(tmp_path, "bert", kind=kind, seed=1)), kind, labels=3)
     with pytest.raises(PayloadError):
-        Packer(other, trained.factors(), trained.dense(), 32).decode(payload)
+        block_packer(other, trained.factors(), trained.dense(), 32).decode(payload)
 
 
 def test_a_direction_costs_its_bits_and_at_most_a_chunk_header_more(trained):

@@ -12,7 +12,7 @@ import torch
 from airtune.adapters import Adapter, RankVector
 from airtune.codec import Binding, Payload, encode
 from airtune.errors import AirtuneError, ModelError, PayloadError, TransportError
-from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.packing import block_packer
 from airtune.methods.airllm.roles import (
     PROBE_ITEMS,
     EdgeRole,
@@ -53,7 +53,7 @@ class Cloud:
     def __init__(self, folder: str, *, seed: int, max_rank: int = 4, labels: int = 2) -> None:
         self.base = load_base(folder, "classify", labels=labels, seed=seed)
         self.adapter = trained(self.base, max_rank, seed)
-        self.packer = Packer(self.base, self.adapter.factors(), self.adapter.dense(), 8)
+        self.packer = block_packer(self.base, self.adapter.factors(), self.adapter.dense(), 8)
         self.test = items(self.base)
 
     def payload(self, rank: int) -> Payload:

@@ -40,9 +40,9 @@ class CodedSizes:
     dense_bytes: int
 
     @property
-    def direction_bits(self) -> npt.NDArray[np.float64]:
-        """Mean bits of a direction at each site, shape (sites,); 1 where it has none."""
-        return np.maximum(self.bits.sum(axis=1) / np.maximum(self.ranks, 1), 1.0)
+    def direction_bits(self) -> npt.NDArray[np.int64]:
+        """Mean bits of a direction at each site, rounded up, shape (sites,); 1 where it has none."""
+        return np.ceil(np.maximum(self.bits.sum(axis=1) / np.maximum(self.ranks, 1), 1)).astype(np.int64)
 
     def payload_bits(self, ranks: Sequence[int]) -> int:
         """A bound on the bits of a payload with the first ranks[i] directions of site i.

@@ -9,20 +9,23 @@ from pathlib import Path
 import torch
 
 from airtune.adapters import Adapter, RankSampler, RankVector
+from airtune.adapters.curvature import measure_curvature
 from airtune.errors import ConfigError, DeadlineError, LinkError
 from airtune.links import Link, make_fading
 from airtune.methods.airllm.allocation import AllocationEnv, TryRanks, decision_budget, project
 from airtune.methods.airllm.allocators import AirLLM
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.data import Parts, Reader, read_parts
-from airtune.methods.airllm.packing import Packer, fitting_bandwidth
+from airtune.methods.airllm.packing import Packer, block_packer, coded_packer, fitting_bandwidth, sizes_of
 from airtune.methods.airllm.policy.saved import load_policy
 from airtune.methods.airllm.roles import EdgeRole
+from airtune.methods.airllm.sizes import Sizes
 from airtune.methods.airllm.trainee import Trainee
 from airtune.methods.airllm.workload import LinkConfig
 from airtune.models import BaseModel, FitPlan, load_base
 from airtune.records import Measurements, seed_for
-from airtune.tasks import Classification, Columns, Sizes, Task, load_task
+from airtune.tasks import Classification, Columns, Task, load_task
+from airtune.tasks import Sizes as TaskSizes
 
 RATE_TIMES_WIDTH = 0.384
 """Adam's best rate falls as 1 / width (Yang et al. 2203.03466): 1e-3 at MiniLM's 384, 1.9e-4 at OPT-1.3B's 2048."""
@@ -48,7 +51,7 @@ def open_task(config: AirLLMConfig) -> Task:
         task.name,
         data=Path(task.data).expanduser() if task.data else None,
         columns=Columns(text=task.text_column, label=task.label_column),
-        sizes=Sizes(calibration=task.calibration_items),
+        sizes=TaskSizes(calibration=task.calibration_items),
         seed=config.seed,
     )
 
@@ -134,7 +137,7 @@ def rank_sampler(config: AirLLMConfig) -> RankSampler:
     )
 
 
-def open_links(config: LinkConfig, packer: Packer, caps: RankVector) -> tuple[list[Link], str]:
+def open_links(config: LinkConfig, sizes: Sizes, caps: RankVector) -> tuple[list[Link], str]:
     """One link per SNR, slowest first, and why its bandwidth is what it is.
 
     Raises:
@@ -158,7 +161,7 @@ def open_links(config: LinkConfig, packer: Packer, caps: RankVector) -> tuple[li
     nominal = links_at(1e6)
     least = RankVector((0,) * len(caps))
     bandwidth_hz, reason = fitting_bandwidth(
-        packer.air_bits(caps), packer.air_bits(least), nominal[0], nominal[-1], config.deadline_s, config.late_share
+        sizes.air_bits(caps), sizes.air_bits(least), nominal[0], nominal[-1], config.deadline_s, config.late_share
     )
     try:
         return links_at(bandwidth_hz), reason
@@ -188,11 +191,29 @@ def check_links(config: AirLLMConfig, trainee: Trainee) -> None:
     Payloads weigh the same before training as after it. Raises `ConfigError`, `LinkError` or `DeadlineError`.
     """
     adapter, link = trainee.adapter, config.link
-    packer = Packer(adapter.base, adapter.factors(), adapter.dense(), config.codec.bits)
-    links = open_links(link, packer, adapter.caps)[0]
+    sizes = planned_sizes(config, adapter)
+    links = open_links(link, sizes, adapter.caps)[0]
     for opened in [*links, *practice_links(links, config.policy.bandwidth_factors)]:
         budget = decision_budget(opened, opened.mean_state, link.deadline_s, link.late_share)
-        project(RankVector((0,) * len(adapter.sites)), packer.air_bits, budget)
+        project(RankVector((0,) * len(adapter.sites)), sizes.air_bits, budget)
+
+
+def planned_sizes(config: AirLLMConfig, adapter: Adapter) -> Sizes:
+    """What payloads of an adapter will weigh, before it is trained."""
+    codec = config.codec
+    return sizes_of(adapter.base, adapter.factors(), adapter.dense(), codec.bits, coded=codec.coded)
+
+
+def new_packer(config: AirLLMConfig, trainee: Trainee) -> Packer:
+    """Packs the trained adapter. Where it is coded, the trainee then holds what receivers will: losses are of that."""
+    codec, base = config.codec, trainee.adapter.base
+    if not codec.coded:
+        return block_packer(base, trainee.factors, trainee.dense, round(codec.bits))
+    trainee.adapter.set_ranks(trainee.adapter.caps)
+    curvature = measure_curvature(base, trainee.parts.calibration)
+    coded = coded_packer(base, trainee.factors, trainee.dense, codec.bits, curvature)
+    trainee.hold(coded.factors, coded.dense, rounded=True)
+    return coded.packer
 
 
 def new_env(

@@ -73,11 +73,19 @@ class AdapterConfig:
 
 @dataclass(frozen=True, slots=True)
 class CodecConfig:
-    bits: int = 4
-    """Bits per number of a factor: 4, 8, 16 or 32."""
+    name: Literal["coded", "blockwise"] = "coded"
+    """`coded`: whole numbers, rounded under the loss's curvature and entropy-coded. `blockwise`: fixed widths."""
+    bits: float = 3.0
+    """Bits per number of a factor: their mean where they are coded; 4, 8, 16 or 32 where they are blockwise."""
 
     def __post_init__(self) -> None:
-        require(self.bits in (4, 8, 16, 32), "codec.bits", self.bits, "choose 4, 8, 16 or 32")
+        if self.name == "blockwise":
+            require(self.bits in (4, 8, 16, 32), "codec.bits", self.bits, "choose 4, 8, 16 or 32 for blockwise")
+        require_between("codec.bits", self.bits, 0.5, 32 if self.name == "blockwise" else 10)
+
+    @property
+    def coded(self) -> bool:
+        return self.name == "coded"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from airtune.methods.airllm.building import (
     fit_plan,
     given_policy,
     new_env,
+    new_packer,
     new_trainee,
     open_links,
     open_reader,
@@ -25,7 +26,6 @@ from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.fine_tuning import fine_tune, score_references
 from airtune.methods.airllm.finishing import new_rounds, send_all, summarise
 from airtune.methods.airllm.learning import keep_policy, learn_policy, learn_surrogate, settle
-from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.paper.run import run_paper
 from airtune.methods.airllm.policy.priors import CoarseLatent
 from airtune.methods.airllm.roles import check_edge
@@ -71,7 +71,8 @@ def run_nested(session: Session, edge: Transport) -> dict[str, Any]:
     with session.timed("reference"):
         reference = score_references(session, trainee, plan)
 
-    packer = Packer(reader.base, trainee.factors, trainee.dense, config.codec.bits)
+    with session.timed("quantise"):
+        packer = new_packer(config, trainee)
     caps = trainee.adapter.caps
     links, reason = open_links(config.link, packer, caps)  # Eqs. 4-5
     progress.say(f"Bandwidth {links[0].bandwidth_hz / 1e3:.1f} kHz: {reason}.")

@@ -6,14 +6,29 @@ Knows the codec; not losses or policies.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from airtune.adapters import RankVector
-from airtune.codec import Binding, Decoded, Factors, Payload, decode, encode, layout_of
+from airtune.codec import (
+    Binding,
+    Contents,
+    Curvature,
+    Decoded,
+    Draft,
+    Factors,
+    Payload,
+    Quantiser,
+    decode,
+    encode,
+    estimated_sizes,
+    fit_bits,
+    layout_of,
+)
 from airtune.links import Link
-from airtune.methods.airllm.sizes import Blocks, Sizes
+from airtune.methods.airllm.sizes import Blocks, Sizes, Weigh
 from airtune.models import BaseModel
 
 
@@ -21,33 +36,83 @@ class Packer(Sizes):
     """Packs the prefixes of one trained adapter.
 
     Args:
-        base: The model the adapter is for.
-        factors: P, lam, Q by site, all directions.
-        dense: The trained head.
-        bits: Bits per number of a factor.
+        binding: The model it is for.
+        weigh: What its payloads weigh.
+        encoded: The payload of a rank vector.
     """
 
-    def __init__(
-        self, base: BaseModel, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], bits: int
-    ) -> None:
-        self._factors, self._dense = factors, dense
-        self.binding = Binding(base.sha256, base.tokenizer_sha256)
-        self._meta: dict[str, str | int | float] = {
-            "base_model": base.name,
-            "kind": base.kind,
-            "fan_in_fan_out": int(base.fan_in_fan_out),
-        }
-        layout = layout_of(factors, dense, self.binding, self._meta)
-        super().__init__(layout.contents, Blocks(layout, bits))
-        self.bits = bits
+    def __init__(self, contents: Contents, weigh: Weigh, encoded: Callable[[RankVector], Payload]) -> None:
+        super().__init__(contents, weigh)
+        self._encoded = encoded
 
     def encode(self, ranks: RankVector) -> Payload:
-        """The payload of these ranks; its length is `payload_bits` exactly."""
-        return encode(self._factors, self._dense, ranks.allocation(self.bits), self.binding, self._meta)
+        """The payload of these ranks; no longer than `payload_bits`."""
+        return self._encoded(ranks)
 
     def decode(self, payload: Payload) -> Decoded:
         """What a receiver of the payload holds."""
-        return decode(payload.data, self.binding)
+        return decode(payload.data, self.contents.binding)
+
+
+def block_packer(base: BaseModel, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], bits: int) -> Packer:
+    """Format 1 at `bits` bits per number of a factor; sizes are exact."""
+    binding, meta = _about(base)
+    layout = layout_of(factors, dense, binding, meta)
+    return Packer(
+        layout.contents,
+        Blocks(layout, bits),
+        lambda ranks: encode(factors, dense, ranks.allocation(bits), binding, meta),
+    )
+
+
+@dataclass(frozen=True)
+class CodedAdapter:
+    """A nested adapter rounded once, every prefix of it: its packer, what receivers hold, and the price of a bit."""
+
+    packer: Packer
+    factors: Mapping[str, Factors]
+    dense: Mapping[str, np.ndarray]
+    slope: float
+
+
+def coded_packer(
+    base: BaseModel,
+    factors: Mapping[str, Factors],
+    dense: Mapping[str, np.ndarray],
+    bits: float,
+    curvature: Mapping[str, Curvature],
+) -> CodedAdapter:
+    """Format 2 at a mean of `bits` bits per number of a factor; sizes are bounds that payloads stay under."""
+    quantised, slope = fit_bits(Quantiser(factors, dense, curvature, canonical=False), bits)
+    draft = Draft(quantised, *_about(base))
+    coded = quantised.coded
+    return CodedAdapter(
+        Packer(draft.contents, draft.sizes, lambda ranks: draft.encode(ranks.ranks)),
+        {name: site.factors() for name, site in coded.sites.items()},
+        {name: tensor.tensor() for name, tensor in coded.dense.items()},
+        slope,
+    )
+
+
+def sizes_of(
+    base: BaseModel, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], bits: float, *, coded: bool
+) -> Sizes:
+    """What payloads will weigh before anything is trained: exact in format 1, about right in format 2."""
+    if not coded:
+        return block_packer(base, factors, dense, round(bits))
+    shapes = {name: site.shape for name, site in factors.items()}
+    contents = Contents.of(shapes, {name: value.shape for name, value in dense.items()}, *_about(base))
+    ranks = [site.rank for site in factors.values()]
+    return Sizes(contents, estimated_sizes(contents, ranks, bits))
+
+
+def _about(base: BaseModel) -> tuple[Binding, dict[str, str | int | float]]:
+    notes: dict[str, str | int | float] = {
+        "base_model": base.name,
+        "kind": base.kind,
+        "fan_in_fan_out": int(base.fan_in_fan_out),
+    }
+    return Binding(base.sha256, base.tokenizer_sha256), notes
 
 
 def fitting_bandwidth(

@@ -16,9 +16,9 @@ from airtune.adapters import Adapter, RankVector
 from airtune.errors import ConfigError, DeadlineError
 from airtune.links import Link
 from airtune.methods.airllm.allocation import decision_budget, project
-from airtune.methods.airllm.building import labels_of, open_base, open_links, open_task
+from airtune.methods.airllm.building import labels_of, open_base, open_links, open_task, planned_sizes
 from airtune.methods.airllm.config import AirLLMConfig
-from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.sizes import Sizes
 from airtune.models import BaseModel
 
 
@@ -74,7 +74,7 @@ def plan(config: AirLLMConfig, known: Sequence[Mapping[str, Any]] = ()) -> Plan:
     adapter = Adapter(base, config.adapter.max_rank, generator=torch.Generator().manual_seed(0))
     for summary in known:
         _check_same_sites(base, config, summary)
-    packer = Packer(base, adapter.factors(), adapter.dense(), config.codec.bits)
+    packer = planned_sizes(config, adapter)
     links, reason = open_links(config.link, packer, adapter.caps)
     sent = [row for summary in known for row in summary["rows"]]
     return Plan(
@@ -89,7 +89,7 @@ def plan(config: AirLLMConfig, known: Sequence[Mapping[str, Any]] = ()) -> Plan:
 
 
 def _row(
-    link: Link, config: AirLLMConfig, packer: Packer, caps: RankVector, sent: Sequence[Mapping[str, Any]]
+    link: Link, config: AirLLMConfig, packer: Sizes, caps: RankVector, sent: Sequence[Mapping[str, Any]]
 ) -> PlanRow:
     budget = decision_budget(link, link.mean_state, config.link.deadline_s, config.link.late_share)
     least = packer.air_bits(RankVector((0,) * len(caps)))
@@ -116,7 +116,7 @@ def _row(
     )
 
 
-def _uniform_rank(caps: RankVector, packer: Packer, budget_bits: int) -> int:
+def _uniform_rank(caps: RankVector, packer: Sizes, budget_bits: int) -> int:
     def at_most(rank: int) -> RankVector:
         return RankVector(tuple(min(rank, cap) for cap in caps.ranks))
 

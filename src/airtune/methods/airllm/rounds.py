@@ -192,7 +192,7 @@ class Rounds:
 
     def _score_trained(self, ranks: RankVector) -> Score:
         if ranks not in self._trained:
-            self._trained[ranks] = self._trainee.score(ranks, self._trainee.parts.test, keep_logits=0)
+            self._trained[ranks] = self._trainee.score_trained(ranks, self._trainee.parts.test)
         return self._trained[ranks]
 
 

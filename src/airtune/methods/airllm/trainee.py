@@ -44,6 +44,7 @@ class Trainee:
         self.identity = ""
         """SHA-256 of the trained adapter and the calibration items, once trained: what measured losses are of."""
         self.factors: dict[str, Factors] = {}
+        self._trained: tuple[Mapping[str, Factors], Mapping[str, np.ndarray]] = {}, {}
         """P, lam, Q of every site, all directions, once trained."""
         self.dense: dict[str, np.ndarray] = {}
         """The trained head, once trained."""
@@ -94,9 +95,15 @@ class Trainee:
             on_step(step)
         self.hold(self.adapter.factors(), self.adapter.dense())  # unit rows, norms in lam: measured as it is sent
 
-    def hold(self, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray]) -> None:
-        """Take these factors and this head for the trained ones from now on; a site's rank is at most its cap."""
+    def hold(self, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], *, rounded: bool = False) -> None:
+        """Take these factors and this head for the trained ones from now on; a site's rank is at most its cap.
+
+        Args:
+            rounded: They are those held before, rounded for sending: `score_trained` stays with those before.
+        """
         self.factors, self.dense = dict(factors), dict(dense)
+        if not rounded:
+            self._trained = self.factors, self.dense
         self.identity = self._identity()
         self.adapter.load(self.factors, self.dense)
 
@@ -147,8 +154,15 @@ class Trainee:
         finally:
             self.adapter.load(self.factors, self.dense)
 
+    def score_trained(self, ranks: RankVector, items: Items) -> Score:
+        """Score the trained adapter, unquantised, cut to these ranks; no logits are kept."""
+        factors, dense = self._trained
+        with self.borrowed():
+            self.adapter.load(factors, dense)
+            return self.score(ranks, items, keep_logits=0)
+
     def score(self, ranks: RankVector, items: Items, *, keep_logits: int | None = None) -> Score:
-        """Score the trained adapter, unquantised, cut to these ranks; `keep_logits` as in `models.score`."""
+        """Score the adapter that is held, cut to these ranks; `keep_logits` as in `models.score`."""
         self.adapter.set_ranks(ranks)
         return score(self.adapter.base.model, items, keep_logits=keep_logits)
 

@@ -16,7 +16,7 @@ from airtune.errors import ConfigError, ModelError
 from airtune.methods.airllm.baselines.adalora import train_adalora
 from airtune.methods.airllm.baselines.direct import train_lora
 from airtune.methods.airllm.baselines.training import Sweep, Tried, score_adapter, sweep
-from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.packing import block_packer
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import Items, score, weights_hash
 from airtune.records import Measurements, generator
@@ -189,7 +189,7 @@ def test_another_adapter_on_the_model_and_senseless_settings_are_refused(tmp_pat
 def test_factors_and_head_travel_in_a_payload_and_score_alike(tmp_path):
     base, parts = tiny(tmp_path, "bert", "classify")
     trained = train_lora(base, parts, PLAN, 2, alpha=8)
-    packer = Packer(base, trained.factors, trained.dense, 32)
+    packer = block_packer(base, trained.factors, trained.dense, 32)
     payload = packer.encode(trained.ranks)
     assert payload.bits == packer.payload_bits(trained.ranks)
     decoded = packer.decode(payload)

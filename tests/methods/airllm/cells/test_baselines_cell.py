@@ -16,7 +16,7 @@ from airtune.methods.airllm.cells import KINDS
 from airtune.methods.airllm.cells.baselines import Ladder, ladders, largest_that_fits, ranks_to_train
 from airtune.methods.airllm.cells.trained import ADAPTER
 from airtune.methods.airllm.config import config_from
-from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.packing import block_packer
 from airtune.methods.airllm.sizes import adapter_overhead_bits
 from airtune.records import Measurements
 from airtune.records.cells import Value, kind_of
@@ -61,12 +61,12 @@ def ladder(settings, trained, tmp_path):
     config = config_from({**settings, "adapter": {**settings["adapter"], "max_rank": 3}})  # AdaLoRA's start, for r = 2
     reader = open_reader(config)
     trainee = new_trainee(config, reader, parts_of(config, reader), Measurements(tmp_path / "m.jsonl"))
-    return Ladder(trained, trainee, config.codec.bits)
+    return Ladder(trained, trainee, 4)
 
 
 def sent_bits(ladder: Ladder, name: str, trained, ranks: RankVector) -> int:
     """On the air, by the bytes that are really made."""
-    packer = Packer(ladder.hold(name).adapter.base, trained[name].factors, trained[name].dense, 4)
+    packer = block_packer(ladder.hold(name).adapter.base, trained[name].factors, trained[name].dense, 4)
     return 8 * len(packer.encode(ranks).data) + adapter_overhead_bits()
 
 
@@ -122,7 +122,7 @@ def test_what_fits_is_sent_at_each_snr(done, settings, trained):
     config = config_from(settings)
     reader = open_reader(config)
     parts, lora = parts_of(config, reader), trained["lora 2"]
-    packer = Packer(reader.base, lora.factors, lora.dense, 4)
+    packer = block_packer(reader.base, lora.factors, lora.dense, 4)
     decoded = packer.decode(packer.encode(lora.ranks))
     tested = score_adapter(reader.base, decoded.factors, decoded.dense, parts.test)
     assert values(done, "loss", "lora")[15.0] == pytest.approx(tested.loss, rel=1e-5)

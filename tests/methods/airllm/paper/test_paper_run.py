@@ -183,7 +183,7 @@ def test_the_papers_reading_fills_in_what_is_not_given():
     assert (config.codec.bits, config.policy.objective) == (32, "advantage")
     given = load_config("tiny", PAPER | {"codec.bits": "8", "policy.objective": "critic"})
     assert (given.codec.bits, given.policy.objective) == (8, "critic")
-    assert load_config("tiny", {}).codec.bits == 4
+    assert load_config("tiny", {}).codec.name == "coded"
     assert load_config("default", {"mode": "paper"}).adapter.steps == 15_000
     assert load_config("default", {}).adapter.steps == 800
 

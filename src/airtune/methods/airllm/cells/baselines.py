@@ -29,7 +29,7 @@ from airtune.methods.airllm.cells.policy import rank_values
 from airtune.methods.airllm.cells.rows import Measurer
 from airtune.methods.airllm.cells.trained import ADAPTER, BASELINES
 from airtune.methods.airllm.config import AirLLMConfig, config_from
-from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.packing import block_packer
 from airtune.methods.airllm.trainee import Trainee
 from airtune.records import Measurements, generator
 from airtune.records.cells import Done, Outcome
@@ -86,9 +86,7 @@ class Ladder:
     def __init__(self, trained: Mapping[str, TrainedAdapter], trainee: Trainee, bits: int) -> None:
         self._trained, self._trainee = trained, trainee
         some = next(iter(trained.values()))
-        self.packer = Packer(
-            trainee.adapter.base, some.factors, some.dense, bits
-        )  # asked for sizes alone, which are those of the shapes
+        self.packer = block_packer(trainee.adapter.base, some.factors, some.dense, bits)  # asked for sizes alone
 
     def hold(self, name: str) -> Trainee:
         """The trainee, with this adapter in it."""
@@ -134,7 +132,7 @@ def compute_baselines(settings: Settings, work: Path, needs: Mapping[str, Done])
         most = max(rank for adapter in trained.values() for rank in adapter.ranks.ranks)
         roomy = replace(config, adapter=replace(config.adapter, max_rank=most))
         trainee = new_trainee(roomy, reader, parts_of(config, reader), Measurements(work / MEASURED))
-        ladder = Ladder(trained, trainee, config.codec.bits)
+        ladder = Ladder(trained, trainee, round(config.codec.bits))
         for name, sent in _by_name(_decided(ladder, config, rank_caps(reader.base.sites, config.adapter.max_rank))):
             found = Opened(session, ladder.hold(name), reader.task.metric)
             measurer = Measurer(found)

@@ -21,7 +21,7 @@ from airtune.errors import ConfigError
 from airtune.ledger import Ledger
 from airtune.links import Link
 from airtune.methods.airllm.allocation import decision_budget
-from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
+from airtune.methods.airllm.building import fit_plan, new_packer, new_trainee, open_links, open_reader, parts_of
 from airtune.methods.airllm.config import AdapterConfig, AirLLMConfig, PolicyConfig, config_from
 from airtune.methods.airllm.fine_tuning import fine_tune
 from airtune.methods.airllm.learning import learn_surrogate, settle
@@ -58,7 +58,8 @@ def adapter_settings(settings: Settings) -> Settings:
     if adapter.copies == 1 or adapter.rank_one_weight == AdapterConfig().rank_one_weight:
         del told["rank_one_weight"]  # nothing reads it, or it is what it was before it could be set
     return {
-        **{name: settings[name] for name in ("mode", "seed", "codec")},
+        **{name: settings[name] for name in ("mode", "seed")},
+        "codec": codec_settings(settings["codec"]),
         "adapter": told,
         "link": {**link, "trace": content(link["trace"]) if link["fading"] == "trace" else ""},
         "model": {**model, "name": content(embedded_model() if model["name"] == EMBEDDED else model["name"])},
@@ -66,6 +67,11 @@ def adapter_settings(settings: Settings) -> Settings:
         "measurements": settings["policy"]["measurements"],
         "software": {name: version(name) for name in SOFTWARE},
     }
+
+
+def codec_settings(codec: Settings) -> Settings:
+    """The codec's settings; blockwise ones without their name, as they were written before there was another."""
+    return {"bits": round(codec["bits"])} if codec["name"] == "blockwise" else dict(codec)
 
 
 def policy_settings(settings: Settings) -> Settings:
@@ -135,7 +141,7 @@ class Opened:
 
     @cached_property
     def packer(self) -> Packer:
-        return Packer(self.trainee.adapter.base, self.trainee.factors, self.trainee.dense, self.config.codec.bits)
+        return new_packer(self.config, self.trainee)
 
     @cached_property
     def links(self) -> list[Link]:

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from airtune.methods.airllm.building import fit_plan, new_trainee, open_links, open_reader, parts_of
+from airtune.methods.airllm.building import (
+    fit_plan,
+    new_packer,
+    new_trainee,
+    open_links,
+    open_reader,
+    parts_of,
+    planned_sizes,
+)
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.fine_tuning import export, score_references
 from airtune.methods.airllm.finishing import new_rounds, send_all, summarise
-from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.paper.learn import learn
 from airtune.methods.airllm.paper.training import Course
 from airtune.methods.airllm.roles import check_edge
@@ -40,7 +47,7 @@ def run_paper(session: Session, edge: Transport) -> dict[str, Any]:
         check_edge(edge, reader.base, parts.test)
     plan = fit_plan(config, reader.base.hidden_size)
     adapter = trainee.adapter
-    packer = Packer(reader.base, adapter.factors(), adapter.dense(), config.codec.bits)  # payloads weigh the same later
+    packer = planned_sizes(config, adapter)
     links, reason = open_links(config.link, packer, adapter.caps)
     progress.say(f"Bandwidth {links[0].bandwidth_hz / 1e3:.1f} kHz: {reason}.")
 
@@ -51,7 +58,7 @@ def run_paper(session: Session, edge: Transport) -> dict[str, Any]:
     with session.timed("reference"):
         reference = score_references(session, trainee, plan)
 
-    packer = Packer(reader.base, trainee.factors, trainee.dense, config.codec.bits)
+    packer = new_packer(config, trainee)
     rounds = new_rounds(session, trainee, packer, edge, reader.task.metric, soft=True)
     with session.timed("rounds"):
         rows = send_all(session, rounds, [allocator], links)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 READING: Mapping[str, Mapping[str, Any]] = {
     "adapter": {"steps": 15_000},
-    "codec": {"bits": 32},
+    "codec": {"name": "blockwise", "bits": 32},
     "policy": {"objective": "advantage"},
 }
 """Defaults of other groups in `paper` mode: Table II's steps, 32-bit numbers, and Eq. 19 by weighted imitation."""
