@@ -36,7 +36,7 @@ class Packer(Sizes):
     """Packs the prefixes of one trained adapter.
 
     Args:
-        binding: The model it is for.
+        contents: Its sites and head, and the model it is for.
         weigh: What its payloads weigh.
         encoded: The payload of a rank vector.
     """
@@ -45,13 +45,18 @@ class Packer(Sizes):
         super().__init__(contents, weigh)
         self._encoded = encoded
 
+    @property
+    def binding(self) -> Binding:
+        """The model it is for."""
+        return self.contents.binding
+
     def encode(self, ranks: RankVector) -> Payload:
         """The payload of these ranks; no longer than `payload_bits`."""
         return self._encoded(ranks)
 
     def decode(self, payload: Payload) -> Decoded:
         """What a receiver of the payload holds."""
-        return decode(payload.data, self.contents.binding)
+        return decode(payload.data, self.binding)
 
 
 def block_packer(base: BaseModel, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], bits: int) -> Packer:
