@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from quantised_material import codes_of, quantised, received
 
 from airtune.codec import Factors
-from airtune.codec.coded.quantiser import Quantised, code_adapter, code_tensor
+from airtune.codec.coded.quantiser import code_adapter, code_tensor
 from airtune.errors import PayloadError
 
 
 def adapter(out: int = 7, rank: int = 3, into: int = 9, seed: int = 0) -> Factors:
     rng = np.random.default_rng(seed)
     return Factors(rng.normal(size=(out, rank)), rng.uniform(-2, 2, size=rank), rng.normal(size=(rank, into)))
-
-
-def quantised(site: Factors, slope: float = 1e-4, canonical: bool = False, **options) -> Quantised:
-    return code_adapter({"a.site": site}, {}, slope, canonical=canonical, **options)
-
-
-def received(found: Quantised) -> np.ndarray:
-    site = found.coded.sites["a.site"]
-    return (site.p * 2.0 ** (site.scales / 4)) @ site.q
-
-
-def codes_of(found: Quantised) -> list[list]:
-    site = found.coded.sites["a.site"]
-    return [site.p.tolist(), site.q.tolist(), site.scales.tolist(), site.p_tables.tolist(), site.q_tables.tolist()]
 
 
 @pytest.mark.parametrize("canonical", [False, True])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.linalg
+from quantised_material import codes_of, quantised, received
 
 from airtune.codec import Factors
-from airtune.codec.coded.quantiser import Curvature, Quantised, canonical_vectors, code_adapter, code_site
+from airtune.codec.coded.quantiser import Curvature, canonical_vectors, code_site
 from airtune.codec.coded.rounding import Metric
 from airtune.codec.coded.values import CodedSite
 
@@ -40,20 +41,6 @@ def error_of(site: CodedSite, at: int, columns: np.ndarray, rows: np.ndarray) ->
 
 def loss_of(error: np.ndarray, g: np.ndarray, a: np.ndarray) -> float:
     return 0.5 * float(np.trace(g @ error @ a @ error.T))
-
-
-def quantised(site: Factors, slope: float = 1e-4, canonical: bool = False, **options) -> Quantised:
-    return code_adapter({"a.site": site}, {}, slope, canonical=canonical, **options)
-
-
-def received(found: Quantised) -> np.ndarray:
-    site = found.coded.sites["a.site"]
-    return (site.p * 2.0 ** (site.scales / 4)) @ site.q
-
-
-def codes_of(found: Quantised) -> list[list]:
-    site = found.coded.sites["a.site"]
-    return [site.p.tolist(), site.q.tolist(), site.scales.tolist(), site.p_tables.tolist(), site.q_tables.tolist()]
 
 
 BENDS = {

@@ -63,6 +63,11 @@ def test_a_worker_computes_on_one_thread_and_its_parent_keeps_its_own(runs, monk
     assert "OMP_NUM_THREADS" not in os.environ
 
 
+def test_a_worker_that_has_nothing_to_do_ends_by_itself(runs):
+    runs.compute(runs.plan(seeds=1, declared=DECLARED | {"cell": "tidied"}))
+    assert (runs.folder / "tidied").exists()
+
+
 def test_a_cell_may_read_others_under_settings_of_their_own_and_shares_them(runs):
     variants = [{"name": f"to {n}", "set": {"base": n}} for n in (2, 3)]
     declared = DECLARED | {"cell": "total", "baseline": "to 2", "variants": variants, "claims": []}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from html.parser import HTMLParser
 
 import numpy as np
@@ -81,6 +82,22 @@ def test_a_claim_with_a_margin_looks_at_every_x(runs: Runs):
     assert word(5, 0.9) == "contradicted"
     assert word(2, 1.1) == "not shown"
     assert word(5, -1.5, better="plus 2") == "contradicted"
+
+
+def test_a_claim_about_one_mean_looks_at_its_whole_interval(runs: Runs):
+    """The mean of `plus 1` over x is 106 + seed, so 108 over five seeds, from 106.04 to 109.96."""
+
+    def word(seeds: int, low: float, high: float) -> str:
+        claim = {"says": "in there", "better": "plus 1", "measure": "sum", "between": [low, high]}
+        plan = runs.plan(seeds=seeds, declared=DECLARED | {"claims": [claim]})
+        return next(iter(verdicts(Gathered(plan, runs.compute(plan)), "numbers"))).word
+
+    assert word(5, 106.0, 110.0) == "holds"
+    assert word(5, 106.1, 110.0) == "not shown"
+    assert word(5, -math.inf, 109.9) == "not shown"
+    assert word(5, 110.0, math.inf) == "contradicted"
+    assert word(5, -math.inf, 106.0) == "contradicted"
+    assert word(2, 0.0, 1000.0) == "not shown"
 
 
 def test_tables_show_the_paper_beside_ours(runs: Runs):

@@ -32,8 +32,8 @@ class Packed:
         total_rank: Directions that are sent, of `rank_before`.
         numbers: Numbers of P and Q that are sent.
         air_bits: Payload, manifest, message and request.
-        kept: Share of the update that arrives: 1 less the squared error over the squared update, weighed by the
-            curvature where there is one.
+        kept: Share of the update that arrives: 1 less the squared error over the squared update; every entry counts
+            alike, with curvature too.
         bound_to: `weights` of the base model, or only its `name`.
     """
 

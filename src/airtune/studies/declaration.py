@@ -6,6 +6,7 @@ Settings are named as the method names them; nothing here knows what they mean.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -79,14 +80,19 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something the paper says that a paired difference can support or contradict."""
+    """Something the paper says that a paired difference, or a mean of one variant, can support or contradict."""
 
     says: str
     better: str
-    worse: str
-    measure: str
+    worse: str = ""
+    """Empty where `better` is not compared with another variant, but with the bounds of `between`."""
+    measure: str = ""
     margin: float | None = None
     """Where given: `better` is behind `worse` by less than this at every x (in the measure's own unit)."""
+    between: tuple[float, float] = (-math.inf, math.inf)
+    """Bounds of the mean of `better`, where `worse` names none."""
+    at: str | None = None
+    """Place of a measure that has places, such as an input's name; read with `between` alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +187,9 @@ def study_from(name: str, declared: Mapping[str, Any]) -> Study:
     }
     study: Study = _make(Study, {"name": name, **rest, **made}, name)
     names = [variant.name for variant in study.variants]
-    named = [study.baseline, *(claim.better for claim in study.claims), *(claim.worse for claim in study.claims)]
+    named = [study.baseline]
+    for claim in study.claims:
+        named += [claim.better, *([claim.worse] if claim.worse else [])]
     for found in named:
         if found not in names:
             raise ConfigError(f"study {name} names the variant {found!r}; choose one of {', '.join(names)}")

@@ -57,12 +57,12 @@ def sheets(gathered: Gathered, workload: str) -> Iterator[Sheet]:
 def verdicts(gathered: Gathered, workload: str) -> Iterator[Verdict]:
     """What the paired differences say to each claim."""
     for claim in gathered.plan.study.claims:
-        judge = _judge if claim.margin is None else _judge_within
-        yield judge(gathered, workload, claim)
+        judge = _judge_mean if not claim.worse else _judge if claim.margin is None else _judge_within
+        table = next((t for t in gathered.plan.study.tables if t.measure == claim.measure), Table(claim.measure, ""))
+        yield judge(gathered, workload, claim, table)
 
 
-def _judge(gathered: Gathered, workload: str, claim: Claim) -> Verdict:
-    table = next((t for t in gathered.plan.study.tables if t.measure == claim.measure), Table(claim.measure, ""))
+def _judge(gathered: Gathered, workload: str, claim: Claim, table: Table) -> Verdict:
     found = gathered.difference(Slot(workload, claim.worse, claim.measure), claim.better)
     if found is None:
         return Verdict(claim.says, "not run", f"no {claim.measure} of both variants under the same seed")
@@ -75,10 +75,23 @@ def _judge(gathered: Gathered, workload: str, claim: Claim) -> Verdict:
     return Verdict(claim.says, "holds" if sign * found.mean > 0 else "contradicted", because)
 
 
-def _judge_within(gathered: Gathered, workload: str, claim: Claim) -> Verdict:
+def _judge_mean(gathered: Gathered, workload: str, claim: Claim, table: Table) -> Verdict:
+    """Whether the whole interval of a variant's mean lies between the bounds, or all of it beyond them."""
+    found = gathered.mean(Slot(workload, claim.better, claim.measure, at=claim.at))
+    if found is None:
+        return Verdict(claim.says, "not run", f"no {claim.measure} of {claim.better}")
+    because = f"{claim.better}: {shown(found, table)} {table.unit}".rstrip()
+    if found.seeds < SEEDS_FOR_A_CLAIM:
+        return Verdict(claim.says, "not shown", f"{because}; {found.seeds} seeds are too few to say")
+    low, high = claim.between
+    if low <= found.low and found.high <= high:
+        return Verdict(claim.says, "holds", because)
+    return Verdict(claim.says, "contradicted" if found.high < low or found.low > high else "not shown", because)
+
+
+def _judge_within(gathered: Gathered, workload: str, claim: Claim, table: Table) -> Verdict:
     """Whether `better` is behind by less than the margin wherever both were measured: at each x the whole interval."""
     assert claim.margin is not None
-    table = next((t for t in gathered.plan.study.tables if t.measure == claim.measure), Table(claim.measure, ""))
     more, less = (claim.worse, claim.better) if table.better == "higher" else (claim.better, claim.worse)
     behind = {}
     for x in gathered.xs(claim.measure):

@@ -24,6 +24,8 @@ from airtune.records import write_text
 from airtune.records.cells import CellStore, DamagedCell, Kind, kind_of
 from airtune.records.lock import Lock
 
+ENDS_WITHIN_S = 5.0
+"""How long a process that has nothing to do may take to end by itself; libraries tidy up as it ends."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -88,6 +90,7 @@ class Worker:
         self._start()
 
     def _start(self) -> None:
+        self._busy = False
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, str(self._root)), daemon=True)
@@ -96,12 +99,14 @@ class Worker:
         theirs.close()
 
     def give(self, job: Job) -> None:
+        self._busy = True
         self.pipe.send(job)
 
     def report(self) -> Report:
         """How the job ended; waits for it. A process that died is replaced, and its job counts as failed."""
         try:
             found: Report = self.pipe.recv()
+            self._busy = False
             return found
         except EOFError:
             self._process.join()
@@ -110,10 +115,12 @@ class Worker:
             return Report("failed", why=f"its process ended with {code}; memory may have run out: use fewer --jobs")
 
     def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process: by itself where it waits for a job, by force from the midst of one."""
+        self.pipe.close()
+        if not self._busy:
+            self._process.join(ENDS_WITHIN_S)
         self._process.terminate()
         self._process.join()
-        self.pipe.close()
 
 
 @contextmanager
