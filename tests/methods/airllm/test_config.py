@@ -20,7 +20,8 @@ OTHER = {
     "adapter.full_share": "0.1",
     "adapter.uniform_share": "0.2",
     "adapter.draw_per": "item",
-    "codec.bits": "16",
+    "codec.name": "blockwise",
+    "codec.bits": "2.5",
     "policy.bandwidth_factors": "0.5, 2",
     "paper.min_rank": "2",
     "policy.prior": "discrete",
@@ -138,7 +139,7 @@ def test_every_setting_is_overridden_by_text(name, default):
     if name in OTHER:
         text = OTHER[name]
         expected = {"link.snrs_db": (-3.0, 4.5), "policy.bandwidth_factors": (0.5, 2.0)}.get(name, type(default)(text))
-    mode = {"mode": "paper"} if name.startswith("paper.") else {}
+    mode = {"mode": "paper"} if name.startswith("paper.") else {"codec.bits": "4"} if name == "codec.name" else {}
     config, plain = load_config("tiny", {**mode, name: text}), load_config("tiny", mode)
     assert setting(config, name) == expected
     assert type(setting(config, name)) is type(default)
@@ -179,7 +180,7 @@ def test_every_setting_is_overridden_by_text(name, default):
         ("link.fading", "rayleih", "'rayleih'; choose one of still, rayleigh, rician, nakagami, trace"),
         ("link.late_share", "1", "1.0; choose at least 0 and below 1"),
         ("link.m", "0.4", "0.4; choose at least 0.5"),
-        ("codec.bits", "11", "11"),
+        ("codec.bits", "11", "11.0; choose 0.5 to 10"),
         ("policy.schedule", "quadratic", "'quadratic'; choose one of linear, cosine, scaled_linear"),
         ("policy.prediction", 3, "3; choose one of epsilon, v, sample"),
         ("policy.sample_steps", "601", "601; choose 1 to 600 (policy.train_steps)"),

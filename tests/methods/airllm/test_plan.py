@@ -31,12 +31,22 @@ def planned(settings) -> Plan:
     return plan(config_of(settings))
 
 
-def test_a_plan_says_what_the_run_then_sends(planned, finished):
-    sent = [row for row in RunFolder.open(finished).read_summary()["rows"] if row["allocator"] == "uniform"]
+def test_a_plan_says_what_the_run_then_sends(settings, tmp_path):
+    """Blockwise numbers take what their shapes say, so to the bit."""
+    exact = settings | {"codec.name": "blockwise", "codec.bits": "4"}
+    sent = [row for row in run_here(exact, tmp_path / "run")["rows"] if row["allocator"] == "uniform"]
+    planned = plan(config_of(exact))
     assert [(row.snr_db, row.total_rank, row.air_bits) for row in planned.rows] == [
         (row["snr_db"], row["total_rank"], row["air_bits"]) for row in sent
     ]
     assert [row.airtime_s for row in planned.rows] == pytest.approx([row["airtime_s"] for row in sent])
+
+
+def test_a_plan_of_coded_numbers_is_about_right(planned, finished):
+    sent = [row for row in RunFolder.open(finished).read_summary()["rows"] if row["allocator"] == "uniform"]
+    assert planned.full_bits == pytest.approx(sent[-1]["air_bits"], rel=0.05)
+    assert [row.air_bits for row in planned.rows] == pytest.approx([row["air_bits"] for row in sent], rel=0.05)
+    assert [row.total_rank for row in planned.rows] == pytest.approx([row["total_rank"] for row in sent], rel=0.1)
 
 
 def test_budgets_are_shannons(planned):

@@ -54,6 +54,10 @@ class Packer(Sizes):
         """The payload of these ranks; no longer than `payload_bits`."""
         return self._encoded(ranks)
 
+    def sent_bits(self, payload: Payload) -> int:
+        """Bits on the air of a payload that is there; `air_bits` says at most how many it takes."""
+        return payload.bits + self.overhead_bits
+
     def decode(self, payload: Payload) -> Decoded:
         """What a receiver of the payload holds."""
         return decode(payload.data, self.binding)

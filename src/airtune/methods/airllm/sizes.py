@@ -80,7 +80,7 @@ class Sizes:
 
     def __init__(self, contents: Contents, weigh: Weigh) -> None:
         self.contents, self.weigh = contents, weigh
-        self._overhead_bits = adapter_overhead_bits()
+        self.overhead_bits = adapter_overhead_bits()
         self._known: dict[RankVector, int] = {}
 
     def payload_bits(self, ranks: RankVector) -> int:
@@ -91,7 +91,7 @@ class Sizes:
 
     def air_bits(self, ranks: RankVector) -> int:
         """Bits on the air: the payload, its manifest and the request that carries it."""
-        return self.payload_bits(ranks) + self._overhead_bits
+        return self.payload_bits(ranks) + self.overhead_bits
 
     @property
     def direction_bits(self) -> np.ndarray:

@@ -33,6 +33,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     model = save_tiny_model(folder / "llama", "llama")
     named = {"model.name": str(model), "task.name": "text", "task.data": str(folder / "prose.txt"), "model.window": 16}
     small = {"adapter.steps": 6, "adapter.learning_rate": 1e-2, "adapter.max_rank": 2}
+    small |= {"codec.name": "blockwise", "codec.bits": 4}  # budgets are told by hand from shapes
     link = {"link.snrs_db": [8.0, 12.0, 15.0], "link.bandwidth_hz": 2700.0}
     return load_config("tiny", {**named, **small, **link}).as_dict()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from airtune.adapters import RankVector
-from airtune.errors import DeadlineError
+from airtune.errors import ConfigError, DeadlineError
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import score_adapter
 from airtune.methods.airllm.building import new_trainee, open_reader, parts_of
@@ -42,6 +42,11 @@ def test_each_rank_is_asked_for_under_settings_of_its_own(settings: dict[str, An
         **{"lora 1": 1, "lora 2": 2, "lora 4": 4},
         **{"adalora 1": 1, "adalora 2": 2, "adalora 4": 4},
     }
+
+
+def test_coded_numbers_are_refused(settings: dict[str, Any]):
+    with pytest.raises(ConfigError, match="codec.name is 'coded', but trained baselines .*; choose blockwise"):
+        KINDS["baselines"].key({**settings, "codec": {"name": "coded", "bits": 3.0}}, {})
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from airtune.adapters import RankVector, rank_caps
+from airtune.errors import ConfigError
 from airtune.links import ChannelState, Link
 from airtune.methods.airllm.allocation import decision_budget, project
 from airtune.methods.airllm.baselines.kept import load_adapter
@@ -50,8 +51,15 @@ def ladders(settings: Settings) -> Mapping[str, Settings]:
 
 
 def baseline_settings(settings: Settings) -> Settings:
-    """What the choice and the measuring depend on, beside the trained adapters' cells."""
+    """What the choice and the measuring depend on, beside the trained adapters' cells.
+
+    Raises:
+        ConfigError: numbers of coded sizes, of which budgets cannot be told from shapes.
+    """
     found = adapter_settings(settings)
+    if settings["codec"]["name"] != "blockwise":
+        told = f"codec.name is {settings['codec']['name']!r}, but trained baselines are cut to budgets by their shapes"
+        raise ConfigError(f"{told}; choose blockwise")
     return {
         **{name: found[name] for name in ("seed", "link", "codec", "model", "task", "software")},
         "max_rank": settings["adapter"]["max_rank"],

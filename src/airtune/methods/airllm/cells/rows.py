@@ -28,17 +28,18 @@ class Measurer:
 
     def __init__(self, found: Opened) -> None:
         self._found = found
-        self._scored: dict[RankVector, Score] = {}
+        self._scored: dict[RankVector, tuple[Score, int]] = {}
         self.values: list[Value] = []
         self.items: dict[str, np.ndarray] = {}
 
     def measure(self, ranks: RankVector, link: Link, block: ChannelState, of: str) -> None:
         """Keep loss and score of the decoded payload on test, U and reward on calibration, bits and airtime."""
         found, snr_db = self._found, link.snr_db
-        config, bits = found.config, found.packer.air_bits(ranks)
+        config = found.config
+        scored, bits = self._score(ranks)
         eta = communication_cost(bits, link, block, config.link.deadline_s)
         weight = config.policy.cost_weight
-        scored, loss = self._score(ranks), found.trainee.try_ranks(ranks).loss
+        loss = found.trainee.try_ranks(ranks).loss
         numbers = {
             "loss": scored.loss,
             "score": scored.metric,
@@ -53,13 +54,16 @@ class Measurer:
         if scored.hits is not None:
             self.items[Value("score", 0.0, snr_db, of).item_name] = scored.hits.astype(float)
 
-    def _score(self, ranks: RankVector) -> Score:
+    def _score(self, ranks: RankVector) -> tuple[Score, int]:
+        """The decoded payload's score on test, and its bits on the air."""
         if ranks not in self._scored:
             packer, trainee = self._found.packer, self._found.trainee
-            decoded = packer.decode(packer.encode(ranks))
+            payload = packer.encode(ranks)
+            decoded = packer.decode(payload)
             with trainee.borrowed():
                 trainee.adapter.load(decoded.factors, decoded.dense)
-                self._scored[ranks] = score(trainee.adapter.base.model, trainee.parts.test, keep_logits=0)
+                scored = score(trainee.adapter.base.model, trainee.parts.test, keep_logits=0)
+            self._scored[ranks] = scored, packer.sent_bits(payload)
         return self._scored[ranks]
 
     def decide(self, allocator: Allocator, of: str) -> None:
