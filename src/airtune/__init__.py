@@ -194,17 +194,23 @@ def pack(
     return pack_peft(Path(peft_folder), Path(out), budget_bits, model=model, task=task, data=data)
 
 
-def unpack(file: str | Path, out_dir: str | Path) -> Path:
+def unpack(file: str | Path, out_dir: str | Path, *, prefix_bytes: int | None = None) -> Path:
     """Verify and decode a payload file into a new folder as a plain PEFT LoRA adapter; return the folder.
 
+    Args:
+        prefix_bytes: Use only the chunks that lie whole within so many bytes, as a receiver does whose link broke off.
+
     Raises:
-        PayloadError: the file is not a whole payload.
+        PayloadError: the file is not a whole payload, or not even its header lies within `prefix_bytes`.
         RunError: the folder exists and is not empty.
     """
     from airtune.adapters.export import export_peft
-    from airtune.codec import decode
+    from airtune.codec import decode, whole_prefix
 
-    decoded = decode(_read_payload(file), None)
+    data = _read_payload(file)
+    if prefix_bytes is not None:
+        data = whole_prefix(data, prefix_bytes)
+    decoded = decode(data, None, allow_prefix=prefix_bytes is not None)
     meta = decoded.meta
     return export_peft(
         Path(out_dir),

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import airtune
 from airtune.adapters.imported import import_peft
-from airtune.codec import Binding, decode
+from airtune.codec import Binding, chunk_ends, decode
 from airtune.errors import ConfigError, DataError, PayloadError
 from airtune.models import load_base
 from tiny_models import save_tiny_model
@@ -94,3 +94,18 @@ def test_refusals(folders, tmp_path: Path):
     with pytest.raises(DataError, match="is no site of"):
         airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=20_000, model=str(other))
     assert not (tmp_path / "p.atn").exists()
+
+
+def test_a_prefix_comes_back_as_the_chunks_that_are_whole(folders, tmp_path: Path):
+    """After the header, and a byte before, at and beyond the ends of chunks."""
+    done = airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=100_000)
+    ends = chunk_ends(done.file.read_bytes())
+    for size in sorted({ends[0], ends[1] - 1, ends[1], ends[-1], ends[-1] + 100}):
+        back = import_peft(airtune.unpack(done.file, tmp_path / str(size), prefix_bytes=size))
+        expected = decode(done.file.read_bytes()[: max(end for end in ends if end <= size)], None, allow_prefix=True)
+        for path, site in expected.factors.items():
+            there = back.factors[path].update() if path in back.factors else np.zeros(site.shape)  # PEFT has no rank 0
+            np.testing.assert_allclose(there, site.update(), rtol=1e-5, atol=1e-7)
+    with pytest.raises(PayloadError, match=f"3 bytes are asked for, the header alone has {ends[0]}; ask for more"):
+        airtune.unpack(done.file, tmp_path / "none", prefix_bytes=3)
+    assert not (tmp_path / "none").exists()

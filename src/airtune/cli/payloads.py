@@ -73,8 +73,9 @@ def pack(
 def unpack(
     file: Annotated[Path, typer.Argument(help="Payload (.atn).")],
     out_dir: Annotated[Path, typer.Argument(help="New folder for the PEFT adapter.")],
+    prefix: Annotated[Optional[int], typer.Option("--bytes", help="Use only the chunks within so many bytes.")] = None,  # noqa: UP045
 ) -> None:
     """Verify and decode a payload into a plain PEFT LoRA folder that any runtime loads."""
     import airtune
 
-    print(f"PEFT adapter: {airtune.unpack(file, out_dir)}")
+    print(f"PEFT adapter: {airtune.unpack(file, out_dir, prefix_bytes=prefix)}")

@@ -2,7 +2,7 @@
 
 Knows no links, models or torch. Reading map, from the outside in:
 
-    codec.py        START: decode, whatever the format; chunk_ends
+    codec.py        START: decode, whatever the format; chunk_ends, whole_prefix
     coded/          format 2: whole numbers, entropy-coded, the most valuable first (Draft, code_adapter)
     blockwise/      format 1: blocks with a scale, or floats; sizes known from shapes alone (encode, Layout)
     entropy/        codes <-> words
@@ -19,7 +19,7 @@ from __future__ import annotations
 from airtune.codec.blockwise.allocation import BIT_WIDTHS, Allocation
 from airtune.codec.blockwise.encoding import encode, layout_of
 from airtune.codec.blockwise.layout import Layout
-from airtune.codec.codec import chunk_ends, decode
+from airtune.codec.codec import chunk_ends, decode, whole_prefix
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.fit import fit_bits, fit_budget
 from airtune.codec.coded.quantiser import Curvature, Quantised, Quantiser, code_adapter
@@ -56,4 +56,5 @@ __all__ = [
     "fit_budget",
     "inspect",
     "layout_of",
+    "whole_prefix",
 ]

@@ -56,6 +56,18 @@ def chunk_ends(data: Data) -> tuple[int, ...]:
     return container.read_header(data, limits).chunk_ends
 
 
+def whole_prefix(data: bytes, size: int) -> bytes:
+    """The longest prefix of at most `size` bytes that is a valid adapter.
+
+    Raises:
+        PayloadError: the header is not that of a payload, or is longer than `size`.
+    """
+    ends = chunk_ends(data)
+    if size < ends[0]:
+        raise PayloadError(f"{size} bytes are asked for, the header alone has {ends[0]}; ask for more")
+    return data[: max(end for end in ends if end <= size)]
+
+
 def format_of(data: Data) -> int:
     """The format of a payload. Raises `PayloadError` where it is none that is known."""
     view = memoryview(data).cast("B")

@@ -45,7 +45,7 @@ def test_each_rank_is_asked_for_under_settings_of_its_own(settings: dict[str, An
 
 
 def test_coded_numbers_are_refused(settings: dict[str, Any]):
-    with pytest.raises(ConfigError, match="codec.name is 'coded', but trained baselines .*; choose blockwise"):
+    with pytest.raises(ConfigError, match=r"codec\.name is 'coded', but trained baselines .*; choose blockwise"):
         KINDS["baselines"].key({**settings, "codec": {"name": "coded", "bits": 3.0}}, {})
 
 
