@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from hashlib import sha256
 from itertools import pairwise
+from zlib import decompress
 
 import numpy as np
 import pytest
@@ -24,9 +26,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from payload_material import BINDING, draw_factors
 
-from airtune.codec import Decoded, Factors, chunk_ends, decode
+from airtune.codec import Decoded, Factors, chunk_ends, decode, held_static, self_contained
 from airtune.codec.coded.draft import Draft
-from airtune.codec.coded.framing import digest
 from airtune.codec.entropy import TABLES, decode_lanes, encode_lanes, largest_code
 from airtune.codec.entropy import lanes as numpy_lanes
 from airtune.errors import PayloadError
@@ -100,7 +101,7 @@ def test_sizes_are_bounded_and_ladders_keep_their_budget(adapter: CodedAdapter, 
 @given(coded_adapters(), st.booleans())
 def test_every_chunk_boundary_is_a_valid_adapter_with_the_same_directions(adapter: CodedAdapter, named: bool):
     draft = adapter.draft(named=named)
-    data, held = draft.encode(adapter.ranks).data, {sha256(draft.static).digest()[:16]: draft.static}
+    data, held = draft.encode(adapter.ranks).data, draft.held
     whole, ends = decode(data, None, held=held), chunk_ends(data)
     assert ends[-1] == len(data)
     for chunks, end in enumerate(ends):
@@ -178,12 +179,16 @@ def test_an_adapter_of_zeros_costs_its_header():
 def test_a_named_static_part_needs_its_holder():
     draft = small_adapter().draft(named=True)
     data = draft.encode((3, 0, 2)).data
-    name = sha256(draft.static).digest()[:16]
+    text = decompress(draft.static)
+    assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")).encode()
+    bare = json.dumps(json.loads(text) | {"meta": {}}, sort_keys=True, separators=(",", ":")).encode()
+    name = sha256(bare).digest()[:16]
     assert data[8:28] == bytes(4) + name
-    assert digest(draft.static) == name
+    assert held_static(draft.contents) == draft.held == {name: draft.static}
     assert decode(data, BINDING, held={name: draft.static}).ranks == (3, 0, 2)
     whole = small_adapter().draft().encode((3, 0, 2)).data
     assert len(whole) - len(data) == len(draft.static) - 16
+    assert self_contained(data, draft.held) == self_contained(whole, {}) == whole
     for held in (None, {}, {bytes(16): draft.static}):
         with pytest.raises(PayloadError, match=f"names static part {name.hex()}"):
             decode(data, BINDING, held=held)

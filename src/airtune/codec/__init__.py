@@ -2,7 +2,7 @@
 
 Knows no links, models or torch. Reading map, from the outside in:
 
-    codec.py        START: decode, whatever the format; chunk_ends, whole_prefix
+    codec.py        START: decode, whatever the format; chunk_ends, whole_prefix, self_contained
     coded/          format 2: whole numbers, entropy-coded, the most valuable first (Draft, code_adapter)
     blockwise/      format 1: blocks with a scale, or floats; sizes known from shapes alone (encode, Layout)
     entropy/        codes <-> words
@@ -19,9 +19,10 @@ from __future__ import annotations
 from airtune.codec.blockwise.allocation import BIT_WIDTHS, Allocation
 from airtune.codec.blockwise.encoding import encode, layout_of
 from airtune.codec.blockwise.layout import Layout
-from airtune.codec.codec import chunk_ends, decode, whole_prefix
+from airtune.codec.codec import chunk_ends, decode, self_contained, whole_prefix
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.fit import fit_bits, fit_budget
+from airtune.codec.coded.framing import held_static
 from airtune.codec.coded.quantiser import Curvature, Quantised, Quantiser, code_adapter
 from airtune.codec.coded.sizes import CodedSizes, estimated_sizes
 from airtune.codec.contents import Binding, Contents, Limits
@@ -54,7 +55,9 @@ __all__ = [
     "estimated_sizes",
     "fit_bits",
     "fit_budget",
+    "held_static",
     "inspect",
     "layout_of",
+    "self_contained",
     "whole_prefix",
 ]

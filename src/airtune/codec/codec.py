@@ -32,7 +32,7 @@ def decode(
         binding: What the receiver has; None accepts a payload for anything.
         limits: The most the receiver is willing to handle.
         allow_prefix: Also take a payload that was cut off after its header or after one of its chunks.
-        held: Static parts the receiver has, by `static_name`, for payloads that name theirs instead of carrying it.
+        held: Static parts the receiver has (`held_static`), for payloads that name theirs instead of carrying it.
 
     Raises:
         PayloadError: truncated, altered, for another base model or tokenizer, beyond `limits`, or malformed. Nothing of
@@ -66,6 +66,15 @@ def whole_prefix(data: bytes, size: int) -> bytes:
     if size < ends[0]:
         raise PayloadError(f"{size} bytes are asked for, the header alone has {ends[0]}; ask for more")
     return data[: max(end for end in ends if end <= size)]
+
+
+def self_contained(data: bytes, held: Mapping[bytes, bytes]) -> bytes:
+    """A whole payload that opens anywhere: with its static part in it, where it had named one that is held.
+
+    Raises:
+        PayloadError: as `decode`, before any numbers are read.
+    """
+    return framing.with_static(data, held) if format_of(data) == framing.VERSION else data
 
 
 def format_of(data: Data) -> int:

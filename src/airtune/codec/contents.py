@@ -148,7 +148,12 @@ class Contents:
 
 
 def compress_contents(contents: Contents, packing: Packing) -> bytes:
-    """Write the static part: compact JSON with sorted keys in UTF-8, in zlib.
+    """Write the static part: `contents_text` in zlib, whose bytes differ from one zlib to another."""
+    return zlib.compress(contents_text(contents, packing), 9)
+
+
+def contents_text(contents: Contents, packing: Packing) -> bytes:
+    """Names, shapes and notes as compact JSON with sorted keys in UTF-8: the same bytes everywhere.
 
     Args:
         packing: How numbers are packed, in words of the format's own.
@@ -162,7 +167,7 @@ def compress_contents(contents: Contents, packing: Packing) -> bytes:
         "tokenizer": contents.binding.tokenizer_sha256,
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return zlib.compress(text.encode(), 9)
+    return text.encode()
 
 
 def decompress_contents(static: bytes, limits: Limits, packing: Packing) -> Contents:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from airtune.codec.coded.bodies import SIDE, Direction, pack_dense, pack_directions
-from airtune.codec.coded.framing import PACKING, frame_bytes, write_frame
+from airtune.codec.coded.framing import frame_bytes, held_static, write_frame
 from airtune.codec.coded.order import by_level, by_value, rates_of
 from airtune.codec.coded.quantiser import Quantised
 from airtune.codec.coded.sizes import CodedSizes
 from airtune.codec.coded.streams import Run
-from airtune.codec.contents import Binding, Contents, Meta, compress_contents
+from airtune.codec.contents import Binding, Contents, Meta
 from airtune.codec.payload import Payload
 from airtune.errors import PayloadError
 
@@ -41,7 +41,9 @@ class Draft:
                 raise PayloadError(
                     f"{shape.name} has {site.rank} directions, above min(out, in) = {shape.cap}; re-mix them first"
                 )
-        self.static, self.named = compress_contents(self.contents, PACKING), named
+        self.held = held_static(self.contents)
+        ((name, self.static),) = self.held.items()
+        self._name = name if named else b""
         self._gains = [quantised.gains[name] for name in coded.sites]
         self._dense = pack_dense(coded) if coded.dense else None
         sites = list(coded.sites.values())
@@ -96,4 +98,4 @@ class Draft:
     def _encode(self, order: Sequence[Direction]) -> Payload:
         bodies = [] if self._dense is None else [self._dense]
         bodies += [pack_directions(self.coded, chunk, self._known) for chunk in self.sizes.chunks(order)]
-        return Payload(write_frame(self.static, bodies, named=self.named))
+        return Payload(write_frame(self.static, bodies, name=self._name))

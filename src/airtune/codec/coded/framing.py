@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import accumulate, pairwise
 
-from airtune.codec.contents import Limits, Packing
+from airtune.codec.contents import Contents, Limits, Packing, compress_contents, contents_text
 from airtune.codec.payload import MAGIC, Data
 from airtune.errors import PayloadError
 
@@ -66,19 +66,27 @@ def frame_bytes(static: int, chunks: int) -> int:
     return _PREAMBLE.size + (static or DIGEST) + CHUNK_ROW * chunks + DIGEST
 
 
-def write_frame(static: bytes, bodies: Sequence[bytes], *, named: bool = False) -> bytes:
+def held_static(contents: Contents) -> dict[bytes, bytes]:
+    """The compressed static part by its name: what a receiver that knows the contents need not be sent.
+
+    Notes (`meta`) are no part of the name: the two sides may call one base model by different names.
+    """
+    return {digest(contents_text(replace(contents, meta={}), PACKING)): compress_contents(contents, PACKING)}
+
+
+def write_frame(static: bytes, bodies: Sequence[bytes], *, name: bytes = b"") -> bytes:
     """A payload of these chunks.
 
     Args:
         static: The compressed static part.
-        named: Put its hash there instead, for a receiver that holds it.
+        name: Its name, put there instead, for a receiver that holds it.
     """
     if (longest := max(map(len, bodies), default=0)) > _MAX_CHUNK or len(bodies) > _MAX_CHUNKS:
         raise PayloadError(f"{len(bodies)} chunks of up to {longest} bytes do not fit the format; send less")
     header = b"".join(
         (
-            _PREAMBLE.pack(MAGIC, VERSION, len(bodies), 0 if named else len(static)),
-            digest(static) if named else static,
+            _PREAMBLE.pack(MAGIC, VERSION, len(bodies), 0 if name else len(static)),
+            name or static,
             *(_LENGTH.pack(len(body)) + digest(body) for body in bodies),
         )
     )
@@ -89,7 +97,7 @@ def read_frame(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow
     """Check and take apart a payload.
 
     Args:
-        held: Static parts that the receiver has, by `digest`.
+        held: Static parts that the receiver has, as `held_static` gives them.
 
     Raises:
         PayloadError: another format, truncated, altered, beyond `limits`, or a static part that the receiver lacks.
@@ -108,6 +116,18 @@ def read_frame(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow
         bodies.append(view[start:end])
     static = held[header.static] if header.named else header.static
     return Frame(static, tuple(bodies), len(bodies) == len(header.digests))
+
+
+def with_static(data: Data, held: Mapping[bytes, bytes]) -> bytes:
+    """A whole payload that carries its static part, and so can be opened anywhere; one that does is returned as it is.
+
+    Raises:
+        PayloadError: as `read_frame`.
+    """
+    view = memoryview(data).cast("B")
+    limits = Limits(max_bytes=len(view), max_static_bytes=len(view))
+    frame = read_frame(data, limits, held, allow_prefix=False)
+    return write_frame(frame.static, [bytes(chunk) for chunk in frame.chunks])
 
 
 def read_header(data: Data, limits: Limits) -> Header:

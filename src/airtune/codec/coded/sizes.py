@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from airtune.codec.coded.bodies import Direction
-from airtune.codec.coded.framing import CHUNK_ROW, PACKING, frame_bytes
+from airtune.codec.coded.framing import CHUNK_ROW, frame_bytes
 from airtune.codec.coded.order import by_level, chunk_of
 from airtune.codec.coded.streams import BODY_BYTES, LANE_BYTES, Run, lanes_of
-from airtune.codec.contents import Contents, compress_contents
+from airtune.codec.contents import Contents
 from airtune.errors import PayloadError
 
 
@@ -90,7 +90,7 @@ DENSE_BITS = 6.5
 
 
 def estimated_sizes(contents: Contents, ranks: Sequence[int], bits_per_number: float) -> CodedSizes:
-    """About what payloads will weigh at a mean number of bits, before there are any numbers."""
+    """About what payloads that name their static part will weigh at a mean number of bits, before any numbers."""
     most = max(ranks, default=0)
     there = np.arange(most)[None, :] < np.array(ranks, np.int64)[:, None]
     numbers = np.array([[site.fan_out + site.fan_in] for site in contents.sites], np.int64).reshape(-1, 1)
@@ -99,6 +99,6 @@ def estimated_sizes(contents: Contents, ranks: Sequence[int], bits_per_number: f
         bits=there * (numbers * bits_per_number + SIDE_BITS),
         codes=there * numbers,
         ranks=tuple(ranks),
-        header_bytes=frame_bytes(len(compress_contents(contents, PACKING)), 0),
+        header_bytes=frame_bytes(0, 0),
         dense_bytes=int(np.ceil(dense * DENSE_BITS / 8)) + BODY_BYTES if dense else 0,
     )

@@ -44,9 +44,10 @@ def send_all(session: Session, rounds: Rounds, allocators: Sequence[Allocator], 
             for allocator in allocators:
                 draws = generator(session.config.seed, "channel", f"{link.snr_db:g}")  # the same blocks for all
                 row, payload = rounds.run(allocator, link, draws)
-                write_bytes(folder.payload_at(allocator.name, link.snr_db), payload.data)
+                kept = rounds.file(payload)
+                write_bytes(folder.payload_at(allocator.name, link.snr_db), kept)
                 if allocator is allocators[-1] and link is links[-1]:
-                    write_bytes(folder.payload, payload.data)
+                    write_bytes(folder.payload, kept)
                 rows.append(row)
                 folder.write_ledger(session.ledger)
                 stage.advance(note=f"{allocator.name} at {link.snr_db:g} dB: {row.air_bits / 1e3:.1f} kbit")

@@ -25,7 +25,9 @@ from airtune.codec import (
     encode,
     estimated_sizes,
     fit_bits,
+    held_static,
     layout_of,
+    self_contained,
 )
 from airtune.links import Link
 from airtune.methods.airllm.sizes import Blocks, Sizes, Weigh
@@ -44,6 +46,7 @@ class Packer(Sizes):
     def __init__(self, contents: Contents, weigh: Weigh, encoded: Callable[[RankVector], Payload]) -> None:
         super().__init__(contents, weigh)
         self._encoded = encoded
+        self._held = held_static(contents)
 
     @property
     def binding(self) -> Binding:
@@ -60,7 +63,11 @@ class Packer(Sizes):
 
     def decode(self, payload: Payload) -> Decoded:
         """What a receiver of the payload holds."""
-        return decode(payload.data, self.binding)
+        return decode(payload.data, self.binding, held=self._held)
+
+    def file(self, payload: Payload) -> bytes:
+        """The payload to be kept, which opens without the base model: what the air was spared is in it."""
+        return self_contained(payload.data, self._held)
 
 
 def block_packer(base: BaseModel, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], bits: int) -> Packer:
@@ -93,7 +100,7 @@ def coded_packer(
 ) -> CodedAdapter:
     """Format 2 at a mean of `bits` bits per number of a factor; sizes are bounds that payloads stay under."""
     quantised, slope = fit_bits(Quantiser(factors, dense, curvature, canonical=False), bits)
-    draft = Draft(quantised, *_about(base))
+    draft = Draft(quantised, *_about(base), named=True)
     coded = quantised.coded
     return CodedAdapter(
         Packer(draft.contents, draft.sizes, lambda ranks: draft.encode(ranks.ranks)),
@@ -113,6 +120,13 @@ def sizes_of(
     contents = Contents.of(shapes, {name: value.shape for name, value in dense.items()}, *_about(base))
     ranks = [site.rank for site in factors.values()]
     return Sizes(contents, estimated_sizes(contents, ranks, bits))
+
+
+def held_by(base: BaseModel) -> dict[bytes, bytes]:
+    """Static parts that whoever has the base model need not be sent, by their names."""
+    shapes = {site.path: (site.fan_out, site.fan_in) for site in base.sites}
+    head = {name: tuple(base.model.get_parameter(name).shape) for name in base.head}
+    return held_static(Contents.of(shapes, head, *_about(base)))
 
 
 def _about(base: BaseModel) -> tuple[Binding, dict[str, str | int | float]]:

@@ -13,6 +13,7 @@ import torch
 from airtune.adapters import Adapter, RankVector, check_update
 from airtune.codec import Binding, Payload, decode
 from airtune.errors import ModelError, PayloadError, TransportError
+from airtune.methods.airllm.packing import held_by
 from airtune.methods.airllm.sizes import adapter_header
 from airtune.models import BaseModel, Items, score
 from airtune.transport import JSON, Message, Transport, message_id
@@ -38,7 +39,7 @@ class EdgeRole:
 
     def __init__(self, base: BaseModel, test: Items) -> None:
         self._base, self._test = base, test
-        self._binding = Binding(base.sha256, base.tokenizer_sha256)
+        self._binding, self._held = Binding(base.sha256, base.tokenizer_sha256), held_by(base)
         self._adapter: Adapter | None = None
         self._applied: str | None = None
 
@@ -60,7 +61,7 @@ class EdgeRole:
             raise PayloadError(
                 f"the payload's SHA-256 is {payload.sha256[:12]}, its manifest says {str(expected)[:12]}; send it again"
             )
-        decoded = decode(payload.data, self._binding)
+        decoded = decode(payload.data, self._binding, held=self._held)
         check_update(self._base, decoded.factors, decoded.dense)
         if self._base.head and not decoded.dense:
             raise PayloadError("the payload holds no head, this model scores with a trained one; send one made for it")

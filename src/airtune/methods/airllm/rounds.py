@@ -133,7 +133,7 @@ class Rounds:
             ranks=ranks.ranks,
             total_rank=ranks.total,
             parameters=ranks.parameters(self._trainee.adapter.sites),
-            bits_before_projection=self._packer.air_bits(asked),
+            bits_before_projection=sent.air_bits if asked == ranks else self._packer.air_bits(asked),
             payload_bits=payload.bits,
             air_bits=sent.air_bits,
             airtime_s=sent.airtime_s,
@@ -151,6 +151,10 @@ class Rounds:
             blocks_late=late,
         )
         return row, payload
+
+    def file(self, payload: Payload) -> bytes:
+        """What is kept of a payload that was sent."""
+        return self._packer.file(payload)
 
     @property
     def _name(self) -> str:

@@ -115,7 +115,7 @@ def score_adapter(
 ) -> Score:
     """Score a base model with these factors and head on it; both are taken off again."""
     most = max(1, *(site.rank for site in factors.values()))
-    with _head_kept(base):
+    with head_kept(base):
         adapter = Adapter(base, most, generator=torch.Generator())
         try:
             adapter.load(factors, dense)
@@ -141,7 +141,7 @@ def wrapped(base: BaseModel, config: LoraConfig, seed: int) -> Iterator[PeftMode
     find_sites(base.model)  # refuses a model whose sites are not bare projections
     config.target_modules = [site.path for site in base.sites]
     config.fan_in_fan_out = base.fan_in_fan_out
-    with _head_kept(base):
+    with head_kept(base):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "adapter"))
             model = get_peft_model(base.model, config)
@@ -155,7 +155,7 @@ def wrapped(base: BaseModel, config: LoraConfig, seed: int) -> Iterator[PeftMode
 
 
 @contextmanager
-def _head_kept(base: BaseModel) -> Iterator[None]:
+def head_kept(base: BaseModel) -> Iterator[None]:
     """Whatever becomes of the head inside the block, it is back after it."""
     start = {name: base.model.get_parameter(name).detach().clone() for name in base.head}
     try:

@@ -1,0 +1,57 @@
+"""A way to send an adaptation: how many bits, and what the receiver then holds.
+
+Knows how it is scored; not how it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from airtune.codec import Factors
+from airtune.methods.airllm.baselines.training import score_adapter
+from airtune.models import BaseModel, Items, Score, score
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One way to send.
+
+    Args:
+        name: Among those of its family.
+        bits: All that is needed beside the base model and what both sides agreed on before.
+        factors, dense: The update of every site and the head; or
+        change: What is added to weights, by parameter name.
+    """
+
+    name: str
+    bits: float
+    factors: Mapping[str, Factors] = field(default_factory=dict)
+    dense: Mapping[str, np.ndarray] = field(default_factory=dict)
+    change: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def score(self, base: BaseModel, items: Items) -> Score:
+        """Score the base model as a receiver of this would use it; no logits are kept. The model is then as before."""
+        if self.factors:
+            return score_adapter(base, self.factors, self.dense, items, keep_logits=0)
+        with changed(base, self.change):
+            return score(base.model, items, keep_logits=0)
+
+
+@contextmanager
+def changed(base: BaseModel, change: Mapping[str, np.ndarray]) -> Iterator[None]:
+    """Add to a base model's weights inside the block."""
+    before = {name: base.model.get_parameter(name).detach().clone() for name in change}
+    try:
+        with torch.no_grad():
+            for name, value in change.items():
+                base.model.get_parameter(name).add_(torch.from_numpy(np.ascontiguousarray(value, np.float32)))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in before.items():
+                base.model.get_parameter(name).copy_(tensor)
