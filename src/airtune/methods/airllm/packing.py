@@ -72,7 +72,7 @@ class Packer(Sizes):
 
 def block_packer(base: BaseModel, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], bits: int) -> Packer:
     """Format 1 at `bits` bits per number of a factor; sizes are exact."""
-    binding, meta = _about(base)
+    binding, meta = about(base)
     layout = layout_of(factors, dense, binding, meta)
     return Packer(
         layout.contents,
@@ -100,7 +100,7 @@ def coded_packer(
 ) -> CodedAdapter:
     """Format 2 at a mean of `bits` bits per number of a factor; sizes are bounds that payloads stay under."""
     quantised, slope = fit_bits(Quantiser(factors, dense, curvature, canonical=False), bits)
-    draft = Draft(quantised, *_about(base), named=True)
+    draft = Draft(quantised, *about(base), named=True)
     coded = quantised.coded
     return CodedAdapter(
         Packer(draft.contents, draft.sizes, lambda ranks: draft.encode(ranks.ranks)),
@@ -117,7 +117,7 @@ def sizes_of(
     if not coded:
         return block_packer(base, factors, dense, round(bits))
     shapes = {name: site.shape for name, site in factors.items()}
-    contents = Contents.of(shapes, {name: value.shape for name, value in dense.items()}, *_about(base))
+    contents = Contents.of(shapes, {name: value.shape for name, value in dense.items()}, *about(base))
     ranks = [site.rank for site in factors.values()]
     return Sizes(contents, estimated_sizes(contents, ranks, bits))
 
@@ -126,10 +126,11 @@ def held_by(base: BaseModel) -> dict[bytes, bytes]:
     """Static parts that whoever has the base model need not be sent, by their names."""
     shapes = {site.path: (site.fan_out, site.fan_in) for site in base.sites}
     head = {name: tuple(base.model.get_parameter(name).shape) for name in base.head}
-    return held_static(Contents.of(shapes, head, *_about(base)))
+    return held_static(Contents.of(shapes, head, *about(base)))
 
 
-def _about(base: BaseModel) -> tuple[Binding, dict[str, str | int | float]]:
+def about(base: BaseModel) -> tuple[Binding, dict[str, str | int | float]]:
+    """Whom payloads are for, and what their notes say."""
     notes: dict[str, str | int | float] = {
         "base_model": base.name,
         "kind": base.kind,

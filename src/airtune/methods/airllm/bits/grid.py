@@ -19,14 +19,14 @@ from airtune.methods.airllm.bits.candidate import Candidate
 
 WIDTHS = (2, 3, 4, 8, 32)
 SCALE_BITS, HEAD_WIDTH = 16, 8
-SHRINKS = np.linspace(0.3, 1.1, 41)
+SHRINKS = np.linspace(0.1, 1.1, 51)
 """Largest value of the grid, as shares of a row's largest number, that are tried."""
 
 
 def on_grid(rows: np.ndarray, width: int) -> np.ndarray:
     """Every row rounded to a symmetric uniform grid of its own, the one of least squared error.
 
-    2 ** width - 1 values with 0 among them; at width 2 four values around 0, and at width 1 two, which serve better.
+    2 ** width - 1 values with 0 among them; at width 2 four around 0, which serve better, and at width 1 two.
 
     Args:
         rows: Any numbers, shape (n, k).
@@ -34,11 +34,13 @@ def on_grid(rows: np.ndarray, width: int) -> np.ndarray:
     """
     if width == 32:
         return rows.astype(np.float32)
+    if width == 1:
+        return (np.sign(rows) * np.abs(rows).mean(axis=1, keepdims=True)).astype(np.float32)
     best, least = np.zeros_like(rows, np.float64), np.full((len(rows), 1), np.inf)
     peaks = np.abs(rows).max(axis=1, keepdims=True, initial=0)
     for shrink in SHRINKS:
         peak = np.maximum(shrink * peaks, np.finfo(np.float32).tiny)
-        found = _halves(rows, peak, width) if width <= 2 else _whole(rows, peak, width)
+        found = _halves(rows, peak) if width == 2 else _whole(rows, peak, width)
         error = ((rows - found) ** 2).sum(axis=1, keepdims=True)
         best, least = np.where(error < least, found, best), np.minimum(error, least)
     return best.astype(np.float32)
@@ -50,10 +52,9 @@ def _whole(rows: np.ndarray, peak: np.ndarray, width: int) -> np.ndarray:
     return np.clip(np.round(rows / step), -most, most) * step
 
 
-def _halves(rows: np.ndarray, peak: np.ndarray, width: int) -> np.ndarray:
-    half = 2 ** (width - 1)
-    step = peak / (half - 0.5)
-    return (np.clip(np.floor(rows / step), -half, half - 1) + 0.5) * step
+def _halves(rows: np.ndarray, peak: np.ndarray) -> np.ndarray:
+    step = peak / 1.5
+    return (np.clip(np.floor(rows / step), -2, 1) + 0.5) * step
 
 
 def grid_of(name: str, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], width: int) -> Candidate:

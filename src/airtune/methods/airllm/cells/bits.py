@@ -1,0 +1,170 @@
+"""Cells of bits against loss: LoRA of one seed, trained at every rank, in every way to send it.
+
+| kind    | reads              | computes                                                                     |
+|---------|--------------------|------------------------------------------------------------------------------|
+| `whole` | -                  | fine-tuning of all weights, for running text (small models)                  |
+| `bits`  | LoRA's of all ranks, `whole` | the best on dev within each budget, read on test; bits saved over the grid |
+
+Budgets are shares of what LoRA of the largest rank takes as float32. Knows settings and files; not studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from airtune.errors import DataError
+from airtune.methods.airllm.baselines.kept import load_adapter
+from airtune.methods.airllm.bits.candidate import Candidate
+from airtune.methods.airllm.bits.front import best_within, bits_saved, front
+from airtune.methods.airllm.bits.grid import blockwise, cuts, grid
+from airtune.methods.airllm.bits.ours import ours
+from airtune.methods.airllm.bits.ternary import ternary
+from airtune.methods.airllm.bits.whole import train_whole, whole
+from airtune.methods.airllm.building import fit_plan, open_reader, parts_of, suited_rate
+from airtune.methods.airllm.cells.baselines import ranks_to_train
+from airtune.methods.airllm.cells.opening import Settings, adapter_settings
+from airtune.methods.airllm.cells.trained import ADAPTER, trained_settings
+from airtune.methods.airllm.config import config_from
+from airtune.methods.airllm.data import Parts, Reader
+from airtune.methods.airllm.packing import about
+from airtune.models import Score
+from airtune.records import write_bytes
+from airtune.records.cells import Done, Outcome, Value
+
+CHANGE = "change.safetensors"
+WHOLE_RATES = (0.03, 0.1, 0.3)
+"""Learning rates that are tried for all weights, over the one that suits low-rank factors."""
+TIMES_FEWER = (8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
+"""Budgets: the bits of float32 LoRA at the largest rank, over these."""
+
+
+def whole_settings(settings: Settings) -> Settings:
+    """What the change of all weights depends on; no rank."""
+    found = trained_settings(settings)
+    return {**found, "adapter": {name: value for name, value in found["adapter"].items() if name != "max_rank"}}
+
+
+def compute_whole(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """Value: `tried`, dev loss by learning rate (x)."""
+    config = config_from(settings)
+    reader = open_reader(config)
+    rate, tried = suited_rate(reader.base.hidden_size), list[Value]()
+    change = train_whole(
+        reader.base,
+        parts_of(config, reader),
+        fit_plan(config, reader.base.hidden_size),
+        [share * rate for share in WHOLE_RATES],
+        lambda rate, loss: tried.append(Value("tried", loss, rate)),
+    )
+    write_bytes(work / CHANGE, save({name: np.ascontiguousarray(value) for name, value in change.items()}))
+    return Outcome(tuple(tried), files=(CHANGE,))
+
+
+def bits_settings(settings: Settings) -> Settings:
+    """What sizes and losses depend on, beside the trainings' cells."""
+    found = adapter_settings(settings)
+    return {**{name: found[name] for name in ("seed", "model", "task", "software")}, "max_rank": _most(settings)}
+
+
+def trainings(settings: Settings) -> Mapping[str, Settings]:
+    """LoRA at every rank, and for running text the change of all weights."""
+    adapter = settings["adapter"]
+    found = {f"lora {rank}": {**settings, "adapter": {**adapter, "max_rank": rank}} for rank in _ranks(settings)}
+    return {**found, **({"whole": settings} if settings["task"]["name"] == "text" else {})}
+
+
+def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """Values by family (of):
+
+    `loss` and `score` on test, `kbit` and `dev_loss` of the best on dev within a budget, by how many times fewer bits
+    it has (x); `saved`, percent of the bits saved over the grid at equal test loss; `front` kbit and loss.
+    """
+    config = config_from(settings)
+    reader = open_reader(config)
+    parts = parts_of(config, reader)
+    found = {name: Family(reader, parts, some) for name, some in _families(reader, parts, needs)}
+    float32 = max(candidate.bits for candidate in found["grid"].candidates)
+    values, items = list[Value](), dict[str, np.ndarray]()
+    for name, family in found.items():
+        for times in TIMES_FEWER:
+            if (index := best_within(family.bits, family.dev, float32 / times)) is not None:
+                scored = family.test(index)
+                values += [
+                    Value("loss", scored.loss, times, name),
+                    Value("score", scored.metric, times, name),
+                    Value("kbit", family.bits[index] / 1e3, times, name),
+                    Value("dev_loss", family.dev[index], times, name),
+                ]
+                items |= _items(scored, times, name)
+        if name != "grid":
+            values += _saved(family, found["grid"], name)
+    whole = found["grid"].test(int(np.argmax(found["grid"].bits)))
+    values += [Value("loss", whole.loss, 1, "grid"), Value("score", whole.metric, 1, "grid")]
+    values.append(Value("float32_kbit", float32 / 1e3))
+        Value("loss", whole.loss, 1, "grid"),
+        Value("score", whole.metric, 1, "grid"),
+        Value("float32_kbit", float32 / 1e3),
+    ]
+    return Outcome(tuple(values), items=items | _items(whole, 1, "grid"))
+
+
+class Family:
+    """Candidates of one kind, scored on dev at once and on test when asked for."""
+
+    def __init__(self, reader: Reader, parts: Parts, candidates: Iterable[Candidate]) -> None:
+        self._base, self._parts = reader.base, parts
+        self.candidates = list(candidates)
+        self.bits = [float(candidate.bits) for candidate in self.candidates]
+        self.dev = [candidate.score(self._base, parts.dev).loss for candidate in self.candidates]
+        self._tests: dict[int, Score] = {}
+
+    def test(self, index: int) -> Score:
+        if index not in self._tests:
+            self._tests[index] = self.candidates[index].score(self._base, self._parts.test)
+        return self._tests[index]
+
+
+def _families(reader: Reader, parts: Parts, needs: Mapping[str, Done]) -> Iterator[tuple[str, Iterable[Candidate]]]:
+    trained = {
+        int(name.split()[1]): load_adapter(done.work / ADAPTER)
+        for name, done in needs.items()
+        if name.startswith("lora ")
+    }
+    binding, meta = about(reader.base)
+    yield "grid", grid(trained)
+    yield "cut", cuts(trained)
+    yield "blockwise", blockwise(trained, binding, meta)
+    yield "ternary", ternary(trained)
+    yield "ours", ours(trained, reader.base, parts.calibration, binding, meta)
+    if "whole" in needs:
+        yield "whole", whole(load((needs["whole"].work / CHANGE).read_bytes()))
+
+
+def _saved(family: Family, grid: Family, name: str) -> Iterator[Value]:
+    curves = []
+    for one in (family, grid):
+        kept = front(one.bits, one.dev)
+        curves.append(([one.bits[index] for index in kept], [one.test(index).loss for index in kept]))
+    try:
+        yield Value("saved", 100 * bits_saved(*curves[0], *curves[1]), of=name)
+    except DataError:
+        return  # a family of one point has no front
+
+
+def _items(scored: Score, times: float, name: str) -> dict[str, np.ndarray]:
+    items = {Value("loss", 0.0, times, name).item_name: scored.losses}
+    if scored.hits is not None:
+        items[Value("score", 0.0, times, name).item_name] = scored.hits.astype(float)
+    return items
+
+
+def _most(settings: Settings) -> int:
+    return int(settings["adapter"]["max_rank"])
+
+
+def _ranks(settings: Settings) -> list[int]:
+    return ranks_to_train(_most(settings))
