@@ -121,6 +121,10 @@ def test_a_setting_given_as_it_is_anyway_is_no_mistake():
     assert set(plan_of("state", **{"policy.width": width}).cells) == set(plan_of("state").cells)
 
 
+def claim(**parts: object) -> dict:
+    return {"claims": [{"says": "so", "better": "plus 0", "measure": "sum", **parts}]}
+
+
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
@@ -128,6 +132,13 @@ def test_a_setting_given_as_it_is_anyway_is_no_mistake():
         ({"colour": "red"}, "sums holds 'colour'; known there are name, title"),
         ({"variants": [{"set": {}}]}, "sums.variants is not complete"),
         ({"tables": [{"measure": "sum", "title": "t", "digit": 1}]}, "sums.tables holds 'digit'"),
+        (claim(), "claim 'so' of study sums has neither or both; give it `worse` or `between`"),
+        (claim(worse="plus 1", between=[0, 1]), "has neither or both"),
+        (claim(between=[0, 1], margin=0.1), "`margin` goes with `worse`, `at` with `between`"),
+        (claim(worse="plus 1", at="here"), "`margin` goes with `worse`, `at` with `between`"),
+        (claim(between=[1.0]), r"is between \[1.0\]; give \[lower, upper\]"),
+        (claim(between=1.0), r"is between 1.0; give \[lower, upper\]"),
+        (claim(between=[2, 1]), r"is between \[2, 1\]; give \[lower, upper\]"),
     ],
 )
 def test_a_wrong_declaration_is_refused(wrong: dict, line: str):
