@@ -61,6 +61,6 @@ KINDS: Mapping[str, Kind] = {
             Kind(name, 1, (), trained_settings, partial(compute_trained, name=name), also=partial(sweep_of, name=name))
             for name in BASELINES
         ),
-        Kind("baselines", 2, (), baseline_settings, compute_baselines, also=ladders),
+        Kind("baselines", 3, (), baseline_settings, compute_baselines, also=ladders),
     )
 }
