@@ -12,6 +12,7 @@ All by the same codec, within what a decision may spend on that link.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -38,6 +39,10 @@ from airtune.records import Measurements, generator
 from airtune.records.cells import Done, Outcome
 from airtune.records.plain import canonical_json
 
+FEWER = 0.85
+"""Of few directions each is much: where not every site can have one, AdaLoRA is trained at this share of them too, for
+it may choose sites of which fewer fit."""
+
 
 def ladders(settings: Settings) -> Mapping[str, Settings]:
     """The trainings by name: LoRA by its rank (`lora 4`), AdaLoRA by its directions in all (`adalora 23`)."""
@@ -61,7 +66,9 @@ def _room(settings: Settings) -> tuple[int, list[int], list[int]]:
 def _planned(settings: str) -> tuple[int, list[int], list[int]]:
     found = plan(config_from(json.loads(settings)))
     uniform = {row.uniform_rank for row in found.rows if row.uniform_rank}
-    return found.sites, sorted(uniform), sorted({row.total_rank for row in found.rows if row.total_rank})
+    totals = {row.total_rank for row in found.rows if row.total_rank}
+    few = {math.ceil(FEWER * total) for total in totals if total < found.sites}
+    return found.sites, sorted(uniform), sorted(totals | few)
 
 
 def baseline_settings(settings: Settings) -> Settings:
