@@ -256,7 +256,7 @@ def test_a_remembered_loss_that_is_no_number_is_refused(folder, tmp_path, answer
 
 
 def test_gains_are_measured_once_and_count_as_the_losses_they_are_the_work_of(folder, trained, tmp_path):
-    """At caps of 4: gradients at 3 points from rank 0 to 1, one each to 2 and 4; 15 losses' work on half of the items."""
+    """At caps of 4: gradients at 3 points from rank 0 to 1, one each to 2 and 4; 15 losses' work on half of them."""
     whole, path = trained[0], tmp_path / "losses.jsonl"
     first = Trainee(whole.adapter, whole.parts, Measurements(path))
     gains = first.gains()

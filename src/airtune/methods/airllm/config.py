@@ -46,7 +46,7 @@ class AdapterConfig:
     prefixes: int = 1
     """Nested training: how many rank vectors each item is trained at in one step, which costs as many passes. 1 draws
     by the shares above; more are r_max, r_max / 2, ... 1 everywhere, and mixed ranks for every further one. 0 takes
-    all of these and one mixed."""
+    all of these and two mixed."""
     rank_one_weight: float = 2.0
     """Nested training with `prefixes`: weight of rank 1 in a step's loss over r_max's; those between lie between."""
 
@@ -71,7 +71,7 @@ class AdapterConfig:
     @property
     def copies(self) -> int:
         """Passes of a batch in one step of nested training."""
-        return self.prefixes or self.max_rank.bit_length() + 1
+        return self.prefixes or self.max_rank.bit_length() + 2
 
 
 @dataclass(frozen=True, slots=True)
