@@ -89,9 +89,11 @@ def keys_of(name: str, kind: str) -> set[str]:
 
 
 def test_a_rank_is_trained_once_for_all_studies_and_every_r_max_above_it():
-    """LoRA in table 3 at r_max 8: ranks 1, 2, 4, 8, in table 4 at 2, 8, 32 also 16 and 32, and what suits links; both at
-    five SNRs, so with five sizes or fewer besides (AdaLoRA: with a few less too) for each r_max. Five seeds, one sweep for
-    ranks that are near to each other."""
+    """LoRA in table 3 at r_max 8: ranks 1, 2, 4, 8, in table 4 at 2, 8, 32 also 16 and 32; and what suits links.
+
+    There are five SNRs, so five sizes or fewer besides for each r_max, AdaLoRA's with a few directions less too. Five
+    seeds, one sweep for ranks that are near to each other.
+    """
     for kind in ("lora", "adalora"):
         assert keys_of("fig4", kind) == keys_of("table3", kind) < keys_of("table4", kind)
         sizes = [len(keys_of(name, kind)) / 5 for name in ("table3", "table4")]
