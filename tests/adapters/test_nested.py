@@ -64,6 +64,19 @@ def test_copies_of_a_batch_have_the_halved_ranks_and_then_mixed_ones_for_every_i
     assert level.weights(RankVector((8, 8))) == pytest.approx([1 / 4] * 4)
 
 
+def test_where_sites_are_switched_off_every_share_of_them_occurs_and_one_stays_on():
+    """With a chance u of being off that is uniform over vectors, any number of 20 sites is off equally often."""
+    sampler, caps, rng = RankSampler(full=0.0, uniform=0.0, off=0.5), RankVector((8,) * 20), np.random.default_rng(5)
+    drawn = np.array([sampler.draw(caps, 1, rng)[0].ranks for _ in range(4000)])
+    off = (drawn == 0).sum(axis=1)
+    assert (off == 0).mean() == pytest.approx(0.5 + 0.5 / 21, abs=0.03)
+    assert off.max() == 19
+    assert np.bincount(off, minlength=20)[1:19] / 4000 == pytest.approx(np.full(18, 0.5 / 21), abs=0.012)
+    sparse = drawn[off > 0]
+    assert (sparse.max(axis=1) == 1).mean() > 2 * (drawn[off == 0].max(axis=1) == 1).mean()  # few bits are trained too
+    assert drawn.max() == 8
+
+
 @pytest.mark.parametrize(("full", "uniform"), [(-0.1, 0.5), (0.7, 0.5)])
 def test_shares_that_are_no_shares_are_refused(full, uniform):
     with pytest.raises(ConfigError, match="sum to at most 1"):

@@ -486,3 +486,15 @@ def test_the_papers_preset_without_a_gpu_offers_the_cpus(refused, tmp_path, monk
     for words in ("needs a CUDA GPU", "24 GB", "facebook/opt-1.3b", "sst2", "no CUDA GPU", "--preset cpu"):
         assert words in line
     assert not (tmp_path / "run").exists()  # and so no process was started, for it would log there
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("decide", "--snr", "5", "--bandwidth", "1e6", "--policy", "~nosuchuser/x"), "begins with ~ and a user"),
+        (("decide", "--snr", "5", "--bandwidth", "1e6", "--policy", "x" * 5000), "File name too long"),
+        (("plan", "--task", "text", "--data", "/no/such/file"), "'/no/such/file', which does not exist"),
+    ],
+)
+def test_paths_that_cannot_be_are_one_line(refused, given, words):
+    assert words in refused(*given)

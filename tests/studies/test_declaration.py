@@ -44,10 +44,10 @@ def plan_of(name: str, preset: str = "cpu", data: str = "", **overrides: object)
 
 
 def test_a_preset_may_name_its_workload(tmp_path: Path):
-    assert {point.workload for point in plan_of("table4", "cpu-sst2", data=str(tmp_path)).points} == {"sst2"}
-    assert {point.workload for point in plan_of("table4", "cpu").points} == {"embedded"}  # instead of the decoder
+    assert {point.workload for point in plan_of("fig5", "cpu-sst2", data=str(tmp_path)).points} == {"sst2"}
+    assert {point.workload for point in plan_of("fig5", "cpu").points} == {"embedded"}  # instead of the decoder
     with pytest.raises(ConfigError, match=r"workload sst2 .* needs --data"):
-        plan_of("table4", "cpu-sst2")
+        plan_of("fig5", "cpu-sst2")
 
 
 def test_the_paper_s_tables_and_figures_are_declared():
@@ -89,11 +89,18 @@ def keys_of(name: str, kind: str) -> set[str]:
 
 
 def test_a_rank_is_trained_once_for_all_studies_and_every_r_max_above_it():
-    """Table 3 at r_max 8: ranks 1, 2, 4, 8; table 4 at 2, 8, 32: also 16, 32. Five seeds, one sweep a rank."""
+    """LoRA in table 3 at r_max 8: ranks 1, 2, 4, 8, in table 4 at 2, 8, 32 also 16 and 32; and what suits links.
+
+    There are five SNRs, so five sizes or fewer besides for each r_max, AdaLoRA's with a few directions less too. Five
+    seeds, one sweep for ranks that are near to each other.
+    """
     for kind in ("lora", "adalora"):
         assert keys_of("fig4", kind) == keys_of("table3", kind) < keys_of("table4", kind)
-        assert [len(keys_of(name, kind)) for name in ("table3", "table4")] == [20, 30]
-        assert [len(keys_of(name, f"{kind}-sweep")) for name in ("table3", "table4")] == [4, 6]
+        sizes = [len(keys_of(name, kind)) / 5 for name in ("table3", "table4")]
+        assert all(size == int(size) for size in sizes)
+        assert 4 <= sizes[0] <= (4 + 5 if kind == "lora" else 10) < sizes[1] <= (6 + 15 if kind == "lora" else 30)
+        sweeps = [len(keys_of(name, f"{kind}-sweep")) for name in ("table3", "table4")]
+        assert sweeps == [4, 6] if kind == "lora" else 1 <= sweeps[0] <= 4 <= sweeps[1] <= 6
     assert len(keys_of("table4", "baselines")) == 15
     assert keys_of("nested", "baselines") == keys_of("table3", "baselines")
 
@@ -121,6 +128,10 @@ def test_a_setting_given_as_it_is_anyway_is_no_mistake():
     assert set(plan_of("state", **{"policy.width": width}).cells) == set(plan_of("state").cells)
 
 
+def claim(**parts: object) -> dict:
+    return {"claims": [{"says": "so", "better": "plus 0", "measure": "sum", **parts}]}
+
+
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
@@ -128,6 +139,13 @@ def test_a_setting_given_as_it_is_anyway_is_no_mistake():
         ({"colour": "red"}, "sums holds 'colour'; known there are name, title"),
         ({"variants": [{"set": {}}]}, "sums.variants is not complete"),
         ({"tables": [{"measure": "sum", "title": "t", "digit": 1}]}, "sums.tables holds 'digit'"),
+        (claim(), "claim 'so' of study sums has neither or both; give it `worse` or `between`"),
+        (claim(worse="plus 1", between=[0, 1]), "has neither or both"),
+        (claim(between=[0, 1], margin=0.1), "`margin` goes with `worse`, `at` with `between`"),
+        (claim(worse="plus 1", at="here"), "`margin` goes with `worse`, `at` with `between`"),
+        (claim(between=[1.0]), r"is between \[1.0\]; give \[lower, upper\]"),
+        (claim(between=1.0), r"is between 1.0; give \[lower, upper\]"),
+        (claim(between=[2, 1]), r"is between \[2, 1\]; give \[lower, upper\]"),
     ],
 )
 def test_a_wrong_declaration_is_refused(wrong: dict, line: str):

@@ -20,7 +20,9 @@ class RankSampler:
     """Draws the rank vectors of training batches: one for a whole batch, or with `per_item` one for each item.
 
     A share `full` of the vectors has all directions, a share `uniform` the same rank k everywhere, and the rest a rank
-    of its own at every site. k is log-uniform: low ranks, which carry most, are drawn most.
+    of its own at every site. k is log-uniform: low ranks, which carry most, are drawn most. In a share `off` of those
+    with ranks of their own, the largest rank is drawn first and sites are switched off besides, each with a chance that
+    is drawn once for all; one stays on. So what little links carry is trained too.
 
     With `prefixes` above 1 nothing of this is left to chance: a batch is copied as often, and its copies have r_max,
     r_max / 2, r_max / 4, ... 1 everywhere; those beyond are mixed. (Yu and Huang 2019 sum the largest, the smallest and
@@ -32,6 +34,7 @@ class RankSampler:
     per_item: bool = False
     prefixes: int = 1
     rank_one_weight: float = 2.0
+    off: float = 0.0
 
     def __post_init__(self) -> None:
         if not (self.full >= 0 and self.uniform >= 0 and self.full + self.uniform <= 1):
@@ -40,7 +43,7 @@ class RankSampler:
             )
 
     def draw(self, caps: RankVector, items: int, rng: np.random.Generator) -> list[RankVector]:
-        """Draw the vectors of a batch, every rank between 1 and its cap: one, or one for each item of each copy.
+        """Draw the vectors of a batch, every rank at most its cap: one, or one for each item of each copy.
 
         Items get the three kinds by their shares, to within one in each batch; which item gets which is random.
         """
@@ -70,5 +73,15 @@ class RankSampler:
         if kind < self.full:
             return caps
         size = 1 if kind < self.full + self.uniform else len(top)
-        drawn = np.floor(np.exp(rng.random(size) * np.log(top.max() + 1))).astype(int)
-        return RankVector.of(np.clip(drawn, 1, top))
+        some_off = size > 1 and self.off > 0 and rng.random() < self.off
+        most = self._log_uniform(top.max(), 1, rng)[0] if some_off else top.max()
+        ranks = np.clip(self._log_uniform(most, size, rng), 1, top)
+        if some_off:
+            stays = rng.integers(len(top))
+            ranks[(rng.random(len(top)) < rng.random()) & (np.arange(len(top)) != stays)] = 0
+        return RankVector.of(ranks)
+
+    @staticmethod
+    def _log_uniform(most: int, size: int, rng: np.random.Generator) -> np.ndarray:
+        """Whole numbers from 1 to `most`, shape ``(size,)``, low ones drawn most."""
+        return np.floor(np.exp(rng.random(size) * np.log(most + 1))).astype(int)

@@ -14,6 +14,9 @@ from airtune.errors import AirtuneError
 NO_MEMORY = ("out of memory", "not enough memory", "allocate memory")
 """What torch's allocators say in a RuntimeError."""
 
+NO_HOME = "determine home directory"
+"""What pathlib says where a path begins with ~ and nobody's name."""
+
 
 def main() -> None:
     """Run the command line; end with 1 and one clear line when airtune refuses something."""
@@ -26,7 +29,13 @@ def main() -> None:
     except ModuleNotFoundError as error:
         _complain(f"this command needs the package {error.name}, which is not installed; pip install 'airtune[train]'")
         sys.exit(1)
+    except OSError as error:  # a path too long, say, which every way of asking about it raises
+        _complain(f"{str(error.filename or 'the system')[:200]}: {error.strerror or error}; give another path")
+        sys.exit(1)
     except (MemoryError, RuntimeError) as error:
+        if NO_HOME in str(error):
+            _complain("a path begins with ~ and a user who is not here; write the folder out")
+            sys.exit(1)
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         reason = (str(error).strip().splitlines() or ["no more memory"])[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from typing import Any
@@ -78,6 +78,9 @@ class Reach:
     share: float = 0.95
 
 
+NO_BOUNDS = (-math.inf, math.inf)
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Something the paper says that a paired difference, or a mean of one variant, can support or contradict."""
@@ -89,7 +92,7 @@ class Claim:
     measure: str = ""
     margin: float | None = None
     """Where given: `better` is behind `worse` by less than this at every x (in the measure's own unit)."""
-    between: tuple[float, float] = (-math.inf, math.inf)
+    between: Sequence[float] = NO_BOUNDS
     """Bounds of the mean of `better`, where `worse` names none."""
     at: str | None = None
     """Place of a measure that has places, such as an input's name; read with `between` alone."""
@@ -189,11 +192,25 @@ def study_from(name: str, declared: Mapping[str, Any]) -> Study:
     names = [variant.name for variant in study.variants]
     named = [study.baseline]
     for claim in study.claims:
+        _check_claim(name, claim)
         named += [claim.better, *([claim.worse] if claim.worse else [])]
     for found in named:
         if found not in names:
             raise ConfigError(f"study {name} names the variant {found!r}; choose one of {', '.join(names)}")
     return study
+
+
+def _check_claim(study: str, claim: Claim) -> None:
+    """Refuse a claim that could not fail, or would look at nothing."""
+    compares, bounded = bool(claim.worse), claim.between != NO_BOUNDS
+    if compares == bounded:
+        raise ConfigError(f"claim {claim.says!r} of study {study} has neither or both; give it `worse` or `between`")
+    alone = claim.margin if bounded else claim.at
+    if alone is not None:
+        raise ConfigError(f"claim {claim.says!r} of study {study}: `margin` goes with `worse`, `at` with `between`")
+    pair = isinstance(claim.between, Sequence) and len(claim.between) == 2
+    if not (pair and claim.between[0] < claim.between[1]):
+        raise ConfigError(f"claim {claim.says!r} of study {study} is between {claim.between!r}; give [lower, upper]")
 
 
 def read_harness(method: str) -> Harness:

@@ -14,8 +14,10 @@ def markdown(gathered: Gathered) -> str:
     lines = [f"# {study.title}", ""]
     lines += [*([f"Beside {study.beside} of the paper."] if study.beside else []), study.paper_says, ""]
     lines += [f"Source: {study.source}.", ""]
-    lines += [f"`{gathered.plan.given}`, {gathered.plan.seeds} seeds. Intervals: 95 %, over seeds and test items.", ""]
-    lines += [f"Note: {note}." for note in gathered.plan.notes] + [""]
+    over = "Intervals: 95 %, over seeds, and over test items where a value is a mean over them."
+    lines += [f"`{gathered.plan.given}`, {gathered.plan.seeds} seeds. {over}", ""]
+    lines += [f"Note: {note}." for note in gathered.plan.notes]
+    lines += [f"Note: {note}" for note in study.notes] + [""]
     for workload in workloads_of(gathered):
         lines += [f"## {workload}", ""]
         lines += [f"- {v.says}: **{v.word}** ({v.because})" for v in verdicts(gathered, workload)] + [""]

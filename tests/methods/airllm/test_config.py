@@ -122,8 +122,8 @@ def test_what_the_mode_does_not_read_is_refused():
         load_config("tiny", {"mode": "paper", "adapter.draw_per": "item"})
 
 
-def test_prefixes_0_are_all_halvings_and_a_mixed_one():
-    for max_rank, copies in ((1, 2), (2, 3), (8, 5), (12, 5), (32, 7)):
+def test_prefixes_0_are_all_halvings_and_two_mixed_ones():
+    for max_rank, copies in ((1, 3), (2, 4), (8, 6), (12, 6), (32, 8)):
         assert load_config("default", {"adapter.prefixes": 0, "adapter.max_rank": max_rank}).adapter.copies == copies
     assert load_config("default").adapter.copies == 1
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from airtune.adapters import Adapter, RankSampler, RankVector
+from airtune.adapters.gains import measure_gains
 from airtune.codec import Factors
 from airtune.errors import ModelError, RunError
 from airtune.methods.airllm import trainee as trainee_module
@@ -252,6 +253,30 @@ def test_a_remembered_loss_that_is_no_number_is_refused(folder, tmp_path, answer
     again = new_trainee(folder, tmp_path / "m.jsonl")
     with pytest.raises(RunError, match=r"holds the loss .* remove that line and resume"):
         again.try_ranks(caps)
+
+
+def test_gains_are_measured_once_and_count_as_the_losses_they_are_the_work_of(folder, trained, tmp_path):
+    """At caps of 4: gradients at 3 points from rank 0 to 1, one each to 2 and 4; 15 losses' work on half of them."""
+    whole, path = trained[0], tmp_path / "losses.jsonl"
+    first = Trainee(whole.adapter, whole.parts, Measurements(path))
+    gains = first.gains()
+    assert first.measured == 8
+    first.try_ranks(whole.adapter.caps)
+    assert first.measured == 9
+    later = new_trainee(folder, path)
+    for gain, again in zip(gains, later.gains(), strict=True):
+        np.testing.assert_array_equal(gain, again)
+    assert later.measured == 9
+    expected = measure_gains(whole.adapter, whole.parts.calibration)
+    for gain, found in zip(gains, expected, strict=True):
+        np.testing.assert_allclose(gain, found, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("answer", [None, "gains", [1.0], [[0.1]] * 12, [[float("nan")] * 4] * 12])
+def test_remembered_gains_that_are_not_of_these_sites_are_refused(folder, tmp_path, answer):
+    Measurements(tmp_path / "m.jsonl").put({"of": "", "what": "gains"}, answer)
+    with pytest.raises(RunError, match=r"holds gains that are .* remove that line and resume"):
+        new_trainee(folder, tmp_path / "m.jsonl").gains()
 
 
 def test_a_loss_that_is_not_finite_is_refused_and_not_remembered(folder, tmp_path):

@@ -134,6 +134,7 @@ def rank_sampler(config: AirLLMConfig) -> RankSampler:
         per_item=adapter.draw_per == "item",
         prefixes=adapter.copies,
         rank_one_weight=adapter.rank_one_weight,
+        off=adapter.off_share,
     )
 
 

@@ -39,12 +39,14 @@ class AdapterConfig:
     """Nested training: share of rank vectors that have all ranks."""
     uniform_share: float = 0.25
     """Nested training: share with one rank everywhere; the rest draws each site's own."""
+    off_share: float = 0.0
+    """Nested training: share of the vectors with ranks of their own in which some sites are switched off."""
     draw_per: Literal["step", "item"] = "step"
     """Nested training: one rank vector for a step's whole batch, or one for each of its items."""
     prefixes: int = 1
     """Nested training: how many rank vectors each item is trained at in one step, which costs as many passes. 1 draws
     by the shares above; more are r_max, r_max / 2, ... 1 everywhere, and mixed ranks for every further one. 0 takes
-    all of these and one mixed."""
+    all of these and two mixed."""
     rank_one_weight: float = 2.0
     """Nested training with `prefixes`: weight of rank 1 in a step's loss over r_max's; those between lie between."""
 
@@ -58,6 +60,7 @@ class AdapterConfig:
         require_between("adapter.orthogonality", self.orthogonality, 0)
         require_between("adapter.full_share", self.full_share, 0, 1)
         require_between("adapter.uniform_share", self.uniform_share, 0, 1)
+        require_between("adapter.off_share", self.off_share, 0, 1)
         expected = "choose shares of full and uniform within 1 together"
         require(self.full_share + self.uniform_share <= 1, "adapter.uniform_share", self.uniform_share, expected)
         halvings = self.max_rank.bit_length()
@@ -68,7 +71,7 @@ class AdapterConfig:
     @property
     def copies(self) -> int:
         """Passes of a batch in one step of nested training."""
-        return self.prefixes or self.max_rank.bit_length() + 1
+        return self.prefixes or self.max_rank.bit_length() + 2
 
 
 @dataclass(frozen=True, slots=True)

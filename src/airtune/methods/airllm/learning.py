@@ -15,6 +15,7 @@ from airtune.methods.airllm.policy.saved import POLICY, save_policy
 from airtune.methods.airllm.policy.training import train_policy
 from airtune.methods.airllm.search.acquisition import Acquisition, collect
 from airtune.methods.airllm.search.archive import Archive
+from airtune.methods.airllm.search.direction_gains import DirectionGains
 from airtune.methods.airllm.search.greedy import Greedy
 from airtune.methods.airllm.search.probes import probes
 from airtune.methods.airllm.search.space import Space
@@ -35,8 +36,9 @@ def learn_surrogate(
         Archive(trainee, packer.air_bits),
     )
     latent = CoarseLatent.of(trainee.adapter.sites)
-    surrogate = LossSurrogate(caps, [latent.layer_of, latent.kind_of])
-    acquisition = Acquisition(space, surrogate, archive)
+    gains = DirectionGains(trainee.gains())
+    surrogate = LossSurrogate(caps, [latent.layer_of, latent.kind_of], gains)
+    acquisition = Acquisition(space, surrogate, archive, guess=gains.loss)
     count, shares = config.policy.measurements, [space.uniform(budget).total / caps.total for budget in budgets]
     drawn = probes(caps, shares, count, generator(config.seed, "probes"))
     with session.progress.stage("Measuring losses of allocations", total=count) as stage:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from airtune.adapters import Adapter, RankVector
-from airtune.errors import ConfigError, DeadlineError
+from airtune.errors import ConfigError, DataError, DeadlineError
 from airtune.links import Link
 from airtune.methods.airllm.allocation import decision_budget, project
 from airtune.methods.airllm.building import labels_of, open_base, open_links, open_task, planned_sizes
@@ -70,6 +71,8 @@ def plan(config: AirLLMConfig, known: Sequence[Mapping[str, Any]] = ()) -> Plan:
         ModelError, DataError, LinkError: as for a run.
     """
     running_text = config.task.name == "text"  # has no head to size, so its data need not be at hand
+    if config.task.data and not Path(config.task.data).expanduser().exists():
+        raise DataError(f"--data is {config.task.data!r}, which does not exist; give a file or folder, or leave it out")
     base = open_base(config, 0 if running_text else labels_of(open_task(config)))
     adapter = Adapter(base, config.adapter.max_rank, generator=torch.Generator().manual_seed(0))
     for summary in known:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from airtune.adapters import Adapter, RankSampler, RankVector
+from airtune.adapters.gains import losses_worth, measure_gains
 from airtune.codec import Factors
 from airtune.errors import ModelError, RunError
 from airtune.methods.airllm.allocation import Trial
@@ -109,8 +110,10 @@ class Trainee:
 
     @property
     def measured(self) -> int:
-        """Losses measured for this run, before an interruption too."""
-        return len(self._measurements)
+        """Losses measured for this run, before an interruption too; a gradient is the work of three."""
+        if self._gains_asked not in self._measurements:
+            return len(self._measurements)
+        return len(self._measurements) - 1 + losses_worth(self.adapter.caps)
 
     def _identity(self) -> str:
         digest = hashlib.sha256(self.parts.calibration.sha256.encode())
@@ -136,6 +139,32 @@ class Trainee:
                 "expected a finite number; remove that line and resume"
             )
         return Trial(ranks, float(loss))
+
+    def gains(self) -> list[np.ndarray]:
+        """What each direction is held to lower the calibration loss by (`measure_gains`), remembered as losses are.
+
+        Raises:
+            ModelError: a gradient is not finite.
+            RunError: what is remembered from before an interruption is not gains.
+        """
+        found = self._measurements.measure(
+            self._gains_asked, lambda: [gain.tolist() for gain in measure_gains(self.adapter, self.parts.calibration)]
+        )
+        try:
+            gains = [np.array(gain, np.float64).reshape(cap) for gain, cap in zip(found, self._caps, strict=True)]
+        except (TypeError, ValueError):
+            gains = []
+        if len(gains) != len(self._caps) or not all(np.isfinite(gain).all() for gain in gains):
+            raise RunError("measurements.jsonl holds gains that are not of these sites; remove that line and resume")
+        return gains
+
+    @property
+    def _gains_asked(self) -> dict[str, str]:
+        return {"of": self.identity, "what": "gains"}
+
+    @property
+    def _caps(self) -> tuple[int, ...]:
+        return self.adapter.caps.ranks
 
     def _measure(self, ranks: RankVector) -> float:
         loss = self.score(ranks, self.parts.calibration, keep_logits=0).loss

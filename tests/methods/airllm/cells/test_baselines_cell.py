@@ -13,8 +13,8 @@ from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import score_adapter
 from airtune.methods.airllm.building import new_trainee, open_reader, parts_of
 from airtune.methods.airllm.cells import KINDS
-from airtune.methods.airllm.cells.baselines import Ladder, ladders, largest_that_fits, ranks_to_train
-from airtune.methods.airllm.cells.trained import ADAPTER
+from airtune.methods.airllm.cells.baselines import Ladder, ladders, largest_that_fits
+from airtune.methods.airllm.cells.trained import ADAPTER, nearest_swept, ranks_to_train
 from airtune.methods.airllm.config import config_from
 from airtune.methods.airllm.packing import block_packer
 from airtune.methods.airllm.sizes import adapter_overhead_bits
@@ -36,12 +36,23 @@ def test_the_largest_rank_within_the_budget_is_sent(budget: float, rank: int):
     assert largest_that_fits({1: 100, 2: 180, 4: 340}, budget) == rank
 
 
-def test_each_rank_is_asked_for_under_settings_of_its_own(settings: dict[str, Any]):
-    found = ladders({**settings, "adapter": {**settings["adapter"], "max_rank": 4}})
-    assert {name: its["adapter"]["max_rank"] for name, its in found.items()} == {
-        **{"lora 1": 1, "lora 2": 2, "lora 4": 4},
-        **{"adalora 1": 1, "adalora 2": 2, "adalora 4": 4},
+def test_each_link_has_trainings_of_what_it_has_room_for(settings: dict[str, Any]):
+    """14 sites; rank 2 takes 12.7 kbit on the air, rank 3 about 15.5, and 15 dB holds 13.6."""
+    found = ladders({**settings, "adapter": {**settings["adapter"], "max_rank": 3}})
+    assert {name: its["adapter"]["max_rank"] for name, its in found.items() if name[:5] == "lora "} == {
+        **{"lora 1": 1, "lora 2": 2, "lora 3": 3},
     }
+    totals = {its["total_rank"]: its["adapter"]["max_rank"] for name, its in found.items() if name[:7] == "adalora"}
+    assert [f"adalora {total}" for total in totals] == [name for name in found if name[:7] == "adalora"]
+    *few, some, most = totals
+    assert len(few) == len({np.ceil(0.85 * max(few)), max(few)})  # where not every site gets one, a few less besides
+    assert 1 <= min(few) <= max(few) < 14 / 2 < 14 < some < 28 < most < 42
+    assert list(totals.values()) == [*[1] * len(few), 1, 2]  # the sweep nearest to their mean rank
+
+
+@pytest.mark.parametrize(("rank", "swept"), [(0.1, 1), (1.4, 1), (1.5, 2), (3, 4), (5, 4), (5.7, 8), (12, 16)])
+def test_the_nearest_sweep_is_so_by_ratio(rank: float, swept: int):
+    assert nearest_swept(rank) == swept
 
 
 def test_coded_numbers_are_refused(settings: dict[str, Any]):
@@ -63,7 +74,7 @@ def done(settings, store):
 
 @pytest.fixture
 def ladder(settings, trained, tmp_path):
-    config = config_from({**settings, "adapter": {**settings["adapter"], "max_rank": 3}})  # AdaLoRA's start, for r = 2
+    config = config_from({**settings, "adapter": {**settings["adapter"], "max_rank": 3}})  # AdaLoRA's start
     reader = open_reader(config)
     trainee = new_trainee(config, reader, parts_of(config, reader), Measurements(tmp_path / "m.jsonl"))
     return Ladder(trained, trainee, 4)
@@ -88,18 +99,20 @@ def test_a_payload_fits_to_the_bit(ladder: Ladder, trained):
 
 
 def test_adalora_is_cut_further_only_where_dev_likes_it(ladder: Ladder, trained, monkeypatch):
-    whole = trained["adalora 1"].ranks
-    budget = sent_bits(ladder, "adalora 2", trained, trained["adalora 2"].ranks) - 1
-    cut = ladder.cut("adalora 2", budget)
-    assert whole.total < cut[1].total < trained["adalora 2"].ranks.total
+    *_, small, large = sorted((name for name in trained if name[:4] == "adal"), key=lambda name: int(name.split()[1]))
+    whole = trained[small].ranks
+    assert [trained[name].ranks.total for name in (small, large)] == [int(name.split()[1]) for name in (small, large)]
+    budget = sent_bits(ladder, large, trained, trained[large].ranks) - 1
+    cut = ladder.cut(large, budget)
+    assert whole.total < cut[1].total < trained[large].ranks.total
     assert sent_bits(ladder, *cut[:1], trained, cut[1]) <= budget
-    losses = {("adalora 1", whole): 2.0, cut: 1.5}
+    losses = {(small, whole): 2.0, cut: 1.5}
     monkeypatch.setattr(ladder, "_dev_loss", lambda name, ranks: losses[name, ranks])
     assert ladder.better("adalora", budget) == cut
     losses[cut] = 2.5
-    assert ladder.better("adalora", budget) == ("adalora 1", whole)
-    losses["adalora 2", trained["adalora 2"].ranks] = 3.0
-    assert ladder.better("adalora", budget + 1) == ("adalora 2", trained["adalora 2"].ranks)  # nothing is above it
+    assert ladder.better("adalora", budget) == (small, whole)
+    losses[large, trained[large].ranks] = 3.0
+    assert ladder.better("adalora", budget + 1) == (large, trained[large].ranks)  # nothing is above it
 
 
 def values(done, measure: str, of: str) -> dict[float | None, float]:
@@ -139,7 +152,7 @@ def test_what_fits_is_sent_at_each_snr(done, settings, trained):
 def test_dev_losses_of_all_ranks_are_passed_on(done, settings, store):
     for name, its in ladders(settings).items():
         (dev,) = (v for v in store.done(kind_of(name), its).values if v.measure == "dev_loss")
-        assert values(done, "dev_loss", kind_of(name))[its["adapter"]["max_rank"]] == dev.value
+        assert values(done, "dev_loss", kind_of(name))[int(name.split()[1])] == dev.value
 
 
 def test_an_interrupted_cell_measures_nothing_twice(done, settings, store, tmp_path, monkeypatch):

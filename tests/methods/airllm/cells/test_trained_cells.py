@@ -17,7 +17,7 @@ from airtune.methods.airllm.baselines.kept import kept, load_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
 from airtune.methods.airllm.building import open_reader, parts_of
 from airtune.methods.airllm.cells import KINDS, trained
-from airtune.methods.airllm.cells.trained import ADAPTER, BASELINES, Baseline
+from airtune.methods.airllm.cells.trained import ADAPTER, BASELINES, TOTAL, sweep_of
 from airtune.methods.airllm.config import config_from
 
 Settings = dict[str, Any]
@@ -39,7 +39,9 @@ def same(one: TrainedAdapter, other: TrainedAdapter) -> bool:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, train: Callable, alphas: list[float]) -> None:
-    monkeypatch.setattr(trained, "BASELINES", {"lora": Baseline(train, lambda rank: alphas)})
+    monkeypatch.setattr(
+        trained, "BASELINES", {"lora": replace(BASELINES["lora"], train=train, alphas=lambda rank: alphas)}
+    )
 
 
 def test_the_sweep_chooses_on_dev_and_not_on_test(settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -134,6 +136,32 @@ def test_adalora_ends_at_the_total_of_the_same_rank_everywhere(settings, store):
     sites = len(open_reader(config_from(settings)).base.sites)
     assert adapter.ranks.total == 2 * sites
     assert load_adapter(store.done("lora", settings).work / ADAPTER).ranks.ranks == (2,) * sites
+
+
+def test_another_size_takes_rate_and_scale_of_the_nearest_sweep(settings, store, monkeypatch: pytest.MonkeyPatch):
+    """LoRA's scale is alpha / r; AdaLoRA's alpha / init_r, with init_r 3 at 28 directions on 14 sites and 2 at 10."""
+    seen = {}
+
+    def train(name: str):
+        def trained(base, parts, plan, size: int, alpha: float) -> TrainedAdapter:
+            seen[name] = plan.learning_rate, size, alpha
+            return real[name].train(base, parts, plan, size, alpha)
+
+        return trained
+
+    real = dict(BASELINES)
+    monkeypatch.setattr(trained, "BASELINES", {name: replace(it, train=train(name)) for name, it in real.items()})
+    three = {**settings, "adapter": {**settings["adapter"], "max_rank": 3}}
+    for name, its, size in (("lora", three, 3), ("adalora", {**settings, TOTAL: 10}, 10)):
+        done = store.done(name, its)
+        assert load_adapter(done.work / ADAPTER).ranks.total == (42 if name == "lora" else 10)
+        swept = sweep_of(its, name)[f"{name}-sweep"]
+        assert (swept["adapter"]["max_rank"], TOTAL in swept) == ((4 if name == "lora" else 2), False)
+        chosen = {v.measure: v.value for v in store.done(f"{name}-sweep", swept).values}
+        shrunk = 3 / 4 if name == "lora" else 2 / 3
+        expected = pytest.approx((chosen["learning_rate"], size, chosen["alpha"] * shrunk))
+        KINDS[name].compute(its, done.folder / "again", {f"{name}-sweep": store.done(f"{name}-sweep", swept)})
+        assert seen[name] == expected
 
 
 def test_a_damaged_file_is_trained_again(settings, store, tmp_path: Path):

@@ -126,17 +126,21 @@ class AdaLora:
         }
 
 
+def initial_rank(sites: int, total_rank: int) -> int:
+    """init_r, the rank of every site at the start."""
+    mean = total_rank / sites
+    return max(math.ceil(INIT_OVER_FINAL * mean), math.floor(mean) + 1)
+
+
 def adalora_config(sites: int, steps: int, total_rank: int, alpha: float) -> AdaLoraConfig:
     """init_r and the cubic schedule. Raises `ConfigError` for a total rank below 1, or too few steps to cut in."""
     if total_rank < 1:
         raise ConfigError(f"AdaLoRA's final total rank is {total_rank}; choose at least 1")
-    mean = total_rank / sites
-    init = max(math.ceil(INIT_OVER_FINAL * mean), math.floor(mean) + 1)
     warmup, final = round(WARMUP_SHARE * steps), max(1, round(FINAL_SHARE * steps))  # peft cuts last at steps - final
     if warmup >= steps - final:
         raise ConfigError(f"AdaLoRA has {steps} steps; choose at least 3, so that there is one to cut in")
     return AdaLoraConfig(
-        init_r=init,
+        init_r=initial_rank(sites, total_rank),
         lora_alpha=alpha,  # type: ignore[arg-type]
         tinit=warmup,
         tfinal=final,

@@ -47,7 +47,7 @@ from airtune.records.cells import Kind
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("adapter", 2, (), adapter_settings, compute_adapter),
+        Kind("adapter", 3, (), adapter_settings, compute_adapter),
         Kind("policy", 2, ("adapter",), policy_settings, compute_policy),
         Kind("rows", 1, ("policy", "adapter"), policy_settings, compute_rows),
         Kind("rivals", 2, ("adapter",), rival_settings, compute_rivals),
@@ -61,6 +61,6 @@ KINDS: Mapping[str, Kind] = {
             Kind(name, 1, (), trained_settings, partial(compute_trained, name=name), also=partial(sweep_of, name=name))
             for name in BASELINES
         ),
-        Kind("baselines", 2, (), baseline_settings, compute_baselines, also=ladders),
+        Kind("baselines", 3, (), baseline_settings, compute_baselines, also=ladders),
     )
 }

@@ -10,6 +10,9 @@ from airtune.adapters import RankVector
 from airtune.methods.airllm.cells.opening import CHECKPOINT, MEASURED, opened
 from airtune.records.cells import Done, Outcome, Value
 
+EVERY_RANK_TO = 8
+"""Up to here every rank everywhere is scored on dev, beyond it every doubled one."""
+
 
 def compute_adapter(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
     """Values: loss and score on dev by uniform rank (x), the surrogate's held-out error, bandwidth, training loss."""
@@ -23,7 +26,7 @@ def compute_adapter(settings: Mapping[str, Any], work: Path, needs: Mapping[str,
                 RankVector(tuple(min(rank, cap) for cap in caps.ranks)), found.trainee.parts.dev, keep_logits=0
             )
             values += [Value("dev_loss", scored.loss, rank), Value("dev_score", scored.metric, rank)]
-            rank = 2 * rank or 1
+            rank = rank + 1 if rank < EVERY_RANK_TO else 2 * rank
         for line in found.session.folder.read_metrics("surrogate")[-1:]:
             values.append(Value("surrogate_rmse", line["held_out_rmse"]))
             values.append(Value("measurements", line["measurements"]))

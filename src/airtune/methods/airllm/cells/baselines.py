@@ -1,18 +1,21 @@
 """The `baselines` cell: what the trained baselines send at each SNR, and what it is worth, as `rows` measures it.
 
-| of        | what is sent                                                                                      |
-|-----------|---------------------------------------------------------------------------------------------------|
-| `lora`    | of LoRAs trained at 1, 2, 4, ..., r_max, the largest that fits, or the next one cut to fit, by dev  |
-| `adalora` | the same of AdaLoRAs with as many directions                                                      |
-| `svd`     | the LoRA of r_max cut to fit by its singular values                                               |
+| of        | what is sent: the largest that fits, or the next one cut to fit, whichever dev likes better          |
+|-----------|------------------------------------------------------------------------------------------------------|
+| `lora`    | of LoRAs trained at 1, 2, 4, ..., r_max, and at the largest rank everywhere that each link has room for |
+| `adalora` | of AdaLoRAs trained down to as many directions as each link has room for                             |
+| `svd`     | the LoRA of r_max, cut                                                                               |
 
 All by the same codec, within what a decision may spend on that link.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,26 +31,45 @@ from airtune.methods.airllm.building import new_trainee, open_links, open_reader
 from airtune.methods.airllm.cells.opening import MEASURED, Opened, Settings, adapter_settings, session_in
 from airtune.methods.airllm.cells.policy import rank_values
 from airtune.methods.airllm.cells.rows import Measurer
-from airtune.methods.airllm.cells.trained import ADAPTER, BASELINES
+from airtune.methods.airllm.cells.trained import ADAPTER, TOTAL, nearest_swept, ranks_to_train
 from airtune.methods.airllm.config import AirLLMConfig, config_from
 from airtune.methods.airllm.packing import block_packer
+from airtune.methods.airllm.plan import plan
 from airtune.methods.airllm.trainee import Trainee
 from airtune.records import Measurements, generator
 from airtune.records.cells import Done, Outcome
+from airtune.records.plain import canonical_json
 
-
-def ranks_to_train(max_rank: int) -> list[int]:
-    """Powers of two below r_max, and r_max."""
-    return [*(2**power for power in range((max_rank - 1).bit_length())), max_rank]
+FEWER = 0.85
+"""Of few directions each is much: where not every site can have one, AdaLoRA is trained at this share of them too, for
+it may choose sites of which fewer fit."""
 
 
 def ladders(settings: Settings) -> Mapping[str, Settings]:
-    """The adapters trained at each rank."""
-    return {
-        f"{name} {rank}": {**settings, "adapter": {**settings["adapter"], "max_rank": rank}}
-        for name in BASELINES
-        for rank in ranks_to_train(settings["adapter"]["max_rank"])
-    }
+    """The trainings by name: LoRA by its rank (`lora 4`), AdaLoRA by its directions in all (`adalora 23`)."""
+    adapter = settings["adapter"]
+    sites, uniform, totals = _room({**settings, "seed": 0, "policy": {}})
+    ranks = sorted({*ranks_to_train(adapter["max_rank"]), *uniform})
+    found = {f"lora {rank}": {**settings, "adapter": {**adapter, "max_rank": rank}} for rank in ranks}
+    for total in totals:
+        near = nearest_swept(total / sites)
+        its = {**settings, "adapter": {**adapter, "max_rank": near}, TOTAL: total}
+        found[f"adalora {total}"] = its
+    return found
+
+
+def _room(settings: Settings) -> tuple[int, list[int], list[int]]:
+    """Sites; and over all links, the largest ranks everywhere and the most directions they have room for."""
+    return _planned(canonical_json(settings))
+
+
+@lru_cache(maxsize=64)
+def _planned(settings: str) -> tuple[int, list[int], list[int]]:
+    found = plan(config_from(json.loads(settings)))
+    uniform = {row.uniform_rank for row in found.rows if row.uniform_rank}
+    totals = {row.total_rank for row in found.rows if row.total_rank}
+    few = {math.ceil(FEWER * total) for total in totals if total < found.sites}
+    return found.sites, sorted(uniform), sorted(totals | few)
 
 
 def baseline_settings(settings: Settings) -> Settings:
@@ -84,7 +106,7 @@ class Sent:
 
 
 class Ladder:
-    """Trained adapters by name (`lora 4`), to be cut to budgets.
+    """Trained adapters by name (`lora 4`, `adalora 23`), to be cut to budgets.
 
     Args:
         trainee: With room for the largest rank of a site; holds one of them at a time.
@@ -103,9 +125,9 @@ class Ladder:
 
     def whole(self, method: str, budget: int) -> tuple[str, RankVector]:
         """The largest adapter of a method that fits; where none does, the head of the smallest."""
-        bits = {rank: self.packer.air_bits(self._trained[f"{method} {rank}"].ranks) for rank in self._ranks(method)}
-        if rank := largest_that_fits(bits, budget):
-            return f"{method} {rank}", self._trained[f"{method} {rank}"].ranks
+        bits = {size: self.packer.air_bits(self._trained[f"{method} {size}"].ranks) for size in self._sizes(method)}
+        if size := largest_that_fits(bits, budget):
+            return f"{method} {size}", self._trained[f"{method} {size}"].ranks
         none = RankVector((0,) * len(self._trainee.adapter.sites))
         return f"{method} {min(bits)}", project(none, self.packer.air_bits, budget)
 
@@ -117,11 +139,11 @@ class Ladder:
     def better(self, method: str, budget: int) -> tuple[str, RankVector]:
         """The largest that fits or the next one cut to the budget, whichever has the least loss on dev."""
         whole = self.whole(method, budget)
-        above = [rank for rank in self._ranks(method) if rank > (int(whole[0].split()[1]) if whole[1].total else 0)]
-        both = [whole, *(self.cut(f"{method} {rank}", budget) for rank in above[:1])]
+        above = [size for size in self._sizes(method) if size > (int(whole[0].split()[1]) if whole[1].total else 0)]
+        both = [whole, *(self.cut(f"{method} {size}", budget) for size in above[:1])]
         return min(both, key=lambda found: self._dev_loss(*found))
 
-    def _ranks(self, method: str) -> list[int]:
+    def _sizes(self, method: str) -> list[int]:
         return sorted(int(name.split()[1]) for name in self._trained if name.split()[0] == method)
 
     def _dev_loss(self, name: str, ranks: RankVector) -> float:
@@ -130,7 +152,7 @@ class Ladder:
 
 
 def compute_baselines(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
-    """Values as `rows` has them, ranks, and `dev_loss` of every trained adapter, unquantised, by its rank (x)."""
+    """Values as `rows` has them, ranks, and `dev_loss` of every trained adapter, unquantised, by its size (x)."""
     config = config_from(settings)
     trained = {name: load_adapter(done.work / ADAPTER) for name, done in needs.items()}
     values = [replace(v, of=name.split()[0]) for name, n in needs.items() for v in n.values if v.measure == "dev_loss"]

@@ -25,9 +25,8 @@ from airtune.methods.airllm.bits.ours import ours
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import train_whole, whole
 from airtune.methods.airllm.building import fit_plan, open_reader, parts_of, suited_rate
-from airtune.methods.airllm.cells.baselines import ranks_to_train
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
-from airtune.methods.airllm.cells.trained import ADAPTER, trained_settings
+from airtune.methods.airllm.cells.trained import ADAPTER, ranks_to_train, trained_settings
 from airtune.methods.airllm.config import config_from
 from airtune.methods.airllm.data import Parts, Reader
 from airtune.methods.airllm.packing import about
@@ -105,10 +104,6 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
     whole = found["grid"].test(int(np.argmax(found["grid"].bits)))
     values += [Value("loss", whole.loss, 1, "grid"), Value("score", whole.metric, 1, "grid")]
     values.append(Value("float32_kbit", float32 / 1e3))
-        Value("loss", whole.loss, 1, "grid"),
-        Value("score", whole.metric, 1, "grid"),
-        Value("float32_kbit", float32 / 1e3),
-    ]
     return Outcome(tuple(values), items=items | _items(whole, 1, "grid"))
 
 

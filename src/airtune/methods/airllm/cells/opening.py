@@ -57,6 +57,8 @@ def adapter_settings(settings: Settings) -> Settings:
     told = {**settings["adapter"], "prefixes": adapter.copies}
     if adapter.copies == 1 or adapter.rank_one_weight == AdapterConfig().rank_one_weight:
         del told["rank_one_weight"]  # nothing reads it, or it is what it was before it could be set
+    if not adapter.off_share:
+        del told["off_share"]  # as before it could be set
     return {
         **{name: settings[name] for name in ("mode", "seed")},
         "codec": codec_settings(settings["codec"]),

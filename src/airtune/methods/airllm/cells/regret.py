@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from airtune.adapters.gains import losses_worth
 from airtune.methods.airllm.allocators import Allocator
 from airtune.methods.airllm.cells.opening import opened
 from airtune.methods.airllm.cells.rows import Measurer
@@ -38,7 +39,8 @@ def compute_search(settings: Mapping[str, Any], work: Path, needs: Mapping[str, 
         measurer, space, weight = Measurer(found), found.space, found.config.policy.cost_weight
         budgets = {link.snr_db: found.budget(link) for link in found.links}
         lookup = LookupTable(found.archive, budgets, cost_weight=weight)  # before any other measures
-        evaluations = GREEDY_EVALUATIONS + round(found.config.policy.measurements / len(budgets))
+        gradients = losses_worth(found.trainee.adapter.caps)  # which the others had besides
+        evaluations = GREEDY_EVALUATIONS + round((found.config.policy.measurements + gradients) / len(budgets))
         drawn = generator(found.config.seed, "random-search")
         searchers: dict[str, Allocator] = {
             "lookup": lookup,

@@ -1,11 +1,12 @@
 """Cells that train a baseline at one rank: first a sweep that chooses on dev, then one training for each seed.
 
-| kind                          | reads                  | computes                                               |
-|-------------------------------|------------------------|--------------------------------------------------------|
-| `lora-sweep`, `adalora-sweep` | -                      | learning rate and alpha of least loss on dev, one seed |
-| `lora`, `adalora`             | the sweep of that rank | the adapter, trained as long as the nested one         |
+| kind                          | reads             | computes                                               |
+|-------------------------------|-------------------|--------------------------------------------------------|
+| `lora-sweep`, `adalora-sweep` | -                 | learning rate and alpha of least loss on dev, one seed |
+| `lora`, `adalora`             | the nearest sweep | the adapter, trained as long as the nested one         |
 
-The rank is `adapter.max_rank`, so a rank is trained once for every r_max above it. Knows no link, codec or policy.
+The rank is `adapter.max_rank`, so a rank is trained once for every r_max above it; how many directions AdaLoRA is to
+leave may stand beside it. Swept are powers of two. Knows no link, codec or policy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from airtune.adapters import RankVector
-from airtune.methods.airllm.baselines.adalora import INIT_OVER_FINAL, train_adalora
+from airtune.methods.airllm.baselines.adalora import INIT_OVER_FINAL, initial_rank, train_adalora
 from airtune.methods.airllm.baselines.direct import train_lora
 from airtune.methods.airllm.baselines.kept import kept, load_adapter, save_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter, sweep
@@ -29,6 +30,8 @@ from airtune.models import BaseModel, FitPlan
 from airtune.records.cells import Done, Outcome, Value
 
 ADAPTER = "adapter.safetensors"
+TOTAL = "total_rank"
+"""Where settings hold how many directions AdaLoRA is to leave, if not `adapter.max_rank` at every site."""
 SWEEP_SEED = 0
 """Its trainings are as long as the others: shorter ones prefer rates that are too high (docs/log.md)."""
 RATES = (0.75, 1.5, 3.0)
@@ -37,12 +40,30 @@ RATES = (0.75, 1.5, 3.0)
 Train = Callable[[BaseModel, Parts, FitPlan, int, float], TrainedAdapter]
 
 
+def ranks_to_train(max_rank: int) -> list[int]:
+    """Powers of two below r_max, and r_max."""
+    return [*(2**power for power in range((max_rank - 1).bit_length())), max_rank]
+
+
+def nearest_swept(rank: float) -> int:
+    """The rank whose sweep serves another: the nearest power of two, by ratio, 1 at least."""
+    return int(2 ** max(0, round(math.log2(rank))))
+
+
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """How an adapter of a rank is trained, from base model, data, plan, rank and alpha; and the alphas to try."""
+    """How an adapter of a size is trained, from base model, data, plan, size and alpha.
+
+    Args:
+        alphas: Those to try at a rank.
+        size: From a rank everywhere, as whoever trains counts it.
+        scale_rank: What alpha is divided by at a size, so that a scale found at one serves others.
+    """
 
     train: Train
     alphas: Callable[[int], Sequence[float]]
+    size: Callable[[BaseModel, int], int]
+    scale_rank: Callable[[BaseModel, int], int]
 
 
 def _lora(base: BaseModel, parts: Parts, plan: FitPlan, rank: int, alpha: float) -> TrainedAdapter:
@@ -54,9 +75,8 @@ def _lora_alphas(rank: int) -> list[float]:
     return sorted({float(rank), 2 * math.sqrt(rank)})
 
 
-def _adalora(base: BaseModel, parts: Parts, plan: FitPlan, rank: int, alpha: float) -> TrainedAdapter:
-    """As many directions in the end as `rank` everywhere has."""
-    return train_adalora(base, parts, plan, RankVector.uniform(base.sites, rank).total, alpha=alpha)
+def _adalora(base: BaseModel, parts: Parts, plan: FitPlan, total: int, alpha: float) -> TrainedAdapter:
+    return train_adalora(base, parts, plan, total, alpha=alpha)
 
 
 def _adalora_alphas(rank: int) -> list[float]:
@@ -65,8 +85,13 @@ def _adalora_alphas(rank: int) -> list[float]:
 
 
 BASELINES: Mapping[str, Baseline] = {
-    "lora": Baseline(_lora, _lora_alphas),
-    "adalora": Baseline(_adalora, _adalora_alphas),
+    "lora": Baseline(_lora, _lora_alphas, lambda base, rank: rank, lambda base, rank: rank),
+    "adalora": Baseline(
+        _adalora,
+        _adalora_alphas,
+        lambda base, rank: RankVector.uniform(base.sites, rank).total,
+        lambda base, total: initial_rank(len(base.sites), total),
+    ),
 }
 
 
@@ -77,13 +102,16 @@ def trained_settings(settings: Settings) -> Settings:
     return {
         **{name: found[name] for name in ("seed", "model", "software")},
         "adapter": {name: adapter[name] for name in ("max_rank", "steps", "batch_size", "clip_norm")},
+        **({TOTAL: settings[TOTAL]} if TOTAL in settings else {}),
         "task": {name: value for name, value in task.items() if name != "test_items"},
     }
 
 
 def sweep_of(settings: Settings, name: str) -> Mapping[str, Settings]:
-    """The one sweep that every seed reads."""
-    return {f"{name}-sweep": {**settings, "seed": SWEEP_SEED}}
+    """The one sweep that every seed, and every rank near it, reads."""
+    adapter = settings["adapter"]
+    near = {**adapter, "max_rank": nearest_swept(adapter["max_rank"])}
+    return {f"{name}-sweep": {**_without_total(settings), "adapter": near, "seed": SWEEP_SEED}}
 
 
 def compute_sweep(settings: Settings, work: Path, needs: Mapping[str, Done], *, name: str) -> Outcome:
@@ -96,7 +124,7 @@ def compute_sweep(settings: Settings, work: Path, needs: Mapping[str, Done], *, 
 
     def train(plan: FitPlan, alpha: float) -> TrainedAdapter:
         file = work / f"rate {plan.learning_rate:.6g}, alpha {alpha:.6g}.safetensors"
-        return kept(file, lambda: baseline.train(base, parts, plan, rank, alpha))
+        return kept(file, lambda: baseline.train(base, parts, plan, baseline.size(base, rank), alpha))
 
     rates = [factor * plan.learning_rate for factor in RATES]
     found = sweep(base, parts.dev, plan, train, rates=rates, alphas=baseline.alphas(rank))
@@ -109,21 +137,27 @@ def compute_sweep(settings: Settings, work: Path, needs: Mapping[str, Done], *, 
 
 
 def compute_trained(settings: Settings, work: Path, needs: Mapping[str, Done], *, name: str) -> Outcome:
-    """Values: `dev_loss` by rank (x), unquantised, and the mean loss of every 20 training steps (x)."""
-    base, parts, plan, rank = _opened(settings)
-    swept = needs[f"{name}-sweep"]
-    chosen = {value.measure: value.value for value in swept.values}
+    """Values: `dev_loss` by size (x), unquantised, and the mean loss of every 20 training steps (x)."""
+    base, parts, plan, rank = _opened(_without_total(settings))
+    baseline, sweep = BASELINES[name], needs[f"{name}-sweep"]
+    chosen = {value.measure: value.value for value in sweep.values}
     plan = replace(plan, learning_rate=chosen["learning_rate"])
-    if plan.seed == SWEEP_SEED:
-        save_adapter(work / ADAPTER, load_adapter(swept.work / ADAPTER))  # the very same training
-    train = BASELINES[name].train
-    trained = kept(work / ADAPTER, lambda: train(base, parts, plan, rank, chosen["alpha"]))
+    swept = baseline.size(base, nearest_swept(rank))
+    size = settings.get(TOTAL, baseline.size(base, rank))
+    if plan.seed == SWEEP_SEED and size == swept:
+        save_adapter(work / ADAPTER, load_adapter(sweep.work / ADAPTER))  # the very same training
+    alpha = chosen["alpha"] * baseline.scale_rank(base, size) / baseline.scale_rank(base, swept)
+    trained = kept(work / ADAPTER, lambda: baseline.train(base, parts, plan, size, alpha))
     dev = score_adapter(base, trained.factors, trained.dense, parts.dev, keep_logits=0)
-    values = [Value("dev_loss", dev.loss, rank)]
+    values = [Value("dev_loss", dev.loss, size)]
     for start in range(0, len(trained.losses), 20):
         recent = trained.losses[start : start + 20]
         values.append(Value("train_loss", sum(recent) / len(recent), start + len(recent)))
     return Outcome(tuple(values), files=(ADAPTER,))
+
+
+def _without_total(settings: Settings) -> Settings:
+    return {name: value for name, value in settings.items() if name != TOTAL}
 
 
 def _opened(settings: Mapping[str, Any]) -> tuple[BaseModel, Parts, FitPlan, int]:

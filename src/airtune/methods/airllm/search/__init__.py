@@ -4,6 +4,7 @@
 |----------------------------------------------------------|--------------------|
 | losses of allocations from measured ones. START HERE     | `surrogate`        |
 | the regression behind it                                 | `gaussian_process` |
+| what gradients say directions are worth, added up        | `direction_gains`  |
 | first allocations worth measuring                        | `probes`           |
 | what was measured                                        | `archive`          |
 | which one next                                           | `acquisition`      |

@@ -14,7 +14,7 @@ import numpy as np
 from airtune.adapters import RankVector
 from airtune.methods.airllm.allocation import Trial
 from airtune.methods.airllm.search.archive import Archive
-from airtune.methods.airllm.search.moves import PredictLoss, eliminate, neighbours, priced, propose
+from airtune.methods.airllm.search.moves import PredictLoss, eliminate, forward, neighbours, priced, propose
 from airtune.methods.airllm.search.space import Space
 
 PROBED = 0.5
@@ -37,14 +37,18 @@ class Acquisition:
 
     Args:
         archive: Holds at least two trials before anything is proposed.
+        guess: Losses that are guessed before any was measured; what it leads to is measured early.
     """
 
-    def __init__(self, space: Space, surrogate: Surrogate, archive: Archive) -> None:
-        self.space, self.surrogate, self.archive = space, surrogate, archive
+    def __init__(
+        self, space: Space, surrogate: Surrogate, archive: Archive, *, guess: PredictLoss | None = None
+    ) -> None:
+        self.space, self.surrogate, self.archive, self._guess = space, surrogate, archive, guess
         self._fitted = -1
         self._proposed: dict[tuple[int, float], RankVector] = {}
         self._failed: set[tuple[int, float]] = set()
         """Questions whose last proposal was not the best."""
+        self._guessed: set[tuple[int, float]] = set()
 
     def propose(self, budget_bits: int, cost_weight: float = 0.0) -> RankVector:
         """What elimination and exchange find by predictions alone, lambda being `cost_weight` (Eq. 10)."""
@@ -57,12 +61,17 @@ class Acquisition:
     def step(self, budget_bits: int, cost_weight: float = 0.0) -> Trial | None:
         """Measure one more allocation that fits.
 
-        Projected uniform first, then what is proposed. After a proposal that is not the best so far, or is known, the
-        most promising neighbour of the best. None where all neighbours are known: no single exchange improves on it.
+        Projected uniform and the guess first, then what is proposed. After a proposal that is not the best so far, or
+        is known, the most promising neighbour of the best. None where all neighbours are known: no single exchange
+        improves on it.
         """
         if (uniform := self.space.uniform(budget_bits)) not in self.archive:
             return self.archive.measure(uniform)
         asked = budget_bits, cost_weight
+        if self._guess is not None and asked not in self._guessed:
+            self._guessed.add(asked)
+            if (guessed := forward(self.space, budget_bits, self._guess)) not in self.archive:
+                return self.archive.measure(guessed)
         proposal = self.propose(*asked)
         if asked not in self._failed and proposal not in self.archive:
             trial = self.archive.measure(proposal)

@@ -15,6 +15,7 @@ from scipy.stats import norm, spearmanr
 from airtune.adapters import RankVector
 from airtune.errors import ConfigError
 from airtune.methods.airllm.allocation import Trial
+from airtune.methods.airllm.search.direction_gains import DirectionGains
 from airtune.methods.airllm.search.gaussian_process import GaussianProcess
 
 COVERED = 0.9
@@ -29,14 +30,19 @@ class LossSurrogate:
     A site's rank enters as two numbers: whether it is above 0, and log2(1 + r) as a share of log2(1 + cap). They stand
     for themselves, and averaged over each layer, each kind of module and the whole adapter: sites that were rarely
     measured take after their group. The linear part of the kernel says what ranks are worth, the squared exponential
-    part how sites depend on each other. More rank may predict a larger loss, where that was measured.
+    part how sites depend on each other. More rank may predict a larger loss, where that was measured. Where gradients
+    have said what directions are worth, their sum is one number more: how much of it is true is learned like the rest.
 
     Args:
         caps: Largest rank of each site, at least 1.
         groups: Index of each site's group, one row per grouping, shape ``(groupings, sites)``: layers, kinds, say.
+        gains: What directions are held to lower the loss by.
     """
 
-    def __init__(self, caps: RankVector, groups: Sequence[Sequence[int]] = ()) -> None:
+    def __init__(
+        self, caps: RankVector, groups: Sequence[Sequence[int]] = (), gains: DirectionGains | None = None
+    ) -> None:
+        self._gains = gains
         self._scale = 1 / np.log2(1 + np.array(caps.ranks))
         pools = [np.eye(len(caps))]
         for grouping in (*groups, (0,) * len(caps)):
@@ -44,10 +50,13 @@ class LossSurrogate:
             pools.append(np.stack([(members == index) / np.sum(members == index) for index in np.unique(members)]))
         self._pool = np.concatenate(pools).T
         self._group_of = np.tile(np.repeat(np.arange(len(pools)), [len(pool) for pool in pools]), 2)
+        if gains is not None:
+            self._group_of = np.append(self._group_of, len(pools))
 
     def features(self, ranks: np.ndarray) -> np.ndarray:
-        """Shape ``(n, sites)`` -> ``(n, 2 * pools)``, each in [0, 1], 0 at rank 0 and 1 at the caps."""
-        return np.concatenate([(ranks > 0) @ self._pool, np.log2(1 + ranks) * self._scale @ self._pool], axis=1)
+        """Shape ``(n, sites)`` -> ``(n, 2 * pools)``, each in [0, 1], 0 at rank 0 and 1 at the caps; then gains."""
+        found = [(ranks > 0) @ self._pool, np.log2(1 + ranks) * self._scale @ self._pool]
+        return np.concatenate([*found, *([] if self._gains is None else [self._gains.of(ranks)[:, None]])], axis=1)
 
     def fit(self, trials: Sequence[Trial]) -> LossSurrogate:
         """Learn from measured trials.
