@@ -19,6 +19,13 @@ Trained baselines, each rank of which is a cell that every r_max above it shares
 | `lora`, `adalora`             | the sweep of its rank   | an adapter trained by peft at one rank       | `trained`   |
 | `baselines`                   | those of ranks to r_max | the same as `rows` for LoRA, AdaLoRA and SVD | `baselines` |
 
+What trained adapters cost to send:
+
+| kind    | reads                      | computes                                                | file   |
+|---------|----------------------------|---------------------------------------------------------|--------|
+| `whole` | -                          | the change of all weights, fine-tuned                   | `bits` |
+| `bits`  | `lora` of all ranks, `whole` | bits against loss of every way to send them           | `bits` |
+
 `opening` builds what they share out of settings and the adapter's cell.
 """
 
@@ -29,6 +36,7 @@ from functools import partial
 
 from airtune.methods.airllm.cells.adapter import compute_adapter
 from airtune.methods.airllm.cells.baselines import baseline_settings, compute_baselines, ladders
+from airtune.methods.airllm.cells.bits import bits_settings, compute_bits, compute_whole, trainings, whole_settings
 from airtune.methods.airllm.cells.opening import adapter_settings, policy_settings, rival_settings
 from airtune.methods.airllm.cells.policy import compute_policy
 from airtune.methods.airllm.cells.regret import compute_regret, compute_search
@@ -61,6 +69,8 @@ KINDS: Mapping[str, Kind] = {
             Kind(name, 1, (), trained_settings, partial(compute_trained, name=name), also=partial(sweep_of, name=name))
             for name in BASELINES
         ),
+        Kind("whole", 1, (), whole_settings, compute_whole),
+        Kind("bits", 1, (), bits_settings, compute_bits, also=trainings),
         Kind("baselines", 3, (), baseline_settings, compute_baselines, also=ladders),
     )
 }
