@@ -1,0 +1,115 @@
+"""Baseline codecs: values and bits against those worked out by hand, and that scoring leaves the model as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from airtune.codec import Factors
+from airtune.methods.airllm.baselines.training import TrainedAdapter
+from airtune.methods.airllm.bits.candidate import Candidate
+from airtune.methods.airllm.bits.grid import cuts, grid, on_grid
+from airtune.methods.airllm.bits.ternary import ternary
+from airtune.methods.airllm.bits.whole import whole
+from airtune.models import Items, load_base, score, weights_hash
+from tiny_models import save_tiny_model
+
+ROWS = np.random.default_rng(0).normal(size=(5, 40))
+
+
+@pytest.mark.parametrize(("width", "values"), [(1, 2), (2, 4), (3, 7), (4, 15), (8, 255)])
+def test_a_row_takes_as_many_values_as_its_width_allows_evenly_spaced(width: int, values: int):
+    for row in on_grid(ROWS, width):
+        found = np.unique(row)
+        assert len(found) <= values
+        steps = np.diff(found)
+        assert np.allclose(steps / steps.min(), np.round(steps / steps.min()), atol=1e-3)
+
+
+def test_no_peak_on_a_fine_mesh_serves_a_row_better():
+    """Least squares over peaks, here at 3 bits, by trying 2,000 of them."""
+    for row, found in zip(ROWS, on_grid(ROWS, 3), strict=True):
+        peaks = np.linspace(0.05, 1.2, 2000)[:, None] * np.abs(row).max()
+        tried = np.clip(np.round(row / (peaks / 3)), -3, 3) * peaks / 3
+        least = ((tried - row) ** 2).sum(axis=1).min()
+        assert least <= ((found - row) ** 2).sum() + 1e-9 <= 1.02 * least + 1e-9
+
+
+def test_one_bit_is_the_sign_and_the_mean_size():
+    np.testing.assert_allclose(on_grid(np.array([[1.0, -2.0, 3.0]]), 1), [[2.0, -2.0, 2.0]])
+
+
+@pytest.fixture
+def trained() -> dict[int, TrainedAdapter]:
+    rng = np.random.default_rng(1)
+
+    def adapter(rank: int) -> TrainedAdapter:
+        lam = np.sort(rng.exponential(size=rank).astype(np.float32))[::-1]
+        site = Factors(rng.normal(size=(20, rank)).astype("f"), lam, rng.normal(size=(rank, 12)).astype("f"))
+        return TrainedAdapter({"a": site}, {"head": rng.normal(size=(3, 4)).astype("f")}, ())
+
+    return {1: adapter(1), 4: adapter(4)}
+
+
+def test_bits_of_the_grid(trained: dict[int, TrainedAdapter]):
+    """Rank r has 32 r numbers and 2 r rows of them; the head 12 in 3 rows, at 8 bits, or all at 32 without scales."""
+    bits = {found.name: found.bits for found in grid(trained)}
+    assert bits["rank 1, 3 bits"] == 32 * 3 + 2 * 16 + 12 * 8 + 3 * 16
+    assert bits["rank 4, 2 bits"] == 4 * (32 * 2 + 2 * 16) + 12 * 8 + 3 * 16
+    assert bits["rank 4, 32 bits"] == (4 * 32 + 12) * 32
+
+
+def test_32_bits_and_no_cut_are_the_adapter_itself(trained: dict[int, TrainedAdapter]):
+    found = {candidate.name: candidate for candidate in [*grid(trained), *cuts(trained)]}
+    for name in ("rank 4, 32 bits", "cut to 4, 32 bits"):
+        np.testing.assert_allclose(found[name].factors["a"].update(), trained[4].factors["a"].update(), rtol=1e-4)
+        np.testing.assert_array_equal(found[name].dense["head"], trained[4].dense["head"])
+    shorter = found["cut to 1, 32 bits"].factors["a"]
+    np.testing.assert_allclose(shorter.update(), trained[4].factors["a"].prefix(1).update(), rtol=1e-4, atol=1e-6)
+
+
+def test_ternary_keeps_the_largest_and_counts_places_and_signs(trained: dict[int, TrainedAdapter]):
+    found = {candidate.name: candidate for candidate in ternary(trained)}
+    one = found["rank 4, 10% of entries, one size of 2 for each adapter"]
+    numbers = np.concatenate([one.factors["a"].p.ravel(), one.factors["a"].q.ravel()])
+    sizes = np.unique(np.abs(numbers))
+    assert sizes[0] == 0
+    assert len(sizes) == 2
+    kept = np.count_nonzero(numbers)
+    assert kept == 13  # a tenth of 128
+    share = kept / 128
+    entropy = -128 * (share * np.log2(share) + (1 - share) * np.log2(1 - share))
+    assert one.bits == pytest.approx(entropy + kept + 16 + 12 * 8 + 3 * 16)
+    site = trained[4].factors["a"]
+    balanced = np.concatenate([(site.p * np.sqrt(site.lam)).ravel(), (site.q.T * np.sqrt(site.lam)).T.ravel()])
+    assert sizes[1] == pytest.approx(2 * np.sqrt((balanced**2).mean()), rel=1e-5)
+    assert np.abs(balanced[numbers != 0]).min() > np.abs(balanced[numbers == 0]).max()
+    assert (np.sign(balanced) == np.sign(numbers))[numbers != 0].all()
+    by_row = found["rank 4, 10% of entries, one size of 1 for each row"].factors["a"]
+    assert all(len(np.unique(np.abs(row[row != 0]))) == 1 for row in [*by_row.p.T, *by_row.q])
+
+
+def test_the_change_of_all_weights_is_sent_and_taken_back(tmp_path: Path):
+    base = load_base(str(save_tiny_model(tmp_path / "llama", "llama")), "text", labels=0)
+    rng = np.random.default_rng(0)
+    items = Items(tuple(rng.integers(4, 22, 8) for _ in range(4)), None, pad_id=0)
+    change = {name: 0.05 * rng.normal(size=value.shape) for name, value in base.model.named_parameters()}
+    before, plain = weights_hash(base.model, base.head), score(base.model, items, keep_logits=0).loss
+    exact = Candidate("exact", 0, change=change).score(base, items).loss
+    assert weights_hash(base.model, base.head) == before
+    with torch.no_grad():
+        for name, value in base.model.named_parameters():
+            value += torch.tensor(change[name], dtype=torch.float32)
+    assert exact == pytest.approx(score(base.model, items, keep_logits=0).loss, rel=1e-6)
+    assert abs(exact - plain) > 1e-4
+    found = {candidate.name: candidate for candidate in whole(change)}
+    numbers = sum(value.size for value in change.values())
+    rows = sum(len(np.atleast_2d(value)) for value in change.values())
+    assert [found[f"{width} bits"].bits for width in (1, 4)] == [numbers + 16 * rows, 4 * numbers + 16 * rows]
+    errors = [
+        sum(((candidate.change[name] - change[name]) ** 2).sum() for name in change) for candidate in found.values()
+    ]
+    assert errors == sorted(errors, reverse=True)

@@ -1,0 +1,79 @@
+"""The `bits` cell: what it chooses fits, is chosen on dev and read on test, and what it reads is in its key."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from airtune.codec import Draft, code_adapter, decode
+from airtune.methods.airllm.baselines.kept import load_adapter
+from airtune.methods.airllm.baselines.training import score_adapter
+from airtune.methods.airllm.bits.ours import ours
+from airtune.methods.airllm.building import open_reader, parts_of
+from airtune.methods.airllm.cells.bits import TIMES_FEWER, trainings
+from airtune.methods.airllm.cells.trained import ADAPTER
+from airtune.methods.airllm.config import config_from
+from airtune.methods.airllm.packing import about, held_by
+from airtune.records.cells import Value
+
+FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "whole")
+
+
+@pytest.fixture(scope="module")
+def done(settings, store):
+    return store.done("bits", settings)
+
+
+def values(done, measure: str, of: str) -> dict[float | None, float]:
+    return {v.x: v.value for v in done.values if (v.measure, v.of) == (measure, of)}
+
+
+@pytest.mark.parametrize("of", FAMILIES)
+def test_what_is_chosen_fits_and_more_bits_are_never_worse_on_dev(done, of: str):
+    """float32 at rank 2, without a head: 2 (out + in) numbers a site."""
+    (float32,) = values(done, "float32_kbit", "").values()
+    kbit, dev = values(done, "kbit", of), values(done, "dev_loss", of)
+    assert set(kbit) <= set(TIMES_FEWER)
+    assert all(size <= float32 / times * (1 + 1e-9) for times, size in kbit.items())
+    falling = [dev[times] for times in sorted(dev, reverse=True)]
+    assert falling == sorted(falling, reverse=True)
+    for times, loss in values(done, "loss", of).items():
+        if times in kbit:
+            assert loss == pytest.approx(float(done.items[Value("loss", 0, times, of).item_name].mean()), rel=1e-6)
+            assert values(done, "score", of)[times] == pytest.approx(np.exp(loss))
+
+
+def test_float32_at_the_largest_rank_is_the_anchor(done, settings, store):
+    reader = open_reader(config_from(settings))
+    parts = parts_of(config_from(settings), reader)
+    lora = load_adapter(store.done("lora", settings).work / ADAPTER)
+    assert lora.ranks.ranks == (2,) * len(reader.base.sites)
+    numbers = sum(2 * sum(site.shape) for site in lora.factors.values())
+    assert values(done, "float32_kbit", "") == {None: pytest.approx(32 * numbers / 1e3)}
+    tested = score_adapter(reader.base, lora.factors, lora.dense, parts.test)
+    assert values(done, "loss", "grid")[1] == pytest.approx(tested.loss, rel=1e-5)
+
+
+def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, store):
+    reader = open_reader(config_from(settings))
+    parts = parts_of(config_from(settings), reader)
+    lora = load_adapter(store.done("lora", settings).work / ADAPTER)
+    binding, meta = about(reader.base)
+    found = list(ours({2: lora}, reader.base, parts.calibration, binding, meta))
+    bits = [candidate.bits for candidate in found]
+    assert bits == sorted(bits, reverse=True)  # a bit costs more and more
+    assert bits[0] > 4 * bits[-1]
+    errors = [
+        sum(((site.update() - lora.factors[path].update()) ** 2).sum() for path, site in candidate.factors.items())
+        for candidate in found
+    ]
+    assert errors[0] < 0.05 * errors[-1]
+    draft = Draft(code_adapter(lora.factors, lora.dense, 1e-6, canonical=True), binding, meta, named=True)
+    whole = decode(draft.encode(lora.ranks.ranks).data, binding, held=held_by(reader.base))  # of the base model's own
+    assert whole.ranks == lora.ranks.ranks
+
+
+def test_every_rank_is_read_and_all_weights_for_running_text(settings):
+    assert set(trainings(settings)) == {"lora 1", "lora 2", "whole"}
+    classify = {**settings, "task": {**settings["task"], "name": "classify"}}
+    assert set(trainings(classify)) == {"lora 1", "lora 2"}
