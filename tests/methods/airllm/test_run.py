@@ -20,7 +20,16 @@ from airtune.methods.airllm import trainee
 from airtune.methods.airllm.building import edge_role
 from airtune.records import RunFolder
 from airtune.transport import Loopback
-from services.tiny_runs import ALLOCATORS, classify_settings, config_of, outcome, run_here, text_settings, write_prose
+from services.tiny_runs import (
+    ALLOCATORS,
+    GRADIENTS_BESIDE,
+    classify_settings,
+    config_of,
+    outcome,
+    run_here,
+    text_settings,
+    write_prose,
+)
 from tiny_models import save_tiny_model
 
 
@@ -106,7 +115,7 @@ def test_a_resumed_run_ends_as_an_unbroken_one_and_repeats_nothing(
     assert outcome(found) == outcome(summary_of(unbroken))
     assert len(set(measured(tmp_path / "run"))) == len(measured(tmp_path / "run"))
     assert set(measured(tmp_path / "run")) == set(measured(unbroken))
-    assert evaluations(tmp_path / "run") == evaluations(unbroken) == len(measured(unbroken))
+    assert evaluations(tmp_path / "run") == evaluations(unbroken) == len(measured(unbroken)) + GRADIENTS_BESIDE
 
 
 def test_a_resumed_run_takes_no_step_twice(settings, tmp_path, monkeypatch):
