@@ -217,7 +217,7 @@ def test_trusting_the_last_block_is_late_far_more_often(settings, tmp_path):
     narrow = {"link.late_share": "0", "link.snrs_db": "0", "link.bandwidth_hz": "12e3"}
     late = late_counts(run_here(settings | FADING | narrow, tmp_path / "run")["rows"], 0.0)
     assert set(late) == set(ALLOCATORS)
-    assert min(late.values()) > binom.ppf(1 - 1e-6, 200, 0.15)  # with late_share 0.05 fewer than one in ten are
+    assert min(late.values()) > binom.ppf(1 - 1e-6, 200, 0.15)  # not the few that a share allows
 
 
 def test_on_a_still_channel_no_blocks_are_counted(unbroken):
