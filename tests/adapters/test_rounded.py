@@ -80,6 +80,8 @@ def test_what_it_gives_back_is_rounded_and_under_the_tables_that_suit(base: Base
 
 def test_bits_are_those_of_gaussians(base: BaseModel):
     coded = some_codes(base)
+    shorter = {path: site.first(1 + at % 2) for at, (path, site) in enumerate(coded.sites.items())}
+    coded = Coded(shorter, {})
     expected = 0.0
     for site in coded.sites.values():
         for vector in (*site.p.T, *site.q):

@@ -1,11 +1,12 @@
 """An adapter in the codes it is sent in, trained on through their rounding: what is trained is what arrives.
 
-Knows codes and gradients; not how codes were found, nor how long to train.
+Knows codes and gradients; not how codes were found.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,40 @@ from airtune.adapters.adapter import Adapter
 from airtune.codec import Coded, CodedSite
 from airtune.codec.entropy import LARGEST_CODE
 from airtune.errors import ConfigError
-from airtune.models import BaseModel
+from airtune.models import BaseModel, FitPlan, Items, Step, fit
+
+RATE = 0.04
+"""Learning rate, in steps of the codes: they move by a step or two in a hundred updates."""
+
+
+def tune(
+    base: BaseModel,
+    coded: Coded,
+    items: Items,
+    plan: FitPlan,
+    *,
+    price: float,
+    rng: np.random.Generator,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Coded:
+    """Train codes on, with a price on what they take; as many directions and the same scales come back.
+
+    Args:
+        base: Bare; its head is the coded one afterwards.
+        items: What to train on.
+        plan: How long. Its learning rate and weight decay are not read.
+        price: Loss that a bit is worth, in nat.
+        rng: Draws the batches.
+    """
+    adapter = RoundedAdapter(base, coded)
+    try:
+        plan = replace(plan, learning_rate=RATE, weight_decay=0.0)
+        parameters = adapter.parameters()
+        for step in fit(base.model, parameters, items, plan, rng=rng, penalty=lambda: price * adapter.bits()):
+            on_step(step)
+        return adapter.coded()
+    finally:
+        adapter.detach()
 
 
 class Rounded(nn.Module):
@@ -30,7 +64,7 @@ class Rounded(nn.Module):
 class RoundedAdapter:
     """Codes on every site of a base model; scales and head stay as they are.
 
-    Parameters are in steps of the codes, so a learning rate of 0.05 moves a code by a twentieth of a step at most.
+    Parameters are in steps of the codes, and so is a learning rate.
 
     Args:
         base: The model to adapt; its head becomes the coded one.
@@ -70,10 +104,10 @@ class RoundedAdapter:
     def bits(self) -> torch.Tensor:
         """What the codes take if each vector is a rounded Gaussian of its variance v: n / 2 log2(2 pi e (v + 1/12))."""
         total = torch.zeros((), device=self._adapter.base.device)
-        for numbers in self.parameters().values():
-            variance = numbers.square().mean(dim=1)
-            each = 0.5 * torch.log2(2 * math.pi * math.e * (variance + 1 / 12))
-            total = total + numbers.shape[1] * each.sum()
+        for name, numbers in self.parameters().items():
+            sent = numbers[: self._coded.sites[name.rpartition(".")[0]].rank]
+            variance = sent.square().mean(dim=1)
+            total = total + sent.shape[1] * 0.5 * torch.log2(2 * math.pi * math.e * (variance + 1 / 12)).sum()
         return total
 
     def coded(self) -> Coded:

@@ -14,19 +14,17 @@ import torch
 
 from airtune.adapters import Adapter
 from airtune.adapters.curvature import measure_curvature
-from airtune.adapters.rounded import RoundedAdapter
+from airtune.adapters.rounded import tune
 from airtune.codec import Binding, Coded, Curvature, Draft, Quantised, Quantiser, decode
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter, head_kept
 from airtune.methods.airllm.bits.candidate import Candidate
-from airtune.models import BaseModel, FitPlan, Items, fit
+from airtune.models import BaseModel, FitPlan, Items
 
 OCTAVES = tuple(half / 2 for half in range(-8, 17))
 """Prices of a bit over the usual one, as powers of 2."""
 TUNED_SHARE = 0.2
 """Steps of training on, over those of the training before."""
-TUNED_RATE = 0.04
-"""Its learning rate, in steps of the codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +70,14 @@ class Ours:
         """The same, trained on through the rounding, where a bit has its price too.
 
         Args:
-            plan: Of the training before; its steps and learning rate are replaced.
+            plan: Of the training before.
             rng: Draws the batches.
         """
-        worth, slope = self._worth(choice), self._slope(choice)
-        plan = replace(plan, steps=max(1, round(TUNED_SHARE * plan.steps)), learning_rate=TUNED_RATE, weight_decay=0.0)
+        worth = self._worth(choice)
+        plan = replace(plan, steps=max(1, round(TUNED_SHARE * plan.steps)))
         with head_kept(self._base):
-            adapter = RoundedAdapter(self._base, worth.coded)
-            try:
-                steps = fit(
-                    self._base.model,
-                    adapter.parameters(),
-                    train,
-                    plan,
-                    rng=rng,
-                    penalty=lambda: slope * adapter.bits(),
-                )
-                for _ in steps:
-                    pass
-                return self._candidate(choice, replace(worth, coded=adapter.coded()))
-            finally:
-                adapter.detach()
+            coded = tune(self._base, worth.coded, train, plan, price=self._slope(choice), rng=rng)
+        return self._candidate(choice, replace(worth, coded=coded))
 
     def _slope(self, choice: Choice) -> float:
         return self._quantisers[choice.rank].usual_slope * 2.0**choice.octave
