@@ -18,18 +18,17 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
+from airtune.benches.decoder import CODERS, lanes_by
 from airtune.codec import Allocation, Binding, Decoded, Factors, Limits, chunk_ends, decode, encode
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.quantiser import code_adapter
-from airtune.codec.entropy import native
 from airtune.errors import PayloadError
 
 LIMITS = Limits(max_decoded_bytes=2**24)
@@ -257,17 +256,6 @@ class Found:
     wrong: list[dict[str, str]] = field(default_factory=list)
 
 
-@contextmanager
-def lanes_by(coder: str) -> Iterator[str]:
-    """Decode lanes by constriction where it is there and asked for, else by NumPy; says by which."""
-    there = native.AVAILABLE
-    native.AVAILABLE = there and coder == "constriction"
-    try:
-        yield "constriction" if native.AVAILABLE else "numpy"
-    finally:
-        native.AVAILABLE = there
-
-
 def fuzz(count: int, seed: int, *, seconds: float = float("inf")) -> Found:
     """Decode so many changed payloads, or as many as the seconds allow."""
     rng, start, found = random.Random(seed), time.perf_counter(), Found()
@@ -296,10 +284,10 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1_000_000, help="payloads")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after as many, whatever the count")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--coder", choices=("constriction", "numpy"), default="constriction")
+    parser.add_argument("--coder", choices=CODERS, default=CODERS[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fuzz_payload.json")
     arguments = parser.parse_args()
-    with lanes_by(arguments.coder) as coder:
+    with lanes_by(arguments.coder):
         fuzz(200, arguments.seed)  # modules, tables and buffers are there before memory is read
         before, start = peak_mib(), time.perf_counter()
         found = fuzz(arguments.count, arguments.seed, seconds=arguments.seconds)
@@ -312,12 +300,12 @@ def main() -> int:
         print(f"{kind + ', ' + change:40s}" + "".join(f"{counts[kind, change, result]:16d}" for result in outcomes))
     for (kind, place), number in found.places.most_common():
         print(f"{number:12d}  {kind}, {place}")
-    print(f"{total} payloads in {seconds:.1f} s, {total / seconds:.0f} per second, lanes by {coder}; +{rose:.0f} MiB")
+    print(f"{total} payloads in {seconds:.1f} s, {total / seconds:.0f} per second, peak memory +{rose:.0f} MiB")
     result = {
         "count": total,
         "seconds": round(seconds, 1),
         "seed": arguments.seed,
-        "coder": coder,
+        "coder": arguments.coder,
         "memory_rose_mib": round(rose, 1),
         "outcomes": [[*key, number] for key, number in sorted(counts.items())],
         "refused_by": [[*key, number] for key, number in found.places.most_common()],

@@ -21,11 +21,11 @@ SMALL = {"layers": 1, "hidden": 48, "ffn": 96}
 
 
 def small(seed: int = 0) -> dict[str, Factors]:
-    return large_adapter(SPECTRA["decoder"], np.random.default_rng(seed), **SMALL)
+    return large_adapter(SPECTRA["text"], np.random.default_rng(seed), **SMALL)
 
 
 def test_the_whole_adapter_has_opt_1_3b_s_numbers():
-    sites = large_adapter(dict.fromkeys(SPECTRA["decoder"], (1.0,) * 8), np.random.default_rng(0))
+    sites = large_adapter(dict.fromkeys(SPECTRA["text"], (1.0,) * 8), np.random.default_rng(0))
     assert len(sites) == 144
     assert sum(site.p.size + site.lam.size + site.q.size for site in sites.values()) == codec.NUMBERS
 
@@ -101,7 +101,7 @@ def test_format_2_ends_just_below_the_error_asked_and_says_so_where_it_cannot():
 
 
 def test_rows_hold_bits_airtime_and_a_bound_below_them():
-    found = codec.measure({"decoder": small()}, 1, Silent())
+    found = codec.measure({"text": small()}, 1, Silent())
     rows = {(row["spectrum"], row["sent as"]): row for row in found.rows}
     paper = rows["", "paper's count, float32"]
     assert paper["Mbit"] == pytest.approx(135.54, abs=0.01)

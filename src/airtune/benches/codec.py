@@ -21,13 +21,14 @@ from airtune.benches.equal_error import (
     Way,
     blockwise_way,
     format_2_at,
+    price_taken,
     relative_error,
     uniform_ways,
 )
 from airtune.benches.large_adapter import SPECTRA, large_adapter
 from airtune.benches.result import Measured, Ratio
 from airtune.benches.timing import interleaved, median
-from airtune.codec import Draft, Payload, Quantiser, decode, fit_budget
+from airtune.codec import Payload, Quantiser, decode, fit_budget
 from airtune.links import Link
 from airtune.records import Progress
 
@@ -79,8 +80,7 @@ def _speed(factors: Adapter, budget: int, repeats: int, progress: Progress) -> l
 
     def encoded() -> Payload:
         quantiser = Quantiser(factors, {}, canonical=True)
-        draft = Draft(quantiser.at(quantiser.usual_slope), BINDING, {})
-        return draft.encode(draft.sizes.ranks)
+        return price_taken(quantiser, quantiser.usual_slope)
 
     def packed() -> Payload:
         return fit_budget(Quantiser(factors, {}, canonical=True), BINDING, {}, budget)[0]
