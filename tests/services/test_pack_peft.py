@@ -109,3 +109,16 @@ def test_a_prefix_comes_back_as_the_chunks_that_are_whole(folders, tmp_path: Pat
     with pytest.raises(PayloadError, match=f"3 bytes are asked for, the header alone has {ends[0]}; ask for more"):
         airtune.unpack(done.file, tmp_path / "none", prefix_bytes=3)
     assert not (tmp_path / "none").exists()
+
+
+def test_the_loss_expected_of_every_site_is_half_of_its_squared_error(folders, tmp_path: Path):
+    """Without curvature; as far as errors of a site's directions do not touch one another."""
+    done = airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=12_000)
+    found, sent = decode(done.file.read_bytes(), None), import_peft(folders[1])
+    assert [site.name for site in done.sites] == list(sent.factors)
+    assert sum(site.rank for site in done.sites) == done.total_rank
+    for site in done.sites:
+        exact = sent.factors[site.name]
+        error = ((exact.update() - found.factors[site.name].update()) ** 2).sum()
+        assert (site.rank, site.rank_before) == (found.factors[site.name].rank, exact.rank)
+        assert site.expected_loss == pytest.approx(error / 2, rel=0.1)
