@@ -9,9 +9,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 import airtune
 from airtune.adapters.imported import import_peft
+from airtune.cli.app import app
 from airtune.codec import Binding, chunk_ends, decode
 from airtune.errors import ConfigError, DataError, PayloadError
 from airtune.models import load_base
@@ -122,3 +124,15 @@ def test_the_loss_expected_of_every_site_is_half_of_its_squared_error(folders, t
         error = ((exact.update() - found.factors[site.name].update()) ** 2).sum()
         assert (site.rank, site.rank_before) == (found.factors[site.name].rank, exact.rank)
         assert site.expected_loss == pytest.approx(error / 2, rel=0.1)
+
+
+def test_pack_and_inspect_list_every_site_with_what_it_loses(folders, tmp_path: Path):
+    file, run = str(tmp_path / "p.atn"), CliRunner()
+    packed = run.invoke(app, ["pack", str(folders[1]), file, "--bits", "12000", "--sites"])
+    assert packed.exit_code == 0
+    assert "Expected loss in half of the squared error" in packed.output
+    listed = run.invoke(app, ["inspect", file])
+    assert "of the update" in listed.output
+    for name in import_peft(folders[1]).factors:
+        assert name in packed.output
+        assert name in listed.output

@@ -4,7 +4,8 @@ A direction ``s u v^T`` has energy s^2 and numbers of u and v that are independe
 trained adapters nearly are (docs/log.md). At R bits a number a normal vector comes back with a share ``D = 2^(-2 R)``
 of its energy lost (Shannon 1959; Cover and Thomas, 10.3), so an update with both its vectors coded loses
 ``1 - (1 - D_u)(1 - D_v)`` of s^2. The bits are spread over all directions so that no bit moved from one to another
-lowers the error. Knows energies and lengths; not codecs.
+lowers the error. Mixing a site's r directions with one another changes no update, so r^2 of its numbers are free; among
+thousands they are not counted (0.13 % of OPT-1.3B's at rank 8). Knows energies and lengths; not codecs.
 """
 
 from __future__ import annotations

@@ -121,6 +121,7 @@ def _bound(factors: Adapter) -> Callable[[float], float]:
 
 def _row(spectrum: str, way: Way, bound: float | None = None) -> Row:
     found: dict[str, float | str] = {"spectrum": spectrum, "sent as": way.name, "error": way.error}
-    found |= {"Mbit": way.bits / 1e6, "bound": "" if bound is None else f"{bound / 1e6:.4g}"}
+    least, over = ("", "") if bound is None else (f"{bound / 1e6:.4g}", f"{way.bits / bound - 1:.1%}")
+    found |= {"Mbit": way.bits / 1e6, "bound": least, "above": over}
     links = [Link(BANDWIDTH_HZ, snr) for snr in SNRS_DB]
     return found | {f"s, {link.snr_db:g} dB": link.airtime_s(round(way.bits), link.mean_state) for link in links}
