@@ -44,8 +44,8 @@ def uniform_ways(factors: Adapter) -> list[Way]:
     fitted = grid_of("", factors, {}, WIDTH)
     largest = {name: _by_largest(site) for name, site in factors.items()}
     return [
-        Way("uniform 4 bits, scale by largest", fitted.bits, relative_error(factors, largest)),
-        Way("uniform 4 bits, scale by least squares", fitted.bits, relative_error(factors, fitted.factors)),
+        Way("uniform 4 bits, by largest", fitted.bits, relative_error(factors, largest)),
+        Way("uniform 4 bits, least squares", fitted.bits, relative_error(factors, fitted.factors)),
     ]
 
 
