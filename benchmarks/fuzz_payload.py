@@ -1,8 +1,9 @@
 """Payloads of both formats, changed at random with hashes and lengths right again: what does `decode` make of them?
 
-Counts outcomes by class of change. All that may come out is a PayloadError or an adapter of finite numbers, within a
-second of processor time; anything else is kept in the JSON, as hex, and ends the run with status 1. The receiver's
-limit on decoded size is 16 MiB, since zeros cost no bytes.
+Counts outcomes by class of change, and refusals by the function that refused. All that may come out is a PayloadError
+or an adapter of finite numbers, within a second of processor time; where hashes were not recomputed, only the adapter
+that was sent or a prefix of it. Anything else is kept in the JSON, as hex, and ends the run with status 1. The
+receiver's limit on decoded size is 16 MiB, since zeros cost no bytes; how far the peak of memory rose is told.
 
     python benchmarks/fuzz_payload.py --count 1000000 [--seconds 60] [--seed 0] [--coder numpy]
 """
@@ -24,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from airtune.codec import Allocation, Binding, Factors, Limits, decode, encode
+from airtune.benches.decoder import CODERS, lanes_by
+from airtune.codec import Allocation, Binding, Decoded, Factors, Limits, chunk_ends, decode, encode
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.quantiser import code_adapter
-from airtune.codec.entropy import native
 from airtune.errors import PayloadError
 
 LIMITS = Limits(max_decoded_bytes=2**24)
@@ -176,8 +177,14 @@ def resize(chunk: bytes, rng: random.Random) -> bytes:
     return chunk[: rng.randrange(len(chunk) + 1)] if rng.random() < 0.5 else chunk + rng.randbytes(rng.randint(1, 12))
 
 
+def cut(data: bytes, rng: random.Random) -> bytes:
+    """A prefix, as often after a chunk as anywhere."""
+    return data[: rng.choice(chunk_ends(data)[:-1])] if rng.random() < 0.5 else data[: rng.randrange(len(data))]
+
+
+HASHES_AS_SENT = ("bytes, hashes not recomputed", "cut")
 CHANGES: dict[str, Callable[[Parts, random.Random], bytes]] = {
-    "bytes, hashes not recomputed": lambda parts, rng: changed_bytes(parts.build(), rng),
+    HASHES_AS_SENT[0]: lambda parts, rng: changed_bytes(parts.build(), rng),
     "static part's text": lambda parts, rng: replace(parts, document=changed_bytes(parts.document, rng)).build(),
     "static part's stream": lambda parts, rng: replace(
         parts, static=changed_bytes(zlib.compress(parts.document), rng)
@@ -188,24 +195,88 @@ CHANGES: dict[str, Callable[[Parts, random.Random], bytes]] = {
     "chunk's bytes": lambda parts, rng: one_chunk(parts, rng, lambda chunk: changed_bytes(chunk, rng)).build(),
     "chunk's length": lambda parts, rng: one_chunk(parts, rng, lambda chunk: resize(chunk, rng)).build(),
     "chunks moved": lambda parts, rng: move_chunks(parts, rng).build(),
-    "cut": lambda parts, rng: (data := parts.build())[: rng.randrange(len(data))],
+    HASHES_AS_SENT[1]: lambda parts, rng: cut(parts.build(), rng),
 }
 
 
-def outcome(data: bytes) -> str:
-    """'refused', 'decoded', or what is wrong."""
-    start = time.process_time()
+def outcome(data: bytes, sent: Decoded | None = None) -> tuple[str, str]:
+    """'refused', 'decoded', or what is wrong; and the function that refused.
+
+    Args:
+        sent: What `data` has to be, or to be a prefix of, if it is decoded.
+    """
+    start, place = time.process_time(), ""
     try:
         decoded = decode(data, None, LIMITS, allow_prefix=True)
     except PayloadError as error:
-        found = "more than a line" if "\n" in str(error) else "refused"
+        found, place = "more than a line" if "\n" in str(error) else "refused", _raised_in(error)
     except Exception as error:
-        found = type(error).__name__
+        found, place = type(error).__name__, _raised_in(error)
     else:
-        tensors = [part for site in decoded.factors.values() for part in (site.p, site.lam, site.q)]
-        finite = all(np.isfinite(tensor).all() for tensor in (*tensors, *decoded.dense.values()))
-        found = "decoded" if finite else "not finite"
-    return found if time.process_time() - start <= SLOW else f"{found}, slow"
+        found = "decoded" if _finite(decoded) else "not finite"
+        if sent is not None and not _is_prefix(decoded, sent):
+            found = "another adapter"
+    return found if time.process_time() - start <= SLOW else f"{found}, slow", place
+
+
+def _raised_in(error: BaseException) -> str:
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return f"{Path(at.tb_frame.f_code.co_filename).stem}.{at.tb_frame.f_code.co_qualname}" if at else ""
+
+
+def _finite(decoded: Decoded) -> bool:
+    tensors = [part for site in decoded.factors.values() for part in (site.p, site.lam, site.q)]
+    return all(bool(np.isfinite(tensor).all()) for tensor in (*tensors, *decoded.dense.values()))
+
+
+def _is_prefix(decoded: Decoded, sent: Decoded) -> bool:
+    if list(decoded.factors) != list(sent.factors) or decoded.binding != sent.binding:
+        return False
+    pairs = [(decoded.dense[name], sent.dense.get(name)) for name in decoded.dense]
+    for name, site in decoded.factors.items():
+        whole = sent.factors[name].prefix(site.rank)
+        pairs += [(site.p, whole.p), (site.lam, whole.lam), (site.q, whole.q)]
+    return all(other is not None and np.array_equal(one, other) for one, other in pairs)
+
+
+@dataclass
+class Found:
+    """Outcomes of a run.
+
+    Args:
+        counts: By format, change and outcome.
+        places: Refusals by format and the function that refused.
+        wrong: The first payloads, as hex, with an outcome that may not be.
+    """
+
+    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    places: Counter[tuple[str, str]] = field(default_factory=Counter)
+    wrong: list[dict[str, str]] = field(default_factory=list)
+
+
+def fuzz(count: int, seed: int, *, seconds: float = float("inf")) -> Found:
+    """Decode so many changed payloads, or as many as the seconds allow."""
+    rng, start, found = random.Random(seed), time.perf_counter(), Found()
+    originals = [(parts, decode(parts.build(), None)) for parts in seeds()]
+    while found.counts.total() < count and time.perf_counter() - start < seconds:
+        (parts, sent), change = rng.choice(originals), rng.choice(list(CHANGES))
+        data, kind = CHANGES[change](parts, rng), f"format {parts.format}"
+        result, place = outcome(data, sent if change in HASHES_AS_SENT else None)
+        found.counts[kind, change, result] += 1
+        if place:
+            found.places[kind, place] += 1
+        if result not in ("refused", "decoded") and len(found.wrong) < 20:
+            found.wrong.append({"change": change, "outcome": result, "place": place, "payload": data.hex()})
+    return found
+
+
+def peak_mib() -> float:
+    """The most memory that this process has had, in MiB."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> int:
@@ -213,36 +284,32 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1_000_000, help="payloads")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after as many, whatever the count")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--coder", choices=("constriction", "numpy"), default="constriction")
+    parser.add_argument("--coder", choices=CODERS, default=CODERS[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fuzz_payload.json")
     arguments = parser.parse_args()
-    native.AVAILABLE = native.AVAILABLE and arguments.coder == "constriction"
-    coder = "constriction" if native.AVAILABLE else "numpy"
+    with lanes_by(arguments.coder):
+        fuzz(200, arguments.seed)  # modules, tables and buffers are there before memory is read
+        before, start = peak_mib(), time.perf_counter()
+        found = fuzz(arguments.count, arguments.seed, seconds=arguments.seconds)
+        seconds, rose = time.perf_counter() - start, peak_mib() - before
 
-    rng, originals, start = random.Random(arguments.seed), seeds(), time.perf_counter()
-    counts: Counter[tuple[str, str, str]] = Counter()
-    wrong: list[dict[str, str]] = []
-    while counts.total() < arguments.count and time.perf_counter() - start < arguments.seconds:
-        parts, change = rng.choice(originals), rng.choice(list(CHANGES))
-        data = CHANGES[change](parts, rng)
-        found = outcome(data)
-        counts[f"format {parts.format}", change, found] += 1
-        if found not in ("refused", "decoded") and len(wrong) < 20:
-            wrong.append({"change": change, "outcome": found, "payload": data.hex()})
-    seconds = time.perf_counter() - start
-
-    outcomes = sorted({found for *_, found in counts}, key=("refused", "decoded").__contains__, reverse=True)
-    print(f"{'':40s}" + "".join(f"{found:>16s}" for found in outcomes))
+    counts, total = found.counts, found.counts.total()
+    outcomes = sorted({result for *_, result in counts}, key=("refused", "decoded").__contains__, reverse=True)
+    print(f"{'':40s}" + "".join(f"{result:>16s}" for result in outcomes))
     for kind, change in sorted({key[:2] for key in counts}):
-        print(f"{kind + ', ' + change:40s}" + "".join(f"{counts[kind, change, found]:16d}" for found in outcomes))
-    print(f"{counts.total()} payloads in {seconds:.1f} s, {counts.total() / seconds:.0f} per second, lanes by {coder}")
+        print(f"{kind + ', ' + change:40s}" + "".join(f"{counts[kind, change, result]:16d}" for result in outcomes))
+    for (kind, place), number in found.places.most_common():
+        print(f"{number:12d}  {kind}, {place}")
+    print(f"{total} payloads in {seconds:.1f} s, {total / seconds:.0f} per second, peak memory +{rose:.0f} MiB")
     result = {
-        "count": counts.total(),
+        "count": total,
         "seconds": round(seconds, 1),
         "seed": arguments.seed,
-        "coder": coder,
+        "coder": arguments.coder,
+        "memory_rose_mib": round(rose, 1),
         "outcomes": [[*key, number] for key, number in sorted(counts.items())],
-        "wrong": wrong,
+        "refused_by": [[*key, number] for key, number in found.places.most_common()],
+        "wrong": found.wrong,
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 1 if set(outcomes) - {"refused", "decoded"} else 0

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": {"errors", "ledger", "links", "codec", "tasks", "models", "adapters", "transport", "records"},
     "reports": {"errors", "ledger", "records"},
     "studies": {"errors", "records", "reports"},
-    "benches": {"errors", "adapters", "methods", "models", "records", "tasks"},
+    "benches": {"errors", "adapters", "codec", "links", "methods", "models", "records", "tasks"},
     "services": {"errors", "adapters", "codec", "methods", "models", "records", "reports", "studies", "transport"},
     "cli": {"errors", "benches", "links", "records", "reports", "services", "studies"},
 }

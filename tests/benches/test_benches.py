@@ -41,7 +41,7 @@ def test_rivals_take_turns_and_the_warm_up_is_not_counted():
 
 
 def test_an_unknown_bench_and_no_repeat_are_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match="choose one of decision, env"):
+    with pytest.raises(ConfigError, match="choose one of codec, decision, env"):
         run_bench("nosuch", out=tmp_path, repeats=1, progress=Silent())
     with pytest.raises(ConfigError, match="at least 1"):
         run_bench("decision", out=tmp_path, repeats=0, progress=Silent())

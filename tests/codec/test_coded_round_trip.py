@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from payload_material import BINDING, draw_factors
 
-from airtune.codec import Decoded, Factors, chunk_ends, decode, held_static, self_contained
+from airtune.codec import Decoded, Factors, chunk_ends, code_adapter, decode, held_static, inspect, self_contained
 from airtune.codec.coded.draft import Draft
 from airtune.codec.entropy import TABLES, decode_lanes, encode_lanes, largest_code
 from airtune.codec.entropy import lanes as numpy_lanes
@@ -244,3 +244,22 @@ def test_what_no_decoder_takes_is_not_encoded():
         CodedAdapter({"s": draw_factors(np.random.default_rng(0), 2, 9, 3)}, {}).draft()
     with pytest.raises(PayloadError, match="head reaches 1e"):
         CodedAdapter({}, {"head": np.array([1e300])}).draft()
+
+
+def test_inspect_tells_each_site_s_share_of_the_update_and_what_rounding_lost():
+    """Against the factors themselves, which `inspect` does not have."""
+    rng = np.random.default_rng(3)
+    factors = {
+        f"site.{i}": Factors(rng.normal(size=(200, 4)), rng.normal(size=4) * 10.0**-i, rng.normal(size=(4, 300)))
+        for i in range(2)
+    }
+    draft = Draft(code_adapter(factors, {}, 3e-3, canonical=True), BINDING, {})
+    data = draft.encode((4, 4)).data
+    rows, decoded = inspect(data).sites, decode(data, BINDING).factors
+    squares = [float((decoded[name].update() ** 2).sum()) for name in factors]
+    for row, square in zip(rows, squares, strict=True):
+        lost = float(((factors[row.name].update() - decoded[row.name].update()) ** 2).sum())
+        assert row.update == pytest.approx(square / sum(squares), rel=1e-5)
+        assert row.error == pytest.approx(lost / square, rel=0.05)
+    nothing = inspect(draft.encode((0, 4)).data).sites[0]
+    assert (nothing.update, nothing.error) == (0, 0)

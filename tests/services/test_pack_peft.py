@@ -9,9 +9,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 import airtune
 from airtune.adapters.imported import import_peft
+from airtune.cli.app import app
 from airtune.codec import Binding, chunk_ends, decode
 from airtune.errors import ConfigError, DataError, PayloadError
 from airtune.models import load_base
@@ -109,3 +111,28 @@ def test_a_prefix_comes_back_as_the_chunks_that_are_whole(folders, tmp_path: Pat
     with pytest.raises(PayloadError, match=f"3 bytes are asked for, the header alone has {ends[0]}; ask for more"):
         airtune.unpack(done.file, tmp_path / "none", prefix_bytes=3)
     assert not (tmp_path / "none").exists()
+
+
+def test_the_loss_expected_of_every_site_is_half_of_its_squared_error(folders, tmp_path: Path):
+    """Without curvature; as far as errors of a site's directions do not touch one another."""
+    done = airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=12_000)
+    found, sent = decode(done.file.read_bytes(), None), import_peft(folders[1])
+    assert [site.name for site in done.sites] == list(sent.factors)
+    assert sum(site.rank for site in done.sites) == done.total_rank
+    for site in done.sites:
+        exact = sent.factors[site.name]
+        error = ((exact.update() - found.factors[site.name].update()) ** 2).sum()
+        assert (site.rank, site.rank_before) == (found.factors[site.name].rank, exact.rank)
+        assert site.expected_loss == pytest.approx(error / 2, rel=0.3)
+
+
+def test_pack_and_inspect_list_every_site_with_what_it_loses(folders, tmp_path: Path):
+    file, run = str(tmp_path / "p.atn"), CliRunner()
+    packed = run.invoke(app, ["pack", str(folders[1]), file, "--bits", "12000", "--sites"])
+    assert packed.exit_code == 0
+    assert "Expected loss in half of the squared error" in packed.output
+    listed = run.invoke(app, ["inspect", file])
+    assert "of the update" in listed.output
+    for name in import_peft(folders[1]).factors:
+        assert name in packed.output
+        assert name in listed.output

@@ -28,6 +28,7 @@ class Bench:
 
 
 BENCHES: Mapping[str, Bench] = {
+    "codec": Bench("format 2 on OPT-1.3B's shapes: bits, time, memory", "airtune.benches.codec", 5),
     "decision": Bench("one decision of the policy against diffusers' DDIM loop", "airtune.benches.decision", 15),
     "env": Bench("environment steps on real losses: time outside the model", "airtune.benches.env", 40),
     "step": Bench("fine-tuning steps against peft's LoRA and AdaLoRA", "airtune.benches.step", 12),

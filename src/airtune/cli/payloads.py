@@ -11,16 +11,19 @@ from airtune.cli.options import seconds_of
 
 
 def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")]) -> None:
-    """List what a payload holds: site, rank, bits, share of its bytes."""
+    """List what a payload holds: site, rank, bits, share of its bytes; of the update, and how much rounding lost."""
     import airtune
     from airtune.cli.show import new_console, table
 
     info = airtune.inspect(file)
     rows = [
-        [s.name, f"{s.shape[0]} x {s.shape[1]}", s.rank, f"{s.bits:.3g}", s.bytes, f"{s.share:.1%}"] for s in info.sites
+        [s.name, f"{s.shape[0]} x {s.shape[1]}", s.rank, f"{s.bits:.3g}", s.bytes, f"{s.share:.1%}"]
+        + ["" if found is None else f"{found:.2%}" for found in (s.update, s.error)]
+        for s in info.sites
     ]
     rows += [
-        [d.name, " x ".join(map(str, d.shape)), "", f"{d.bits:.3g}", d.bytes, f"{d.share:.1%}"] for d in info.dense
+        [d.name, " x ".join(map(str, d.shape)), "", f"{d.bits:.3g}", d.bytes, f"{d.share:.1%}", "", ""]
+        for d in info.dense
     ]
     columns = {
         "site": "left",
@@ -29,6 +32,8 @@ def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")]) -> No
         "bits": "right",
         "bytes": "right",
         "share": "right",
+        "of the update": "right",
+        "lost": "right",
     }
     console = new_console()
     console.print(
@@ -49,10 +54,11 @@ def pack(
     model: Annotated[str, typer.Option(help="Base model; binds the payload to its weights.")] = "",
     task: Annotated[str, typer.Option(help="Task to measure how the loss bends on; needs --model.")] = "",
     data: Annotated[str, typer.Option(help="The task's data.")] = "",
+    sites: Annotated[bool, typer.Option("--sites", help="Also list the loss to be expected of every site.")] = False,
 ) -> None:
     """Pack anybody's PEFT LoRA adapter so that it arrives in time: the fewest bits for the least loss."""
     import airtune
-    from airtune.cli.show import new_console
+    from airtune.cli.show import new_console, table
 
     seconds = seconds_of(deadline)
     link = {"snr_db": snr, "bandwidth_hz": bandwidth} if bits is None else {}
@@ -68,6 +74,13 @@ def pack(
         f"Bound to the base model's {done.bound_to}" + ("." if model else "; give --model to bind it to its weights."),
     ):
         console.print(line, highlight=False, markup=False)
+    if sites:
+        headings = {"site": "left", "sent": "right", "of": "right", "expected loss": "right"}
+        rows = [[site.name, site.rank, site.rank_before, f"{site.expected_loss:.3g}"] for site in done.sites]
+        unit = (
+            "nat, by the curvature measured" if task else "half of the squared error; nothing says how the loss bends"
+        )
+        console.print(table(f"Expected loss in {unit}", headings, rows))
 
 
 def unpack(

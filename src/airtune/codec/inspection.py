@@ -1,9 +1,16 @@
-"""What a payload holds and what each part costs, for a table. Knows sizes; unpacks no numbers."""
+"""What a payload holds, what each part costs and, in format 2, what it is off by, for a table.
+
+Knows sizes and codes. What the sender's numbers were is not in a payload, nor how the loss bends; what rounding lost is
+told by the codes themselves: each stands for numbers spread evenly over one step, so for an error of a twelfth of the
+step's square.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from airtune.codec.blockwise import container
 from airtune.codec.blockwise.encoding import open_payload
@@ -11,6 +18,7 @@ from airtune.codec.blockwise.packing import direction_bytes, tensor_bytes
 from airtune.codec.codec import chunk_ends, format_of
 from airtune.codec.coded import framing
 from airtune.codec.coded.reading import open_coded
+from airtune.codec.coded.values import CodedSite, scale_values
 from airtune.codec.contents import Binding, Limits, Meta
 from airtune.codec.payload import Data
 
@@ -19,7 +27,12 @@ from airtune.codec.payload import Data
 class SiteRow:
     """One site: its shape (out, in), rank as received, bits for each number of P and Q, bytes and their share.
 
-    In format 2 bits and bytes are what its codes cost; scales, tables and what frames them come on top.
+    In format 2 bits and bytes are what its codes cost; scales, tables and what frames them come on top. Only there are
+    known:
+
+    Args:
+        update: Share of the squared entries of all updates together.
+        error: Squared error to be expected of rounding, as a share of the site's own squared entries.
     """
 
     name: str
@@ -28,6 +41,8 @@ class SiteRow:
     bits: float
     bytes: int
     share: float
+    update: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +124,13 @@ def _inspect_blockwise(data: Data, limits: Limits, *, allow_prefix: bool) -> Pay
 def _inspect_coded(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow_prefix: bool) -> PayloadInfo:
     opened = open_coded(data, None, limits, held, allow_prefix=allow_prefix)
     total, ends = len(memoryview(data).cast("B")), chunk_ends(data)
-    sites = []
+    sites, squares = [], {name: _squares(site) for name, site in opened.coded.sites.items()}
+    whole = sum(square for square, _ in squares.values()) or 1.0
     for name, site in opened.coded.sites.items():
-        bits, numbers = float(site.bits.sum()), site.rank * sum(site.shape)
+        bits, numbers, (square, error) = float(site.bits.sum()), site.rank * sum(site.shape), squares[name]
         size = round(bits / 8)
-        sites.append(SiteRow(name, site.shape, site.rank, bits / max(numbers, 1), size, size / total))
+        row = SiteRow(name, site.shape, site.rank, bits / max(numbers, 1), size, size / total)
+        sites.append(replace(row, update=square / whole, error=error / (square or 1.0)))
     dense = []
     for shape in opened.contents.dense:
         tensor = opened.coded.dense.get(shape.name)
@@ -132,3 +149,13 @@ def _inspect_coded(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, a
         meta=opened.contents.meta,
         complete=opened.frame.complete,
     )
+
+
+def _squares(site: CodedSite) -> tuple[float, float]:
+    """Sum of an update's squared entries, and the squared error to be expected of it."""
+    p, q, scales = site.p.astype(np.float64), site.q.astype(np.float64), scale_values(site.scales).astype(np.float64)
+    products_p, products_q = p.T @ p, q @ q.T
+    square = scales @ (products_p * products_q) @ scales
+    (fan_out, fan_in), there = site.shape, (site.p_tables > 0) & (site.q_tables > 0)
+    error = fan_out * np.diag(products_q) + fan_in * np.diag(products_p) + fan_out * fan_in / 12
+    return max(float(square), 0.0), float((scales**2 * error * there).sum()) / 12

@@ -87,9 +87,10 @@ def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence
         found = f"the payload decodes to {4 * numbers} bytes, the limit is {limits.max_decoded_bytes}"
         raise PayloadError(f"{found}; raise Limits.max_decoded_bytes")
     lanes = [body.lanes() for body in all_bodies]
-    decoded = iter(decode_lanes([lane for found in lanes for lane in found]))
-    for body, streams in zip(all_bodies, lanes, strict=True):
-        body.take_codes([next(decoded) for _ in streams])
+    decoded = decode_lanes([lane for found in lanes for lane in found])[::-1]
+    for body, count in zip(all_bodies, map(len, lanes), strict=True):
+        body.take_codes([decoded.pop() for _ in range(count)])  # what is taken is held once
+    del lanes
     return Coded(_sites(contents.sites, groups), tensors[0].tensors() if tensors else {})
 
 

@@ -87,12 +87,17 @@ class Quantiser:
         return sum(columns.size + rows.size for columns, rows, _, _ in self._sites.values())
 
     @property
+    def unrounded_gains(self) -> dict[str, Floats]:
+        """What each direction is held to lower the loss by before it is rounded, by site, shapes (r,)."""
+        return {
+            name: outputs.square(columns) * inputs.square(rows) / 2
+            for name, (columns, rows, outputs, inputs) in self._sites.items()
+        }
+
+    @property
     def usual_slope(self) -> float:
         """A price at which rounding takes about a fiftieth of what the update is held to gain."""
-        gain = sum(
-            float((outputs.square(columns) * inputs.square(rows)).sum()) / 2
-            for columns, rows, outputs, inputs in self._sites.values()
-        )
+        gain = sum(float(gains.sum()) for gains in self.unrounded_gains.values())
         return max(gain / max(self.numbers, 1) / 50, 1e-30)
 
     def at(self, slope: float, *, thrift: float = 0.0) -> Quantised:
