@@ -12,7 +12,7 @@ import torch
 
 from airtune.adapters import Adapter
 from airtune.adapters.curvature import measure_curvature
-from airtune.codec import Binding, Curvature, Draft, Quantiser, decode
+from airtune.codec import Binding, Curvature, Decoded, Draft, Quantiser, decode
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter, head_kept
 from airtune.methods.airllm.bits.candidate import Candidate
@@ -28,13 +28,19 @@ def ours(
     """The directions worth their bits at every price, from LoRA of every rank."""
     for rank, adapter in trained.items():
         quantiser = Quantiser(adapter.factors, adapter.dense, curvature_at(adapter, base, calibration), canonical=True)
-        for octave in OCTAVES:
-            slope = quantiser.usual_slope * 2.0**octave
-            draft = Draft(quantiser.at(slope), binding, meta, named=True)
-            payload = draft.ladder(2**62, slope)
-            found = decode(payload.data, binding, held=draft.held)
-            if any(found.ranks):
-                yield Candidate(f"rank {rank}, 2^{octave:g}", payload.bits, found.factors, found.dense)
+        for octave, bits, found in sent(quantiser, binding, meta):
+            yield Candidate(f"rank {rank}, 2^{octave:g}", bits, found.factors, found.dense)
+
+
+def sent(quantiser: Quantiser, binding: Binding, meta: Meta) -> Iterator[tuple[float, int, Decoded]]:
+    """At every price that leaves something: its octave, the payload's bits, and the payload decoded."""
+    for octave in OCTAVES:
+        slope = quantiser.usual_slope * 2.0**octave
+        draft = Draft(quantiser.at(slope), binding, meta, named=True)
+        payload = draft.ladder(2**62, slope)
+        found = decode(payload.data, binding, held=draft.held)
+        if any(found.ranks):
+            yield octave, payload.bits, found
 
 
 def curvature_at(adapter: TrainedAdapter, base: BaseModel, calibration: Items) -> dict[str, Curvature]:
