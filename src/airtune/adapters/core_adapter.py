@@ -17,12 +17,12 @@ from airtune.models import BaseModel
 
 
 class CoreLinear(nn.Module):
-    """W x + U_k S_k R V_k^T x, of which only R is trained; it starts at 0, so at the base model."""
+    """W x + s U_k S_k R V_k^T x, of which only R is trained; it starts at 0, so at the base model."""
 
-    def __init__(self, base: nn.Module, bases: Bases) -> None:
+    def __init__(self, base: nn.Module, bases: Bases, scale: float = 1.0) -> None:
         super().__init__()
         device = next(base.parameters()).device
-        self.base = base
+        self.base, self.bases, self.scale = base, bases, scale
         self.left = torch.from_numpy(bases.left).to(device)
         self.right = torch.from_numpy(bases.right).to(device)
         self.core = nn.Parameter(torch.zeros(bases.size, bases.size, device=device))
@@ -30,7 +30,7 @@ class CoreLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(..., fan_in)`` to ``(..., fan_out)``."""
         out: torch.Tensor = self.base(x)
-        return out + x @ self.right.T @ self.core.T @ self.left.T
+        return out + (self.scale * (x @ self.right.T)) @ self.core.T @ self.left.T
 
 
 class CoreAdapter:
@@ -39,12 +39,13 @@ class CoreAdapter:
     Args:
         base: The model to adapt. Its weights stay frozen; its head may be trained beside.
         bases: By site path, as `bases_of` derives them.
+        scale: s, the constant in front of every update.
     """
 
-    def __init__(self, base: BaseModel, bases: Mapping[str, Bases]) -> None:
+    def __init__(self, base: BaseModel, bases: Mapping[str, Bases], *, scale: float = 1.0) -> None:
         self.base = base
         self.layers = {
-            site.path: CoreLinear(base.model.get_submodule(site.path), bases[site.path]) for site in base.sites
+            site.path: CoreLinear(base.model.get_submodule(site.path), bases[site.path], scale) for site in base.sites
         }
         for path, layer in self.layers.items():
             base.model.set_submodule(path, layer)
@@ -59,11 +60,11 @@ class CoreAdapter:
         return {f"{path}.core": layer.core for path, layer in self.layers.items()}
 
     def factors(self) -> dict[str, Factors]:
-        """The cores, not yet lifted, by path: R as R I, shape (k, k), float64."""
+        """The updates of whole sites by path, k directions each; the scale in lam."""
         found = {}
         for path, layer in self.layers.items():
             core = layer.core.detach().cpu().double().numpy()
-            found[path] = Factors(core, np.ones(len(core)), np.eye(len(core)))
+            found[path] = layer.bases.lift(Factors(core, np.full(len(core), layer.scale), np.eye(len(core))))
         return found
 
 

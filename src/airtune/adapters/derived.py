@@ -53,6 +53,12 @@ class Bases:
         """The update of the whole site from factors of its core, shapes (k, r), (r,), (r, k); as many directions."""
         return Factors(self.left @ core.p, core.lam, core.q @ self.right)
 
+    def core(self, update: Factors) -> Factors:
+        """Factors of the core of an update, the inverse of `lift`; what the bases do not reach is lost."""
+        squares = (self.left.astype(np.float64) ** 2).sum(axis=0)[:, None]  # S_k^2: U_k has orthonormal columns
+        p = self.left.T @ np.asarray(update.p, np.float64) / np.where(squares > 0, squares, 1.0)
+        return Factors(p, update.lam, update.q @ self.right.T)
+
 
 def derive(weight: npt.NDArray[np.floating], size: int) -> Bases:
     """Bases of a projection from its weight.
@@ -124,7 +130,9 @@ def _checks(u: npt.NDArray[np.float64], vt: npt.NDArray[np.float64]) -> tuple[in
     """a^T U b + b^T V^T c for vectors of signs a, b, c: a flip or turn of any singular vector changes them."""
     found = []
     for which in range(PROJECTIONS):
-        a, b, c = (_signs(f"{side} {which}", n) for side, n in (("out", len(u)), ("core", len(vt)), ("in", vt.shape[1])))
+        a, b, c = (
+            _signs(f"{side} {which}", n) for side, n in (("out", len(u)), ("core", len(vt)), ("in", vt.shape[1]))
+        )
         found.append(round(float(RESOLUTION * (a @ u @ b + b @ vt @ c))))
     return tuple(found)
 

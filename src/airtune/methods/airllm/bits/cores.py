@@ -7,7 +7,6 @@ codec; not losses.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -28,10 +27,9 @@ def cores(
     for size, adapter in trained.items():
         bases = bases_of(base, size)
         names = {path: core_name(path, bases[path]) for path in adapter.factors}
-        lifted = {path: bases[path].lift(core) for path, core in adapter.factors.items()}
-        bends = curvature_at(replace(adapter, factors=lifted), base, calibration)
+        bends = curvature_at(adapter, base, calibration)
         quantiser = Quantiser(
-            {names[path]: core for path, core in adapter.factors.items()},
+            {names[path]: bases[path].core(update) for path, update in adapter.factors.items()},
             adapter.dense,
             {names[path]: within(bases[path], bend) for path, bend in bends.items()},
             canonical=True,

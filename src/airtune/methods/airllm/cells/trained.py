@@ -19,6 +19,7 @@ from typing import Any
 
 from airtune.adapters import RankVector
 from airtune.methods.airllm.baselines.adalora import INIT_OVER_FINAL, initial_rank, train_adalora
+from airtune.methods.airllm.baselines.cores import train_cores
 from airtune.methods.airllm.baselines.direct import train_lora
 from airtune.methods.airllm.baselines.kept import kept, load_adapter, save_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter, sweep
@@ -84,6 +85,15 @@ def _adalora_alphas(rank: int) -> list[float]:
     return [8 * INIT_OVER_FINAL * rank, 16 * INIT_OVER_FINAL * rank]
 
 
+def _cores(base: BaseModel, parts: Parts, plan: FitPlan, size: int, alpha: float) -> TrainedAdapter:
+    return train_cores(base, parts, plan, size, alpha=alpha)
+
+
+def _core_alphas(size: int) -> list[float]:
+    """Scales alpha / k of 1 and 3: cores need larger steps than factors."""
+    return [float(size), 3.0 * size]
+
+
 BASELINES: Mapping[str, Baseline] = {
     "lora": Baseline(_lora, _lora_alphas, lambda base, rank: rank, lambda base, rank: rank),
     "adalora": Baseline(
@@ -92,6 +102,7 @@ BASELINES: Mapping[str, Baseline] = {
         lambda base, rank: RankVector.uniform(base.sites, rank).total,
         lambda base, total: initial_rank(len(base.sites), total),
     ),
+    "cores": Baseline(_cores, _core_alphas, lambda base, size: size, lambda base, size: size),
 }
 
 
