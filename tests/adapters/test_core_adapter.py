@@ -19,23 +19,25 @@ from tiny_models import CONFIGS, save_tiny_model
 IDS = torch.tensor([[2, 5, 6, 7, 3], [2, 9, 10, 11, 3]])
 
 
-@pytest.mark.parametrize("size", [2, 5, 9])
-def test_a_layer_adds_left_core_right(size: int):
-    """A weight of shape (9, 5), so a size of 9 means 5."""
-    torch.manual_seed(0)
+@pytest.mark.parametrize(("size", "rank"), [(2, 1), (5, 3), (9, 9)])
+def test_a_layer_adds_left_core_right(size: int, rank: int):
+    """A weight of shape (9, 5), so a size and a rank of 9 mean 5."""
+    draw = torch.Generator().manual_seed(0)
     base = torch.nn.Linear(5, 9)
-    layer = CoreLinear(base, derive(base.weight.detach().numpy(), size))
-    x = torch.randn(2, 3, 5)
-    assert torch.equal(layer(x), base(x))  # a core starts at 0
+    layer = CoreLinear(base, derive(base.weight.detach().numpy(), size), rank, scale=2.0, generator=draw)
+    x = torch.randn(2, 3, 5, generator=draw)
+    assert torch.equal(layer(x), base(x))  # P starts at 0
     with torch.no_grad():
-        layer.core.normal_()
+        layer.p.normal_(generator=draw)
     u, values, v = torch.linalg.svd(base.weight.double(), full_matrices=False)
     k = min(size, 5)
-    assert layer.core.shape == (k, k)
+    assert layer.p.shape == layer.q.T.shape == (k, min(rank, 5))
     signs = torch.sign((v[:k] * layer.right.double()).sum(1))  # those of the SVD are its own
-    dense = (u[:, :k] * values[:k] * signs) @ layer.core.double() @ (v[:k] * signs[:, None])
+    core = 2.0 * layer.p.double() @ layer.q.double()
+    dense = (u[:, :k] * values[:k] * signs) @ core @ (v[:k] * signs[:, None])
     expected = x.double() @ (base.weight.double() + dense).T + base.bias.double()
     torch.testing.assert_close(layer(x).double(), expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(layer.factors().update(), dense.detach().numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("family", [name for name in CONFIGS if name in ("llama", "gpt2", "opt")])
@@ -44,13 +46,13 @@ def test_lifted_cores_are_scored_exported_and_merged_as_any_adapter(family: str,
     base = load_base(str(folder), "text", labels=0)
     before = {name: value.clone() for name, value in base.model.state_dict().items()}
     bases = bases_of(base, 3)
-    adapter = CoreAdapter(base, bases)
     draw = torch.Generator().manual_seed(0)
+    adapter = CoreAdapter(base, bases, 2, scale=1.5, generator=draw)
     with torch.no_grad():
-        for core in adapter.parameters().values():
-            core.copy_(torch.randn(core.shape, generator=draw) * 0.3)
+        for part in adapter.parameters().values():
+            part.copy_(torch.randn(part.shape, generator=draw) * 0.5)
         expected = base.model(input_ids=IDS).logits
-    lifted = {path: bases[path].lift(core) for path, core in adapter.factors().items()}
+    lifted = adapter.factors()
     adapter.detach()
     assert all(torch.equal(value, before[name]) for name, value in base.model.state_dict().items())
     assert {site.shape for site in lifted.values()} == {(site.fan_out, site.fan_in) for site in base.sites}
@@ -69,17 +71,18 @@ def test_lifted_cores_are_scored_exported_and_merged_as_any_adapter(family: str,
 
 
 def test_the_gradient_of_a_core_is_that_of_the_weight_seen_from_the_bases(tmp_path: Path):
-    """d loss / d R = (U S)^T (d loss / d W) V: so training starts although the core is 0."""
+    """d loss / d P = (U S)^T (d loss / d W) V Q^T: so training starts although P is 0."""
     base = load_base(str(save_tiny_model(tmp_path / "base", "llama")), "text", labels=0)
     path = base.sites[0].path
-    weight = base.model.get_submodule(path).weight
+    weight = base.model.get_parameter(f"{path}.weight")
     weight.requires_grad_(True)
     base.model(input_ids=IDS, labels=IDS).loss.backward()
     of_weight, bases = weight.grad.double().numpy(), bases_of(base, 4)
     weight.requires_grad_(False)
-    adapter = CoreAdapter(base, bases)
+    adapter = CoreAdapter(base, bases, 2, generator=torch.Generator().manual_seed(0))
     base.model(input_ids=IDS, labels=IDS).loss.backward()
-    found = adapter.layers[path].core.grad.numpy()
+    layer = adapter.layers[path]
     adapter.detach()
-    assert np.abs(found).max() > 1e-4
-    np.testing.assert_allclose(found, bases[path].left.T @ of_weight @ bases[path].right.T, atol=1e-5)
+    expected = bases[path].left.T @ of_weight @ bases[path].right.T @ layer.q.detach().numpy().T
+    assert np.abs(expected).max() > 1e-4
+    np.testing.assert_allclose(layer.p.grad.numpy(), expected, atol=1e-5)

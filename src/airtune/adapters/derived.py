@@ -140,4 +140,4 @@ def _checks(u: npt.NDArray[np.float64], vt: npt.NDArray[np.float64]) -> tuple[in
 def _signs(text: str, count: int) -> npt.NDArray[np.float64]:
     """Bits of SHAKE-256 of a text, the highest of each byte first, as 1 and -1."""
     bits = np.unpackbits(np.frombuffer(shake_256(text.encode()).digest((count + 7) // 8), np.uint8))
-    return 1.0 - 2.0 * bits[:count]
+    return 1.0 - 2.0 * bits[:count].astype(np.float64)

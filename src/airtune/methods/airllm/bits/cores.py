@@ -21,10 +21,10 @@ from airtune.models import BaseModel, Items
 
 
 def cores(
-    trained: Mapping[int, TrainedAdapter], base: BaseModel, calibration: Items, binding: Binding, meta: Meta
+    trained: Mapping[tuple[int, int], TrainedAdapter], base: BaseModel, calibration: Items, binding: Binding, meta: Meta
 ) -> Iterator[Candidate]:
-    """The directions worth their bits at every price, from cores of every size."""
-    for size, adapter in trained.items():
+    """The directions worth their bits at every price, from cores of every size k and rank r, by (k, r)."""
+    for (size, rank), adapter in trained.items():
         bases = bases_of(base, size)
         names = {path: core_name(path, bases[path]) for path in adapter.factors}
         bends = curvature_at(adapter, base, calibration)
@@ -35,7 +35,9 @@ def cores(
             canonical=True,
         )
         for octave, bits, found in sent(quantiser, binding, meta):
-            yield Candidate(f"size {size}, 2^{octave:g}", bits, lift_cores(found.factors, bases), found.dense)
+            yield Candidate(
+                f"size {size}, rank {rank}, 2^{octave:g}", bits, lift_cores(found.factors, bases), found.dense
+            )
 
 
 def within(bases: Bases, bends: Curvature) -> Curvature:

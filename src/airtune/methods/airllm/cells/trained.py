@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ SWEEP_SEED = 0
 """Its trainings are as long as the others: shorter ones prefer rates that are too high (docs/log.md)."""
 RATES = (0.75, 1.5, 3.0)
 """Learning rates that are tried, over the one that suits the width; the nested adapter's own is not read."""
+CORE_SIZES = (16, 32)
+"""Singular vectors of a site's weight between which cores are trained (`adapters/derived`)."""
 
 Train = Callable[[BaseModel, Parts, FitPlan, int, float], TrainedAdapter]
 
@@ -71,6 +74,10 @@ def _lora(base: BaseModel, parts: Parts, plan: FitPlan, rank: int, alpha: float)
     return train_lora(base, parts, plan, rank, alpha=alpha)
 
 
+def _cores(size: int, base: BaseModel, parts: Parts, plan: FitPlan, rank: int, alpha: float) -> TrainedAdapter:
+    return train_cores(base, parts, plan, size, rank, alpha=alpha)
+
+
 def _lora_alphas(rank: int) -> list[float]:
     """A scale alpha / r of 1, and rsLoRA's of 2 / sqrt(r), as LoRA counts alpha; at rank 4 they are one."""
     return sorted({float(rank), 2 * math.sqrt(rank)})
@@ -85,15 +92,6 @@ def _adalora_alphas(rank: int) -> list[float]:
     return [8 * INIT_OVER_FINAL * rank, 16 * INIT_OVER_FINAL * rank]
 
 
-def _cores(base: BaseModel, parts: Parts, plan: FitPlan, size: int, alpha: float) -> TrainedAdapter:
-    return train_cores(base, parts, plan, size, alpha=alpha)
-
-
-def _core_alphas(size: int) -> list[float]:
-    """Scales alpha / k of 1 and 3: cores need larger steps than factors."""
-    return [float(size), 3.0 * size]
-
-
 BASELINES: Mapping[str, Baseline] = {
     "lora": Baseline(_lora, _lora_alphas, lambda base, rank: rank, lambda base, rank: rank),
     "adalora": Baseline(
@@ -102,7 +100,10 @@ BASELINES: Mapping[str, Baseline] = {
         lambda base, rank: RankVector.uniform(base.sites, rank).total,
         lambda base, total: initial_rank(len(base.sites), total),
     ),
-    "cores": Baseline(_cores, _core_alphas, lambda base, size: size, lambda base, size: size),
+    **{
+        f"cores{size}": Baseline(partial(_cores, size), _lora_alphas, lambda base, rank: rank, lambda base, rank: rank)
+        for size in CORE_SIZES
+    },
 }
 
 
