@@ -184,7 +184,7 @@ def test_rounding_of_another_build_is_borne():
 
 @pytest.mark.parametrize("bases", [{}, {"a": derive(WEIGHT, 3)}])
 def test_a_core_of_bases_that_are_not_here_is_refused(bases: dict[str, Bases]):
-    with pytest.raises(PayloadError, match="derive those"):
+    with pytest.raises(PayloadError, match=r"bases at hand are of size [03]; derive those"):
         lift_cores(sent(derive(WEIGHT, 4), a_core(4, 2)), bases)
 
 

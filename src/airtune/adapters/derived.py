@@ -112,7 +112,8 @@ def _own(name: str, core: Factors, bases: Mapping[str, Bases]) -> Bases:
     path = path_of(name)
     size = bases[path].size if path in bases else 0
     if core.shape != (size, size):
-        raise PayloadError(f"{path} comes as a core of shape {core.shape}, bases here are of size {size}; derive those")
+        line = f"{path} comes as a core of shape {core.shape}, the bases at hand are of size {size}"
+        raise PayloadError(f"{line}; derive those from its base model, or ask for whole updates")
     checks = [int(check) for check in name.rsplit("=", 1)[1].split(",")]
     own = bases[path].checks
     if len(checks) != len(own) or any(abs(a - b) > 1 for a, b in zip(checks, own, strict=True)):

@@ -16,7 +16,8 @@ from airtune.methods.airllm.config import config_from
 from airtune.methods.airllm.packing import about, held_by
 from airtune.records.cells import Value
 
-FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "whole")
+FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "cores", "whole")
+CORES = {"cores16 1", "cores16 2", "cores32 1", "cores32 2"}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,6 @@ def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, sto
 
 
 def test_every_rank_is_read_and_all_weights_for_running_text(settings):
-    assert set(trainings(settings)) == {"lora 1", "lora 2", "whole"}
+    assert set(trainings(settings)) == {"lora 1", "lora 2", "whole"} | CORES
     classify = {**settings, "task": {**settings["task"], "name": "classify"}}
-    assert set(trainings(classify)) == {"lora 1", "lora 2"}
+    assert set(trainings(classify)) == {"lora 1", "lora 2"} | CORES

@@ -4,6 +4,7 @@
 |-------------------------------|-------------------|--------------------------------------------------------|
 | `lora-sweep`, `adalora-sweep` | -                 | learning rate and alpha of least loss on dev, one seed |
 | `lora`, `adalora`             | the nearest sweep | the adapter, trained as long as the nested one         |
+| `cores16`, `cores32`          | as those          | cores between that many singular vectors of a weight   |
 
 The rank is `adapter.max_rank`, so a rank is trained once for every r_max above it; how many directions AdaLoRA is to
 leave may stand beside it. Swept are powers of two. Knows no link, codec or policy.
