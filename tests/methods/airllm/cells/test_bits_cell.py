@@ -17,7 +17,7 @@ from airtune.methods.airllm.packing import about, held_by
 from airtune.records.cells import Value
 
 FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "cores", "whole")
-CORES = {"cores16 1", "cores16 2", "cores32 1", "cores32 2"}
+CORES = {"cores16 1", "cores32 1", "cores64 1"}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ Trained baselines, each rank of which is a cell that every r_max above it shares
 |-------------------------------|-------------------------|----------------------------------------------|-------------|
 | `lora-sweep`, `adalora-sweep` | -                       | learning rate and alpha, chosen on dev       | `trained`   |
 | `lora`, `adalora`             | the sweep of its rank   | an adapter trained by peft at one rank       | `trained`   |
-| `cores16`, `cores32`          | as LoRA, with a sweep   | cores between that many singular vectors     | `trained`   |
+| `cores16`, ... 32, 64         | as LoRA, with a sweep   | cores between that many singular vectors     | `trained`   |
 | `baselines`                   | those of ranks to r_max | the same as `rows` for LoRA, AdaLoRA and SVD | `baselines` |
 
 What trained adapters cost to send:

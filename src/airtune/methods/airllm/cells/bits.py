@@ -39,8 +39,8 @@ from airtune.records.cells import Done, Outcome, Value
 CHANGE = "change.safetensors"
 WHOLE_RATES = (0.03, 0.1, 0.3)
 """Learning rates that are tried for all weights, over the one that suits low-rank factors."""
-CORE_RANKS = (1, 2)
-"""Ranks at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
+CORE_RANK = 1
+"""Rank at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
 TIMES_FEWER = (8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
 
@@ -76,7 +76,7 @@ def bits_settings(settings: Settings) -> Settings:
 def trainings(settings: Settings) -> Mapping[str, Settings]:
     """LoRA at every rank, cores, and for running text the change of all weights."""
     ranks = [("lora", rank) for rank in _ranks(settings)]
-    ranks += [(f"cores{size}", rank) for size in CORE_SIZES for rank in CORE_RANKS]
+    ranks += [(f"cores{size}", CORE_RANK) for size in CORE_SIZES]
     adapter = settings["adapter"]
     found = {f"{kind} {rank}": {**settings, "adapter": {**adapter, "max_rank": rank}} for kind, rank in ranks}
     return {**found, **({"whole": settings} if settings["task"]["name"] == "text" else {})}

@@ -4,7 +4,7 @@
 |-------------------------------|-------------------|--------------------------------------------------------|
 | `lora-sweep`, `adalora-sweep` | -                 | learning rate and alpha of least loss on dev, one seed |
 | `lora`, `adalora`             | the nearest sweep | the adapter, trained as long as the nested one         |
-| `cores16`, `cores32`          | as those          | cores between that many singular vectors of a weight   |
+| `cores16`, ... 32, 64         | as those          | cores between that many singular vectors of a weight   |
 
 The rank is `adapter.max_rank`, so a rank is trained once for every r_max above it; how many directions AdaLoRA is to
 leave may stand beside it. Swept are powers of two. Knows no link, codec or policy.
@@ -39,7 +39,7 @@ SWEEP_SEED = 0
 """Its trainings are as long as the others: shorter ones prefer rates that are too high (docs/log.md)."""
 RATES = (0.75, 1.5, 3.0)
 """Learning rates that are tried, over the one that suits the width; the nested adapter's own is not read."""
-CORE_SIZES = (16, 32)
+CORE_SIZES = (16, 32, 64)
 """Singular vectors of a site's weight between which cores are trained (`adapters/derived`)."""
 
 Train = Callable[[BaseModel, Parts, FitPlan, int, float], TrainedAdapter]
