@@ -16,6 +16,7 @@ from airtune.studies.plan import Plan, make_plan
 
 STUDIES = studies_of("airllm")
 EXPECTED = [
+    "bits",
     "complexity",
     *(f"fig{n}" for n in range(3, 9)),
     "nested",
@@ -77,7 +78,7 @@ def test_a_figure_reads_its_table_s_policies(figure: str, table: str):
 def test_figure_7_reads_table_6_s_policies_and_adapters_are_shared_by_all():
     of_table = {key for key, cell in plan_of("table6").cells.items() if cell.kind.name == "policy"}
     assert of_table <= set(plan_of("fig7").cells)
-    trained = [name for name in STUDIES if name not in ("complexity", "table4", "nested")]
+    trained = [name for name in STUDIES if name not in ("bits", "complexity", "table4", "nested")]
     adapters = [keys_of(name, "adapter") for name in trained]
     assert all(found == adapters[0] for found in adapters)
     assert len(adapters[0]) == 5
@@ -141,8 +142,9 @@ def claim(**parts: object) -> dict:
         ({"tables": [{"measure": "sum", "title": "t", "digit": 1}]}, "sums.tables holds 'digit'"),
         (claim(), "claim 'so' of study sums has neither or both; give it `worse` or `between`"),
         (claim(worse="plus 1", between=[0, 1]), "has neither or both"),
-        (claim(between=[0, 1], margin=0.1), "`margin` goes with `worse`, `at` with `between`"),
-        (claim(worse="plus 1", at="here"), "`margin` goes with `worse`, `at` with `between`"),
+        (claim(between=[0, 1], margin=0.1), "`margin` goes with `worse`, `at` and `x` with `between`"),
+        (claim(worse="plus 1", at="here"), "`margin` goes with `worse`, `at` and `x` with `between`"),
+        (claim(worse="plus 1", x=3.0), "`margin` goes with `worse`, `at` and `x` with `between`"),
         (claim(between=[1.0]), r"is between \[1.0\]; give \[lower, upper\]"),
         (claim(between=1.0), r"is between 1.0; give \[lower, upper\]"),
         (claim(between=[2, 1]), r"is between \[2, 1\]; give \[lower, upper\]"),
@@ -156,7 +158,7 @@ def test_a_wrong_declaration_is_refused(wrong: dict, line: str):
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"name": "table9"}, "study is 'table9'; choose one of complexity, fig3"),
+        ({"name": "table9"}, "study is 'table9'; choose one of bits, complexity, fig3"),
         ({"preset": "huge"}, "preset of a study is 'huge'; choose one of tiny, cpu, cpu-sst2, full"),
         ({"jobs": 0}, "jobs is 0; choose at least 1"),
         ({"method": "nosuch"}, "method is 'nosuch'"),

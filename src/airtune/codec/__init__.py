@@ -25,6 +25,7 @@ from airtune.codec.coded.fit import fit_bits, fit_budget
 from airtune.codec.coded.framing import held_static
 from airtune.codec.coded.quantiser import Curvature, Quantised, Quantiser, code_adapter
 from airtune.codec.coded.sizes import CodedSizes, estimated_sizes
+from airtune.codec.coded.values import Coded, CodedSite
 from airtune.codec.contents import Binding, Contents, Limits
 from airtune.codec.factors import Factors
 from airtune.codec.inspection import DenseRow, PayloadInfo, SiteRow, inspect
@@ -34,6 +35,8 @@ __all__ = [
     "BIT_WIDTHS",
     "Allocation",
     "Binding",
+    "Coded",
+    "CodedSite",
     "CodedSizes",
     "Contents",
     "Curvature",

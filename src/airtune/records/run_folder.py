@@ -26,10 +26,11 @@ import tomli_w
 
 from airtune.errors import RunError
 from airtune.ledger import Ledger
-from airtune.records.atomic import PARTIAL_SUFFIX, append_line, read_lines, write_text
+from airtune.records.atomic import PARTIAL_SUFFIX, append_line, write_text
 from airtune.records.differences import differences
 from airtune.records.lock import Lock
 from airtune.records.plain import for_toml, json_text
+from airtune.records.rows import read_rows
 from airtune.records.versions import versions_in_force
 
 _LOCK: Final = "run.lock"
@@ -143,7 +144,7 @@ class RunFolder:
 
     def read_metrics(self, name: str) -> list[dict[str, Any]]:
         """The measurements of one name, oldest first, without the name. Raises `RunError` for a damaged line."""
-        rows = _read_rows(self.path / "metrics.jsonl")
+        rows = read_rows(self.path / "metrics.jsonl")
         return [{key: row[key] for key in row if key != _METRIC} for row in rows if row.get(_METRIC) == name]
 
     def write_ledger(self, ledger: Ledger) -> None:
@@ -154,7 +155,7 @@ class RunFolder:
     def read_ledger(self) -> Ledger:
         """The recorded costs; none where none were recorded. Raises `RunError` for a damaged line."""
         ledger = Ledger()
-        for row in _read_rows(self.path / "ledger.jsonl"):
+        for row in read_rows(self.path / "ledger.jsonl"):
             try:
                 ledger.book(**row)
             except TypeError:
@@ -244,16 +245,3 @@ def _refuse_content(path: Path) -> None:
     if found:
         line = f"{path} holds {len(found)} entries ({found[0]} ...), an empty or new folder expected"
         raise RunError(f"{line}; choose another --out, or --resume to go on with the run there")
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(read_lines(path), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise RunError(f"{path} line {number} is not JSON ({error}); delete that line") from None
-        if not isinstance(row, dict):
-            raise RunError(f"{path} line {number} holds a {type(row).__name__}, an object expected; delete that line")
-        rows.append(row)
-    return rows

@@ -96,6 +96,8 @@ class Claim:
     """Bounds of the mean of `better`, where `worse` names none."""
     at: str | None = None
     """Place of a measure that has places, such as an input's name; read with `between` alone."""
+    x: float | None = None
+    """Where a measure over x is read, with `between` alone; the mean over all x where none is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +207,11 @@ def _check_claim(study: str, claim: Claim) -> None:
     compares, bounded = bool(claim.worse), claim.between != NO_BOUNDS
     if compares == bounded:
         raise ConfigError(f"claim {claim.says!r} of study {study} has neither or both; give it `worse` or `between`")
-    alone = claim.margin if bounded else claim.at
-    if alone is not None:
-        raise ConfigError(f"claim {claim.says!r} of study {study}: `margin` goes with `worse`, `at` with `between`")
+    if any(given is not None for given in ((claim.margin,) if bounded else (claim.at, claim.x))):
+        found = f"claim {claim.says!r} of study {study}"
+        raise ConfigError(
+            f"{found} has options that it does not read: `margin` goes with `worse`, `at` and `x` with `between`"
+        )
     pair = isinstance(claim.between, Sequence) and len(claim.between) == 2
     if not (pair and claim.between[0] < claim.between[1]):
         raise ConfigError(f"claim {claim.says!r} of study {study} is between {claim.between!r}; give [lower, upper]")

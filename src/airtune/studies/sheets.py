@@ -77,7 +77,7 @@ def _judge(gathered: Gathered, workload: str, claim: Claim, table: Table) -> Ver
 
 def _judge_mean(gathered: Gathered, workload: str, claim: Claim, table: Table) -> Verdict:
     """Whether the whole interval of a variant's mean lies between the bounds, or all of it beyond them."""
-    found = gathered.mean(Slot(workload, claim.better, claim.measure, at=claim.at))
+    found = gathered.mean(Slot(workload, claim.better, claim.measure, claim.x, claim.at))
     if found is None:
         return Verdict(claim.says, "not run", f"no {claim.measure} of {claim.better}")
     because = f"{claim.better}: {shown(found, table)} {table.unit}".rstrip()

@@ -15,7 +15,6 @@ from airtune.adapters import RankVector
 from airtune.errors import DeadlineError
 from airtune.links import ChannelState, Link, Rayleigh
 from airtune.methods.airllm.allocation import (
-    AllocationEnv,
     AllocationState,
     Trial,
     allocation_reward,
@@ -23,6 +22,7 @@ from airtune.methods.airllm.allocation import (
     decision_budget,
     project,
 )
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.tasks import Complexity
 
 CAPS = RankVector((8, 8, 4, 8))

@@ -8,8 +8,8 @@ from scipy import stats
 
 from airtune.adapters import RankVector
 from airtune.links import Link
-from airtune.methods.airllm.allocation import AllocationEnv
 from airtune.methods.airllm.allocators import AirLLM, Random, Uniform, mean_reward
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.tasks import Complexity
 from small_losses import STATE, ByFormula, linear_space
 

@@ -120,6 +120,8 @@ def test_what_the_mode_does_not_read_is_refused():
         load_config("tiny", {"mode": "paper", "adapter.prefixes": 3})
     with pytest.raises(ConfigError, match=r"adapter.draw_per is 'item'; mode is 'paper'"):
         load_config("tiny", {"mode": "paper", "adapter.draw_per": "item"})
+    with pytest.raises(ConfigError, match=r"paper.evaluate_every is 100; choose at most 32 \(adapter.steps\)"):
+        load_config("tiny", {"mode": "paper", "adapter.steps": 32, "paper.evaluate_every": 100})
 
 
 def test_prefixes_0_are_all_halvings_and_two_mixed_ones():

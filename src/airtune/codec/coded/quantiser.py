@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from airtune.codec.coded.rounding import Floats, Metric
-from airtune.codec.coded.values import Coded, CodedSite, CodedTensor, nearest_scales, rows_of, scale_values
-from airtune.codec.entropy import LARGEST_CODE, TableIndices, best_table
+from airtune.codec.coded.values import Coded, CodedSite, CodedTensor, nearest_scales, rows_of, scale_values, tables_of
+from airtune.codec.entropy import LARGEST_CODE
 from airtune.codec.factors import Factors
 from airtune.errors import PayloadError
 
@@ -161,13 +161,11 @@ def code_site(
     scales = nearest_scales(p_steps * _steps(q_best, square, inputs, slope))
     q_steps = scale_values(scales) / p_steps  # so that the product of the steps is a scale
     q_codes = inputs.round(q_best, q_steps, _prices(square, slope, thrift))
-    empty = ~(p_codes.any(axis=1) & q_codes.any(axis=1))  # rounded to nothing: neither codes nor an odd scale are sent
-    p_codes[empty], q_codes[empty] = 0, 0
-    scales[empty] = np.median(scales[~empty]) if not empty.all() else 0
-    q_decoded = q_codes * q_steps[:, None]
+    site = CodedSite.of(p_codes, q_codes, scales)
+    q_decoded = site.q * q_steps[:, None]
     along = outputs.inner(decoded, p) * inputs.inner(q_decoded, q)
     gains = along - 0.5 * square * inputs.square(q_decoded)  # 1/2 |W|^2 less 1/2 |W - decoded|^2
-    return CodedSite(p_codes.T.copy(), q_codes, scales, _tables(p_codes), _tables(q_codes)), gains
+    return site, gains
 
 
 def code_tensor(name: str, value: npt.NDArray, levels: float) -> CodedTensor:
@@ -182,7 +180,7 @@ def code_tensor(name: str, value: npt.NDArray, levels: float) -> CodedTensor:
     spread, peak = np.sqrt((rows**2).mean(axis=1)), np.abs(rows).max(axis=1)
     scales = nearest_scales(np.where(peak > 0, np.maximum(spread / levels, peak / (0.9 * LARGEST_CODE)), 1.0))
     codes = np.round(rows / scale_values(scales)[:, None]).astype(np.int16)
-    return CodedTensor(codes, scales, _tables(codes), shape)
+    return CodedTensor(codes, scales, tables_of(codes), shape)
 
 
 def _check(name: str, values: npt.NDArray) -> None:
@@ -204,7 +202,3 @@ def _steps(vectors: Floats, sizes: Floats, metric: Metric, slope: float) -> Floa
 def _prices(sizes: Floats, slope: float, thrift: float) -> Floats | None:
     """What a bit costs in units of the metric."""
     return thrift * slope / np.maximum(0.5 * sizes, 1e-300) if thrift else None
-
-
-def _tables(rows: npt.NDArray[np.int16]) -> TableIndices:
-    return np.array([best_table(row)[0] for row in rows], np.uint8)

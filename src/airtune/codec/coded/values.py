@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.entropy import Codes, TableIndices, code_bits
+from airtune.codec.entropy import Codes, TableIndices, best_table, code_bits
 from airtune.codec.factors import Factors
 from airtune.errors import PayloadError
 
@@ -61,6 +61,27 @@ class CodedSite:
     scales: Scales
     p_tables: TableIndices
     q_tables: TableIndices
+
+    @classmethod
+    def of(cls, p: Codes, q: Codes, scales: Scales) -> CodedSite:
+        """Under the tables that cost least.
+
+        A direction with a vector of nothing but zeros sends neither codes nor an odd scale.
+
+        Args:
+            p: Codes by direction, shape (r, out).
+            q: Shape (r, in).
+            scales: Shape (r,).
+        """
+        empty = ~np.logical_and(p.any(axis=1), q.any(axis=1))
+        p, q = (np.where(empty[:, None], 0, part).astype(np.int16) for part in (p, q))
+        common = np.median(scales[~empty]) if not empty.all() else 0
+        return cls(p.T.copy(), q, np.where(empty, common, scales).astype(np.int16), tables_of(p), tables_of(q))
+
+    def first(self, rank: int) -> CodedSite:
+        """The first `rank` directions."""
+        kept = slice(rank)
+        return CodedSite(self.p[:, kept], self.q[kept], self.scales[kept], self.p_tables[kept], self.q_tables[kept])
 
     @property
     def rank(self) -> int:
@@ -119,6 +140,11 @@ class Coded:
 
     sites: Mapping[str, CodedSite]
     dense: Mapping[str, CodedTensor]
+
+
+def tables_of(rows: Codes) -> TableIndices:
+    """The table under which each row costs least, shape (rows,)."""
+    return np.array([best_table(row)[0] for row in rows], np.uint8)
 
 
 def rows_of(shape: tuple[int, ...]) -> tuple[int, int]:

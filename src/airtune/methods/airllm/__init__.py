@@ -15,7 +15,8 @@ Reading map, equation -> file:
 | 1-3             | fine-tune the nested adapter, try ranks            | `trainee`     |
 | 6               | what ranks weigh, before anything is encoded       | `sizes`       |
 | 6               | payloads of ranks                                  | `packing`     |
-| 7-10            | state, cost, reward, projection, environment       | `allocation`  |
+| 7-10            | state, cost, reward, projection                    | `allocation`  |
+| IV-A            | the same as an environment to act in               | `environment` |
 | 18              | ranks as points of [-1, 1] and back                | `encoding`    |
 | -               | the stages of surrogate and policy                 | `learning`    |
 | -               | losses predicted from measured ones, searches      | `search/`     |

@@ -11,8 +11,9 @@ from typing import Protocol, final
 import numpy as np
 
 from airtune.adapters import RankVector
-from airtune.methods.airllm.allocation import AllocationEnv, AllocationState, Decoder
+from airtune.methods.airllm.allocation import AllocationState
 from airtune.methods.airllm.encoding import decode
+from airtune.methods.airllm.environment import AllocationEnv, Decoder
 from airtune.records import generator
 
 

@@ -12,10 +12,11 @@ from airtune.adapters import Adapter, RankSampler, RankVector
 from airtune.adapters.curvature import measure_curvature
 from airtune.errors import ConfigError, DeadlineError, LinkError
 from airtune.links import Link, make_fading
-from airtune.methods.airllm.allocation import AllocationEnv, TryRanks, decision_budget, project
+from airtune.methods.airllm.allocation import TryRanks, decision_budget, project
 from airtune.methods.airllm.allocators import AirLLM
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.data import Parts, Reader, read_parts
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.packing import Packer, block_packer, coded_packer, fitting_bandwidth, sizes_of
 from airtune.methods.airllm.policy.saved import load_policy
 from airtune.methods.airllm.roles import EdgeRole

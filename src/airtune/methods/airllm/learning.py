@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from airtune.errors import ConfigError
 from airtune.links import Link
-from airtune.methods.airllm.allocation import AllocationEnv, decision_budget
+from airtune.methods.airllm.allocation import decision_budget
 from airtune.methods.airllm.allocators import AirLLM
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.policy.freeze import saved_policy
 from airtune.methods.airllm.policy.priors import CoarseLatent

@@ -8,15 +8,16 @@ import pytest
 from airtune.codec import Draft, code_adapter, decode
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import score_adapter
-from airtune.methods.airllm.bits.ours import ours
+from airtune.methods.airllm.bits.ours import Choice, Ours
 from airtune.methods.airllm.building import open_reader, parts_of
 from airtune.methods.airllm.cells.bits import TIMES_FEWER, trainings
 from airtune.methods.airllm.cells.trained import ADAPTER
 from airtune.methods.airllm.config import config_from
 from airtune.methods.airllm.packing import about, held_by
+from airtune.models import FitPlan
 from airtune.records.cells import Value
 
-FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "cores", "whole")
+FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "tuned", "cores", "whole")
 CORES = {"cores16 1", "cores32 1", "cores64 1"}
 
 
@@ -60,7 +61,7 @@ def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, sto
     parts = parts_of(config_from(settings), reader)
     lora = load_adapter(store.done("lora", settings).work / ADAPTER)
     binding, meta = about(reader.base)
-    found = list(ours({2: lora}, reader.base, parts.calibration, binding, meta))
+    found = [candidate for _, candidate in Ours({2: lora}, reader.base, parts.calibration, binding, meta).sent()]
     bits = [candidate.bits for candidate in found]
     assert bits == sorted(bits, reverse=True)  # a bit costs more and more
     assert bits[0] > 4 * bits[-1]
@@ -72,6 +73,25 @@ def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, sto
     draft = Draft(code_adapter(lora.factors, lora.dense, 1e-6, canonical=True), binding, meta, named=True)
     whole = decode(draft.encode(lora.ranks.ranks).data, binding, held=held_by(reader.base))  # of the base model's own
     assert whole.ranks == lora.ranks.ranks
+
+
+def test_training_on_through_the_rounding_lowers_the_loss_it_trains(settings, store):
+    """A fifth of 150 steps, at a price where rounding costs much."""
+    config = config_from(settings)
+    reader = open_reader(config)
+    parts = parts_of(config, reader)
+    lora = load_adapter(store.done("lora", settings).work / ADAPTER)
+    ours = Ours({2: lora}, reader.base, parts.calibration, *about(reader.base))
+    choice = Choice(2, 2.0)
+    before = dict(ours.sent())[choice]
+    plan = FitPlan(steps=150, batch_size=8)
+    after = ours.tuned(choice, parts.train, plan, np.random.default_rng(0))
+    assert after.score(reader.base, parts.train).loss < before.score(reader.base, parts.train).loss
+    assert after.bits == pytest.approx(before.bits, rel=0.05)
+    for path, site in after.factors.items():
+        assert site.rank == before.factors[path].rank
+        assert np.array_equal(site.p, np.round(site.p))
+        assert np.array_equal(site.q, np.round(site.q))
 
 
 def test_every_rank_is_read_and_all_weights_for_running_text(settings):

@@ -15,9 +15,9 @@ from torch.nn import functional
 from airtune.adapters import Adapter, RankVector
 from airtune.errors import ModelError, RunError
 from airtune.links import Link
-from airtune.methods.airllm.allocation import AllocationEnv
 from airtune.methods.airllm.allocators import Random, Uniform
 from airtune.methods.airllm.data import Parts
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.paper import training
 from airtune.methods.airllm.paper.adaptive import STRONGER, SteppedAdaLora
 from airtune.methods.airllm.paper.rivals import Rival

@@ -10,8 +10,9 @@ import pytest
 
 from airtune.adapters import RankVector
 from airtune.links import Link, Rayleigh
-from airtune.methods.airllm.allocation import AllocationEnv, Executed, Trial
+from airtune.methods.airllm.allocation import Trial
 from airtune.methods.airllm.encoding import decode, encode
+from airtune.methods.airllm.environment import AllocationEnv, Executed
 from airtune.tasks import Complexity
 
 CAPS = RankVector((8, 8, 4))

@@ -13,11 +13,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from airtune.adapters import RankVector
 from airtune.errors import ConfigError
-from airtune.methods.airllm.config import PolicyConfig
 from airtune.methods.airllm.policy.coarse import CoarsePolicy
 from airtune.methods.airllm.policy.objective import Objective
 from airtune.methods.airllm.policy.priors import WIDE, CoarseLatent, DiscreteHeads, NoPrior
 from airtune.methods.airllm.policy.refine import Refiner, Replay
+from airtune.methods.airllm.policy.settings import PolicyConfig
 from airtune.methods.airllm.policy.training import new_refiner
 from airtune.models import Site
 

@@ -14,11 +14,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from airtune.adapters import RankVector
 from airtune.errors import ConfigError, ModelError
 from airtune.links import ChannelState, Link
-from airtune.methods.airllm.allocation import AllocationEnv, AllocationState, Trial
-from airtune.methods.airllm.config import PolicyConfig
+from airtune.methods.airllm.allocation import AllocationState, Trial
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.policy.improve import Improver
 from airtune.methods.airllm.policy.priors import CoarseLatent, Prior
 from airtune.methods.airllm.policy.rollouts import RefinedActions
+from airtune.methods.airllm.policy.settings import PolicyConfig
 from airtune.methods.airllm.policy.training import name_of, new_refiner, train_policy
 from airtune.tasks import Complexity
 

@@ -21,12 +21,12 @@ from airtune.adapters import RankVector
 from airtune.codec import Binding, Layout
 from airtune.errors import AirtuneError, ConfigError, DeadlineError
 from airtune.links import Link
-from airtune.methods.airllm.config import PolicyConfig
 from airtune.methods.airllm.policy.coarse import CoarsePolicy
 from airtune.methods.airllm.policy.decide import decide, open_policy
 from airtune.methods.airllm.policy.freeze import freeze
 from airtune.methods.airllm.policy.priors import CoarseLatent, DiscreteHeads, NoPrior, Prior
 from airtune.methods.airllm.policy.saved import ABOUT, WEIGHTS, SavedPolicy, TrainedOn, load_policy, save_policy
+from airtune.methods.airllm.policy.settings import PolicyConfig
 from airtune.methods.airllm.policy.training import TrainedPolicy, new_refiner
 from airtune.methods.airllm.sizes import Blocks, Sizes
 from airtune.models import Site

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from airtune.methods.airllm.config import PolicyConfig
 from airtune.methods.airllm.encoding import Rule, decode, encode
 from airtune.methods.airllm.policy.priors import CoarseLatent
 from airtune.methods.airllm.policy.refine import Replay
+from airtune.methods.airllm.policy.settings import PolicyConfig
 from airtune.methods.airllm.policy.training import new_refiner
 
 LATENT = CoarseLatent(layer_of=(0, 0, 1, 1), kind_of=(0, 1, 0, 1))

@@ -12,11 +12,11 @@ import numpy as np
 
 from airtune.adapters.core_adapter import bases_of
 from airtune.adapters.derived import Bases, core_name, lift_cores
-from airtune.codec import Binding, Curvature, Quantiser
+from airtune.codec import Binding, Curvature, Draft, Quantiser, decode
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
-from airtune.methods.airllm.bits.ours import curvature_at, sent
+from airtune.methods.airllm.bits.ours import OCTAVES, curvature_at
 from airtune.models import BaseModel, Items
 
 
@@ -34,10 +34,14 @@ def cores(
             {names[path]: within(bases[path], bend) for path, bend in bends.items()},
             canonical=True,
         )
-        for octave, bits, found in sent(quantiser, binding, meta):
-            yield Candidate(
-                f"size {size}, rank {rank}, 2^{octave:g}", bits, lift_cores(found.factors, bases), found.dense
-            )
+        for octave in OCTAVES:
+            slope = quantiser.usual_slope * 2.0**octave
+            draft = Draft(quantiser.at(slope), binding, meta, named=True)
+            payload = draft.ladder(2**62, slope)
+            found = decode(payload.data, binding, held=draft.held)
+            if any(found.ranks):
+                name, factors = f"size {size}, rank {rank}, 2^{octave:g}", lift_cores(found.factors, bases)
+                yield Candidate(name, payload.bits, factors, found.dense)
 
 
 def within(bases: Bases, bends: Curvature) -> Curvature:

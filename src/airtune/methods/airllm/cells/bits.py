@@ -10,7 +10,7 @@ Budgets are shares of what LoRA of the largest rank takes as float32. Knows sett
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +23,17 @@ from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.methods.airllm.bits.cores import cores
 from airtune.methods.airllm.bits.front import best_within, bits_saved, front
 from airtune.methods.airllm.bits.grid import blockwise, cuts, grid
-from airtune.methods.airllm.bits.ours import ours
+from airtune.methods.airllm.bits.ours import Ours
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import train_whole, whole
 from airtune.methods.airllm.building import fit_plan, open_reader, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
 from airtune.methods.airllm.cells.trained import ADAPTER, CORE_SIZES, ranks_to_train, trained_settings
-from airtune.methods.airllm.config import config_from
+from airtune.methods.airllm.config import AirLLMConfig, config_from
 from airtune.methods.airllm.data import Parts, Reader
 from airtune.methods.airllm.packing import about
 from airtune.models import Score
-from airtune.records import write_bytes
+from airtune.records import generator, write_bytes
 from airtune.records.cells import Done, Outcome, Value
 
 CHANGE = "change.safetensors"
@@ -68,9 +68,8 @@ def compute_whole(settings: Settings, work: Path, needs: Mapping[str, Done]) -> 
 
 
 def bits_settings(settings: Settings) -> Settings:
-    """What sizes and losses depend on, beside the trainings' cells."""
-    found = adapter_settings(settings)
-    return {**{name: found[name] for name in ("seed", "model", "task", "software")}, "max_rank": _most(settings)}
+    """What sizes and losses depend on, beside the trainings' cells: their data and steps, and the whole test part."""
+    return {**trained_settings(settings), "task": adapter_settings(settings)["task"]}
 
 
 def trainings(settings: Settings) -> Mapping[str, Settings]:
@@ -86,14 +85,19 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
     """Values by family (of):
 
     `loss` and `score` on test, `kbit` and `dev_loss` of the best on dev within a budget, by how many times fewer bits
-    it has (x); `saved`, percent of the bits saved over the grid at equal test loss; `front` kbit and loss.
+    it has (x); `lost`, points of score below float32's, where the score is a share; `saved`, percent of the bits saved
+    over the grid at equal test loss.
     """
     config = config_from(settings)
     reader = open_reader(config)
     parts = parts_of(config, reader)
-    found = {name: Family(reader, parts, some) for name, some in _families(reader, parts, needs)}
-    float32 = max(candidate.bits for candidate in found["grid"].candidates)
-    values, items = list[Value](), dict[str, np.ndarray]()
+    found = dict(_families(config, reader, parts, needs))
+    float32 = max(found["grid"].bits)
+    anchor = found["grid"].test(int(np.argmax(found["grid"].bits)))
+    values, items = [Value("float32_kbit", float32 / 1e3)], dict[str, np.ndarray]()
+    for measure, value in (("loss", anchor.loss), ("score", anchor.metric)):
+        values.append(Value(measure, value, 1, "grid"))
+    items |= _items(anchor, anchor, 1, "grid")
     for name, family in found.items():
         for times in TIMES_FEWER:
             if (index := best_within(family.bits, family.dev, float32 / times)) is not None:
@@ -104,21 +108,20 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
                     Value("kbit", family.bits[index] / 1e3, times, name),
                     Value("dev_loss", family.dev[index], times, name),
                 ]
-                items |= _items(scored, times, name)
+                items |= _items(scored, anchor, times, name)
+                if scored.hits is not None:
+                    values.append(Value("lost", 100 * (anchor.metric - scored.metric), times, name))
         if name != "grid":
             values += _saved(family, found["grid"], name)
-    whole = found["grid"].test(int(np.argmax(found["grid"].bits)))
-    values += [Value("loss", whole.loss, 1, "grid"), Value("score", whole.metric, 1, "grid")]
-    values.append(Value("float32_kbit", float32 / 1e3))
-    return Outcome(tuple(values), items=items | _items(whole, 1, "grid"))
+    return Outcome(tuple(values), items=items)
 
 
 class Family:
     """Candidates of one kind, scored on dev at once and on test when asked for."""
 
-    def __init__(self, reader: Reader, parts: Parts, candidates: Iterable[Candidate]) -> None:
+    def __init__(self, reader: Reader, parts: Parts, candidates: Sequence[Candidate]) -> None:
         self._base, self._parts = reader.base, parts
-        self.candidates = list(candidates)
+        self.candidates = candidates
         self.bits = [float(candidate.bits) for candidate in self.candidates]
         self.dev = [candidate.score(self._base, parts.dev).loss for candidate in self.candidates]
         self._tests: dict[int, Score] = {}
@@ -129,18 +132,35 @@ class Family:
         return self._tests[index]
 
 
-def _families(reader: Reader, parts: Parts, needs: Mapping[str, Done]) -> Iterator[tuple[str, Iterable[Candidate]]]:
+def _families(
+    config: AirLLMConfig, reader: Reader, parts: Parts, needs: Mapping[str, Done]
+) -> Iterator[tuple[str, Family]]:
     trained = _trained(needs, "lora")
-    binding, meta = about(reader.base)
-    yield "grid", grid(trained)
-    yield "cut", cuts(trained)
-    yield "blockwise", blockwise(trained, binding, meta)
-    yield "ternary", ternary(trained)
-    yield "ours", ours(trained, reader.base, parts.calibration, binding, meta)
     small = {(size, rank): one for size in CORE_SIZES for rank, one in _trained(needs, f"cores{size}").items()}
-    yield "cores", cores(small, reader.base, parts.calibration, binding, meta)
+    binding, meta = about(reader.base)
+
+    def family(candidates: Iterable[Candidate]) -> Family:
+        return Family(reader, parts, list(candidates))
+
+    yield "grid", family(grid(trained))
+    yield "cut", family(cuts(trained))
+    yield "blockwise", family(blockwise(trained, binding, meta))
+    yield "ternary", family(ternary(trained))
+    yield "cores", family(cores(small, reader.base, parts.calibration, binding, meta))
     if "whole" in needs:
-        yield "whole", whole(load((needs["whole"].work / CHANGE).read_bytes()))
+        yield "whole", family(whole(load((needs["whole"].work / CHANGE).read_bytes())))
+    format_2 = Ours(trained, reader.base, parts.calibration, binding, meta)
+    choices, candidates = zip(*format_2.sent(), strict=True)
+    ours = family(candidates)
+    yield "ours", ours
+    plan = fit_plan(config, reader.base.hidden_size)
+    best = [choices[index] for index in front(ours.bits, ours.dev)]
+    yield (
+        "tuned",
+        family(
+            format_2.tuned(choice, parts.train, plan, generator(config.seed, f"tuning {choice}")) for choice in best
+        ),
+    )
 
 
 def _trained(needs: Mapping[str, Done], kind: str) -> dict[int, TrainedAdapter]:
@@ -160,16 +180,14 @@ def _saved(family: Family, grid: Family, name: str) -> Iterator[Value]:
         return  # a family of one point has no front
 
 
-def _items(scored: Score, times: float, name: str) -> dict[str, np.ndarray]:
+def _items(scored: Score, anchor: Score, times: float, name: str) -> dict[str, np.ndarray]:
     items = {Value("loss", 0.0, times, name).item_name: scored.losses}
-    if scored.hits is not None:
-        items[Value("score", 0.0, times, name).item_name] = scored.hits.astype(float)
+    if scored.hits is not None and anchor.hits is not None:
+        hits, best = scored.hits.astype(float), anchor.hits.astype(float)
+        items[Value("score", 0.0, times, name).item_name] = hits
+        items[Value("lost", 0.0, times, name).item_name] = 100 * (best - hits)
     return items
 
 
-def _most(settings: Settings) -> int:
-    return int(settings["adapter"]["max_rank"])
-
-
 def _ranks(settings: Settings) -> list[int]:
-    return ranks_to_train(_most(settings))
+    return ranks_to_train(int(settings["adapter"]["max_rank"]))

@@ -22,11 +22,12 @@ from airtune.ledger import Ledger
 from airtune.links import Link
 from airtune.methods.airllm.allocation import decision_budget
 from airtune.methods.airllm.building import fit_plan, new_packer, new_trainee, open_links, open_reader, parts_of
-from airtune.methods.airllm.config import AdapterConfig, AirLLMConfig, PolicyConfig, config_from
+from airtune.methods.airllm.config import AdapterConfig, AirLLMConfig, config_from
 from airtune.methods.airllm.fine_tuning import fine_tune
 from airtune.methods.airllm.learning import learn_surrogate, settle
 from airtune.methods.airllm.method import GREEDY_EVALUATIONS
 from airtune.methods.airllm.packing import Packer
+from airtune.methods.airllm.policy.settings import PolicyConfig
 from airtune.methods.airllm.search.acquisition import Acquisition
 from airtune.methods.airllm.search.archive import Archive
 from airtune.methods.airllm.search.greedy import Greedy

@@ -16,10 +16,11 @@ import numpy as np
 
 from airtune.adapters import RankVector
 from airtune.links import ChannelState, Link
-from airtune.methods.airllm.allocation import AllocationEnv, AllocationState, decision_budget, project
+from airtune.methods.airllm.allocation import AllocationState, decision_budget, project
 from airtune.methods.airllm.allocators import Allocator, Random, Uniform, mean_reward
 from airtune.methods.airllm.building import new_env, practice_links
 from airtune.methods.airllm.cells.opening import Opened, opened
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.learning import learn_policy
 from airtune.methods.airllm.method import RIVAL_EPISODES
 from airtune.methods.airllm.policy.priors import CoarseLatent

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from airtune.methods.airllm.allocation import AllocationEnv
 from airtune.methods.airllm.allocators import Allocator
 from airtune.methods.airllm.cells.opening import opened, policy_settings
 from airtune.methods.airllm.cells.policy import env_on
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.policy.priors import CoarseLatent
 from airtune.methods.airllm.policy.training import train_policy
 from airtune.records.cells import Done, Outcome, Value

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from airtune.methods.airllm.allocation import AllocationEnv, Decoder
 from airtune.methods.airllm.allocators import AirLLM, Allocator
-from airtune.methods.airllm.config import PolicyConfig
+from airtune.methods.airllm.environment import AllocationEnv, Decoder
 from airtune.methods.airllm.paper.checkpoint import Kept, Tensors, of_module, of_optimiser
 from airtune.methods.airllm.policy.priors import CoarseLatent
 from airtune.methods.airllm.policy.rollouts import RefinedActions, Transition
+from airtune.methods.airllm.policy.settings import PolicyConfig
 from airtune.methods.airllm.policy.training import (
     BATCH,
     GAMMA,

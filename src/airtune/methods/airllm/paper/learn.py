@@ -8,10 +8,10 @@ from functools import partial
 
 from airtune.adapters import RankVector
 from airtune.links import Link
-from airtune.methods.airllm.allocation import AllocationEnv
 from airtune.methods.airllm.allocators import Allocator, Random, Uniform
 from airtune.methods.airllm.building import practice_links
 from airtune.methods.airllm.encoding import decode
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.paper.adaptive import SteppedAdaLora
 from airtune.methods.airllm.paper.algorithm import Agent, Algorithm1
 from airtune.methods.airllm.paper.rivals import Holding, Rival

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import final
 
 from airtune.adapters import RankVector
-from airtune.methods.airllm.allocation import AllocationEnv, AllocationState
+from airtune.methods.airllm.allocation import AllocationState
 from airtune.methods.airllm.allocators import Allocator
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.paper.checkpoint import Kept
 from airtune.records import seed_for
 

@@ -11,7 +11,8 @@ from airtune.methods.airllm.encoding import Rule
 from airtune.methods.airllm.settings import require, require_between
 
 if TYPE_CHECKING:
-    from airtune.methods.airllm.config import AdapterConfig, PolicyConfig
+    from airtune.methods.airllm.config import AdapterConfig
+    from airtune.methods.airllm.policy.settings import PolicyConfig
 
 READING: Mapping[str, Mapping[str, Any]] = {
     "adapter": {"steps": 15_000},
@@ -51,6 +52,8 @@ def check_paper(paper: PaperConfig, adapter: AdapterConfig, policy: PolicyConfig
     require(paper.min_rank <= adapter.max_rank, "paper.min_rank", paper.min_rank, expected)
     whole = f"choose a multiple of {paper.horizon} (paper.horizon)"
     require(adapter.steps % paper.horizon == 0, "adapter.steps", adapter.steps, whole)
+    often = f"choose at most {adapter.steps} (adapter.steps), or nothing is evaluated"
+    require(paper.evaluate_every <= adapter.steps, "paper.evaluate_every", paper.evaluate_every, often)
     expected = "mode is 'paper', which trains at the ranks that are chosen; leave it out"
     require(adapter.prefixes == 1, "adapter.prefixes", adapter.prefixes, expected)
     require(adapter.draw_per == "step", "adapter.draw_per", adapter.draw_per, expected)

@@ -14,7 +14,7 @@ from typing import Any, final
 import numpy as np
 
 from airtune.errors import AirtuneError
-from airtune.methods.airllm.allocation import Executed
+from airtune.methods.airllm.environment import Executed
 from airtune.methods.airllm.paper.algorithm import Agent
 from airtune.methods.airllm.paper.checkpoint import Kept, load_checkpoint, save_checkpoint
 from airtune.methods.airllm.paper.stepping import Learner

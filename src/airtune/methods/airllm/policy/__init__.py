@@ -3,6 +3,7 @@
 | equations      | idea                                          | file            |
 |----------------|-----------------------------------------------|-----------------|
 | Algorithm 1    | PPO and refiner by turns. START HERE          | `training`      |
+| Tables II, III | its settings                                  | `settings`      |
 | Algorithm 1    | rollouts: refine, execute, remember           | `rollouts`      |
 | 11-12          | what PPO decides: latent, discrete heads      | `priors`        |
 | 11-12          | PPO over a prior                              | `coarse`        |

@@ -13,7 +13,7 @@ from typing import final
 import numpy as np
 
 from airtune.adapters import RankVector
-from airtune.methods.airllm.allocation import AllocationEnv, Executed
+from airtune.methods.airllm.environment import AllocationEnv, Executed
 
 FACTORS = (0.0, 0.5, 0.75, 1.5, 2.0)
 """What a group's ranks are multiplied by in one proposal."""

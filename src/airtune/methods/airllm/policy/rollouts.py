@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from airtune.adapters import RankVector
 from airtune.errors import ModelError
-from airtune.methods.airllm.allocation import AllocationEnv, Executed
 from airtune.methods.airllm.encoding import encode
+from airtune.methods.airllm.environment import AllocationEnv, Executed
 from airtune.methods.airllm.policy.improve import Improver
 from airtune.methods.airllm.policy.priors import Prior
 from airtune.methods.airllm.policy.refine import Replay

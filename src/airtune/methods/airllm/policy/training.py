@@ -19,9 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from airtune.adapters import RankVector
 from airtune.errors import AirtuneError
-from airtune.methods.airllm.allocation import AllocationEnv
 from airtune.methods.airllm.allocators import AirLLM
-from airtune.methods.airllm.config import PolicyConfig
+from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.policy.coarse import CoarsePolicy
 from airtune.methods.airllm.policy.critic import TwinCritics
 from airtune.methods.airllm.policy.denoiser import Denoiser, ResidualMLP
@@ -30,6 +29,7 @@ from airtune.methods.airllm.policy.improve import Improver
 from airtune.methods.airllm.policy.priors import CoarseLatent, DiscreteHeads, NoPrior, Prior
 from airtune.methods.airllm.policy.refine import Refiner
 from airtune.methods.airllm.policy.rollouts import RefinedActions
+from airtune.methods.airllm.policy.settings import PolicyConfig
 from airtune.methods.airllm.policy.unet import UNet
 from airtune.records import generator, seed_for
 

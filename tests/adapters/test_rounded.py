@@ -1,0 +1,106 @@
+"""Codes that are trained on: the forward pass against dense matrices, gradients and bits against closed forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from airtune.adapters.rounded import RoundedAdapter
+from airtune.codec import Coded, CodedSite
+from airtune.errors import ConfigError, PayloadError
+from airtune.models import BaseModel, load_base
+from tiny_models import save_tiny_model
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> BaseModel:
+    return load_base(str(save_tiny_model(tmp_path, "llama")), "text")
+
+
+def some_codes(base: BaseModel, rank: int = 2) -> Coded:
+    draw = np.random.default_rng(0)
+    return Coded(
+        {
+            site.path: CodedSite.of(
+                draw.integers(-3, 4, (rank, site.fan_out)).astype(np.int16),
+                draw.integers(-3, 4, (rank, site.fan_in)).astype(np.int16),
+                np.full(rank, -16, np.int16),  # 2^-4
+            )
+            for site in base.sites
+        },
+        {},
+    )
+
+
+def test_a_site_computes_what_its_rounded_numbers_say_and_gradients_pass_the_rounding(base: BaseModel):
+    coded, site = some_codes(base), base.sites[0]
+    bare = base.model.get_submodule(site.path)
+    adapter = RoundedAdapter(base, coded)
+    p, q = (adapter.parameters()[f"{site.path}.{name}"] for name in ("p", "q"))
+    with torch.no_grad():
+        p += 0.3
+        q -= 0.4
+    x = torch.randn(5, site.fan_in, generator=torch.Generator().manual_seed(0))
+    y = base.model.get_submodule(site.path)(x)
+    whole = coded.sites[site.path]
+    update = 2.0**-4 * whole.p.astype(np.float64) @ whole.q  # 0.3 and -0.4 round to nothing
+    expected = bare(x).detach().numpy() + x.numpy() @ update.T
+    assert np.allclose(y.detach().numpy(), expected, atol=1e-5)
+
+    p.requires_grad_(True), q.requires_grad_(True)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    (base.model.get_submodule(site.path)(x) * weights).sum().backward()
+    through = x.numpy() @ whole.q.T * 2.0**-4  # of rounded numbers, not of those beneath
+    assert np.allclose(p.grad.numpy(), through.T @ weights.numpy(), atol=1e-4)
+    back = weights.numpy() @ whole.p * 2.0**-4
+    assert np.allclose(q.grad.numpy(), back.T @ x.numpy(), atol=1e-4)
+
+
+def test_what_it_gives_back_is_rounded_and_under_the_tables_that_suit(base: BaseModel):
+    coded, path = some_codes(base), base.sites[1].path
+    adapter = RoundedAdapter(base, coded)
+    with torch.no_grad():
+        parameters = adapter.parameters()
+        parameters[f"{path}.p"].mul_(40).add_(0.4)
+        parameters[f"{path}.q"][1] = 0.2  # a vector of nothing
+    found = adapter.coded().sites[path]
+    before = coded.sites[path]
+    assert np.array_equal(found.p[:, 0], 40 * before.p[:, 0])
+    assert found.p_tables[0] > before.p_tables[0]
+    assert found.q_tables[0] == before.q_tables[0]
+    assert not found.p[:, 1].any()  # the whole direction is nothing
+    assert not found.q[1].any()
+    others = [site for site in coded.sites if site != path]
+    assert all(np.array_equal(adapter.coded().sites[site].p, coded.sites[site].p) for site in others)
+
+
+def test_bits_are_those_of_gaussians(base: BaseModel):
+    coded = some_codes(base)
+    shorter = {path: site.first(1 + at % 2) for at, (path, site) in enumerate(coded.sites.items())}
+    coded = Coded(shorter, {})
+    expected = 0.0
+    for site in coded.sites.values():
+        for vector in (*site.p.T, *site.q):
+            spread = np.sqrt(np.mean(vector.astype(float) ** 2) + 1 / 12)
+            expected += len(vector) * norm(scale=spread).entropy() / np.log(2)
+    assert float(RoundedAdapter(base, coded).bits()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_detached_the_model_is_as_it_was(base: BaseModel):
+    before = dict(base.model.named_modules())
+    RoundedAdapter(base, some_codes(base)).detach()
+    assert dict(base.model.named_modules()) == before
+
+
+def test_no_directions_and_another_model_are_refused(base: BaseModel):
+    with pytest.raises(ConfigError, match="no directions"):
+        RoundedAdapter(base, some_codes(base, rank=0))
+    fewer = some_codes(base)
+    modules = dict(base.model.named_modules())
+    with pytest.raises(PayloadError, match="sites differ"):
+        RoundedAdapter(base, Coded(dict(list(fewer.sites.items())[1:]), {}))
+    assert dict(base.model.named_modules()) == modules
