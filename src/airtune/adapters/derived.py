@@ -27,7 +27,7 @@ RESOLUTION = 2**16
 LARGE = 0.5
 """A singular vector's sign is that of its first entry of at least this share of its largest one."""
 
-_NAME = re.compile(r"(?P<path>[^ ]+) core=svd check=(?P<checks>-?\d{1,9}(?:,-?\d{1,9})*)")
+_NAME = re.compile(r"(?P<path>[^ ]+) core=svd check=-?[0-9]{1,9}(?:,-?[0-9]{1,9})*")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +114,7 @@ def _own(name: str, core: Factors, bases: Mapping[str, Bases]) -> Bases:
     if core.shape != (size, size):
         line = f"{path} comes as a core of shape {core.shape}, the bases at hand are of size {size}"
         raise PayloadError(f"{line}; derive those from its base model, or ask for whole updates")
-    checks = [int(check) for check in name.rsplit("=", 1)[1].split(",")]
+    checks = [int(check) for check in name.rpartition("=")[2].split(",")]
     own = bases[path].checks
     if len(checks) != len(own) or any(abs(a - b) > 1 for a, b in zip(checks, own, strict=True)):
         line = f"the bases of {path} derived here have checks {list(own)}, the sender's {checks}"
