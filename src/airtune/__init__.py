@@ -201,9 +201,11 @@ def unpack(file: str | Path, out_dir: str | Path, *, prefix_bytes: int | None = 
         prefix_bytes: Use only the chunks that lie whole within so many bytes, as a receiver does whose link broke off.
 
     Raises:
-        PayloadError: the file is not a whole payload, or not even its header lies within `prefix_bytes`.
+        PayloadError: the file is not a whole payload, or not even its header lies within `prefix_bytes`; or it holds
+            cores, which only the base model's own weights make whole.
         RunError: the folder exists and is not empty.
     """
+    from airtune.adapters.derived import lift_cores
     from airtune.adapters.export import export_peft
     from airtune.codec import decode, whole_prefix
 
@@ -214,7 +216,7 @@ def unpack(file: str | Path, out_dir: str | Path, *, prefix_bytes: int | None = 
     meta = decoded.meta
     return export_peft(
         Path(out_dir),
-        decoded.factors,
+        lift_cores(decoded.factors, {}),
         decoded.dense,
         kind=str(meta.get("kind", "")),
         base_model=str(meta.get("base_model", "")),

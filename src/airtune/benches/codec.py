@@ -17,6 +17,7 @@ from airtune.benches.bound import least_bits
 from airtune.benches.decoder import CODERS, lanes_by, peak_over_decoded
 from airtune.benches.equal_error import (
     BINDING,
+    HEEDING,
     Adapter,
     Way,
     blockwise_way,
@@ -62,11 +63,13 @@ def measure(adapters: Mapping[str, Adapter], repeats: int, progress: Progress) -
         with progress.stage(f"Rounding, {name}", total=4) as stage:
             quantiser, bound = Quantiser(factors, {}, canonical=True), _bound(factors)
             for way in (*uniform_ways(factors), blockwise_way(factors)):
-                ours = format_2_at(quantiser, factors, way.error)
-                rows += [_row(name, way), _row(name, ours, bound(ours.error))]
-                if way.name.startswith("uniform"):
-                    line = f"Mbit at the error of {way.name}, {name}"
-                    ratios.append(Ratio(line, ours.bits / 1e6, MBIT, at_least=False))
+                rows.append(_row(name, way))
+                for thrift, how in ((0.0, ""), (HEEDING, ", rounding heeds bits")):
+                    ours = format_2_at(quantiser, factors, way.error, thrift=thrift)
+                    rows.append(_row(name, ours, bound(ours.error)))
+                    if way.name.startswith("uniform"):
+                        line = f"Mbit at the error of {way.name}, {name}{how}"
+                        ratios.append(Ratio(line, ours.bits / 1e6, MBIT, at_least=False))
                 stage.advance(note=f"{ours.bits / 1e6:.1f} Mbit")
             payload, _ = fit_budget(quantiser, BINDING, {}, budget)
             error = relative_error(factors, decode(payload.data, BINDING).factors)

@@ -20,12 +20,11 @@ from airtune.methods.airllm.bits.grid import grid_of
 Adapter = Mapping[str, Factors]
 
 WIDTH = 4
-NAME = "format 2 at that error"
 EVERYTHING = 2**62
 """A budget in bits that holds whatever is worth its price."""
 BINDING = Binding("0" * 64, "0" * 64)
-THRIFT = 1.0
-"""Of rounding: at equal error it saves 0.2 to 0.8 % of the bits. Packing leaves it at 0, better for the loss."""
+HEEDING = 1.0
+"""Thrift of rounding that heeds bits. Packing leaves it at 0, which is better for the loss."""
 CLOSE, TRIES = 2e-3, 12
 """How far below the error asked format 2 ends, and how many prices of a bit are tried for that."""
 
@@ -56,20 +55,24 @@ def blockwise_way(factors: Adapter) -> Way:
     return Way("format 1, 4 bits", payload.bits, relative_error(factors, decode(payload.data, BINDING).factors))
 
 
-def format_2_at(quantiser: Quantiser, factors: Adapter, asked: float) -> Way:
+def format_2_at(quantiser: Quantiser, factors: Adapter, asked: float, *, thrift: float = 0.0) -> Way:
     """Format 2 at an error just below what is asked: one price of a bit for every step and every direction's sending.
+
+    Args:
+        thrift: As `Quantiser.at`.
 
     Raises:
         ModelError: no price tried leads below it.
     """
     slope, best = quantiser.usual_slope, None
+    name = "format 2 at that error" + (", rounding heeds bits" if thrift else "")
     low, high = 0.0, math.inf  # prices at which the error was small enough, and too large
     for _ in range(TRIES):
-        payload = price_taken(quantiser, slope)
+        payload = price_taken(quantiser, slope, thrift=thrift)
         error = relative_error(factors, decode(payload.data, BINDING).factors)
         if error <= asked:
             low = slope
-            best = best if best is not None and best.error >= error else Way(NAME, payload.bits, error)
+            best = best if best is not None and best.error >= error else Way(name, payload.bits, error)
         else:
             high = slope
         if asked * (1 - CLOSE) <= error <= asked:
@@ -81,9 +84,9 @@ def format_2_at(quantiser: Quantiser, factors: Adapter, asked: float) -> Way:
     return best
 
 
-def price_taken(quantiser: Quantiser, slope: float) -> Payload:
-    """Format 2 at a price of a bit: what is worth it, rounded with bits in mind."""
-    return Draft(quantiser.at(slope, thrift=THRIFT), BINDING, {}).ladder(EVERYTHING, slope)
+def price_taken(quantiser: Quantiser, slope: float, *, thrift: float = 0.0) -> Payload:
+    """Format 2 at a price of a bit: what is worth it."""
+    return Draft(quantiser.at(slope, thrift=thrift), BINDING, {}).ladder(EVERYTHING, slope)
 
 
 def relative_error(sent: Adapter, found: Adapter) -> float:

@@ -17,7 +17,8 @@ from airtune.methods.airllm.packing import about, held_by
 from airtune.models import FitPlan
 from airtune.records.cells import Value
 
-FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "tuned", "whole")
+FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "tuned", "cores", "whole")
+CORES = {"cores16 1", "cores32 1", "cores64 1"}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,6 @@ def test_training_on_through_the_rounding_lowers_the_loss_it_trains(settings, st
 
 
 def test_every_rank_is_read_and_all_weights_for_running_text(settings):
-    assert set(trainings(settings)) == {"lora 1", "lora 2", "whole"}
+    assert set(trainings(settings)) == {"lora 1", "lora 2", "whole"} | CORES
     classify = {**settings, "task": {**settings["task"], "name": "classify"}}
-    assert set(trainings(classify)) == {"lora 1", "lora 2"}
+    assert set(trainings(classify)) == {"lora 1", "lora 2"} | CORES

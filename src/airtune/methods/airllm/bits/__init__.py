@@ -7,6 +7,7 @@
 | `ternary`     | the largest entries' signs with one size for all, their places entropy-coded               |
 | `whole`       | fine-tuning of all weights, its change at a few bits a number                              |
 | `ours`        | format 2 at many prices of a bit                                                           |
+| `cores`       | format 2 on cores between bases that the receiver derives from its base model               |
 | `front`       | the best within a budget, the front of all, and the bits that one front saves over another |
 
 Knows codecs and numbers; not seeds, cells or studies.

@@ -17,14 +17,15 @@ Trained baselines, each rank of which is a cell that every r_max above it shares
 |-------------------------------|-------------------------|----------------------------------------------|-------------|
 | `lora-sweep`, `adalora-sweep` | -                       | learning rate and alpha, chosen on dev       | `trained`   |
 | `lora`, `adalora`             | the sweep of its rank   | an adapter trained by peft at one rank       | `trained`   |
+| `cores16`, ... 32, 64         | as LoRA, with a sweep   | cores between that many singular vectors     | `trained`   |
 | `baselines`                   | those of ranks to r_max | the same as `rows` for LoRA, AdaLoRA and SVD | `baselines` |
 
 What trained adapters cost to send:
 
-| kind    | reads                      | computes                                                | file   |
-|---------|----------------------------|---------------------------------------------------------|--------|
-| `whole` | -                          | the change of all weights, fine-tuned                   | `bits` |
-| `bits`  | `lora` of all ranks, `whole` | bits against loss of every way to send them           | `bits` |
+| kind    | reads                                  | computes                                    | file   |
+|---------|----------------------------------------|---------------------------------------------|--------|
+| `whole` | -                                      | the change of all weights, fine-tuned       | `bits` |
+| `bits`  | `lora` of all ranks, cores, `whole`    | bits against loss of every way to send them | `bits` |
 
 `opening` builds what they share out of settings and the adapter's cell.
 """

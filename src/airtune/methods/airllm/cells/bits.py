@@ -1,9 +1,9 @@
 """Cells of bits against loss: LoRA of one seed, trained at every rank, in every way to send it.
 
-| kind    | reads              | computes                                                                     |
-|---------|--------------------|------------------------------------------------------------------------------|
-| `whole` | -                  | fine-tuning of all weights, for running text (small models)                  |
-| `bits`  | LoRA's of all ranks, `whole` | the best on dev within each budget, read on test; bits saved over the grid |
+| kind    | reads                               | computes                                                    |
+|---------|-------------------------------------|-------------------------------------------------------------|
+| `whole` | -                                   | fine-tuning of all weights, for running text (small models) |
+| `bits`  | LoRA of all ranks, cores, `whole`   | the best on dev within each budget, read on test; its bits  |
 
 Budgets are shares of what LoRA of the largest rank takes as float32. Knows settings and files; not studies.
 """
@@ -18,7 +18,9 @@ from safetensors.numpy import load, save
 
 from airtune.errors import DataError
 from airtune.methods.airllm.baselines.kept import load_adapter
+from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
+from airtune.methods.airllm.bits.cores import cores
 from airtune.methods.airllm.bits.front import best_within, bits_saved, front
 from airtune.methods.airllm.bits.grid import blockwise, cuts, grid
 from airtune.methods.airllm.bits.ours import Ours
@@ -26,7 +28,7 @@ from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import train_whole, whole
 from airtune.methods.airllm.building import fit_plan, open_reader, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
-from airtune.methods.airllm.cells.trained import ADAPTER, ranks_to_train, trained_settings
+from airtune.methods.airllm.cells.trained import ADAPTER, CORE_SIZES, ranks_to_train, trained_settings
 from airtune.methods.airllm.config import AirLLMConfig, config_from
 from airtune.methods.airllm.data import Parts, Reader
 from airtune.methods.airllm.packing import about
@@ -37,6 +39,8 @@ from airtune.records.cells import Done, Outcome, Value
 CHANGE = "change.safetensors"
 WHOLE_RATES = (0.03, 0.1, 0.3)
 """Learning rates that are tried for all weights, over the one that suits low-rank factors."""
+CORE_RANK = 1
+"""Rank at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
 TIMES_FEWER = (8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
 
@@ -69,9 +73,11 @@ def bits_settings(settings: Settings) -> Settings:
 
 
 def trainings(settings: Settings) -> Mapping[str, Settings]:
-    """LoRA at every rank, and for running text the change of all weights."""
+    """LoRA at every rank, cores, and for running text the change of all weights."""
+    ranks = [("lora", rank) for rank in _ranks(settings)]
+    ranks += [(f"cores{size}", CORE_RANK) for size in CORE_SIZES]
     adapter = settings["adapter"]
-    found = {f"lora {rank}": {**settings, "adapter": {**adapter, "max_rank": rank}} for rank in _ranks(settings)}
+    found = {f"{kind} {rank}": {**settings, "adapter": {**adapter, "max_rank": rank}} for kind, rank in ranks}
     return {**found, **({"whole": settings} if settings["task"]["name"] == "text" else {})}
 
 
@@ -129,11 +135,8 @@ class Family:
 def _families(
     config: AirLLMConfig, reader: Reader, parts: Parts, needs: Mapping[str, Done]
 ) -> Iterator[tuple[str, Family]]:
-    trained = {
-        int(name.split()[1]): load_adapter(done.work / ADAPTER)
-        for name, done in needs.items()
-        if name.startswith("lora ")
-    }
+    trained = _trained(needs, "lora")
+    small = {(size, rank): one for size in CORE_SIZES for rank, one in _trained(needs, f"cores{size}").items()}
     binding, meta = about(reader.base)
 
     def family(candidates: Iterable[Candidate]) -> Family:
@@ -143,6 +146,7 @@ def _families(
     yield "cut", family(cuts(trained))
     yield "blockwise", family(blockwise(trained, binding, meta))
     yield "ternary", family(ternary(trained))
+    yield "cores", family(cores(small, reader.base, parts.calibration, binding, meta))
     if "whole" in needs:
         yield "whole", family(whole(load((needs["whole"].work / CHANGE).read_bytes())))
     format_2 = Ours(trained, reader.base, parts.calibration, binding, meta)
@@ -157,6 +161,12 @@ def _families(
             format_2.tuned(choice, parts.train, plan, generator(config.seed, f"tuning {choice}")) for choice in best
         ),
     )
+
+
+def _trained(needs: Mapping[str, Done], kind: str) -> dict[int, TrainedAdapter]:
+    """Adapters of a kind by rank."""
+    names = [name for name in needs if name.split()[0] == kind]
+    return {int(name.split()[1]): load_adapter(needs[name].work / ADAPTER) for name in names}
 
 
 def _saved(family: Family, grid: Family, name: str) -> Iterator[Value]:

@@ -4,6 +4,7 @@
 |-------------------------------|-------------------|--------------------------------------------------------|
 | `lora-sweep`, `adalora-sweep` | -                 | learning rate and alpha of least loss on dev, one seed |
 | `lora`, `adalora`             | the nearest sweep | the adapter, trained as long as the nested one         |
+| `cores16`, ... 32, 64         | as those          | cores between that many singular vectors of a weight   |
 
 The rank is `adapter.max_rank`, so a rank is trained once for every r_max above it; how many directions AdaLoRA is to
 leave may stand beside it. Swept are powers of two. Knows no link, codec or policy.
@@ -14,11 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from airtune.adapters import RankVector
 from airtune.methods.airllm.baselines.adalora import INIT_OVER_FINAL, initial_rank, train_adalora
+from airtune.methods.airllm.baselines.cores import train_cores
 from airtune.methods.airllm.baselines.direct import train_lora
 from airtune.methods.airllm.baselines.kept import kept, load_adapter, save_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter, sweep
@@ -36,6 +39,8 @@ SWEEP_SEED = 0
 """Its trainings are as long as the others: shorter ones prefer rates that are too high (docs/log.md)."""
 RATES = (0.75, 1.5, 3.0)
 """Learning rates that are tried, over the one that suits the width; the nested adapter's own is not read."""
+CORE_SIZES = (16, 32, 64)
+"""Singular vectors of a site's weight between which cores are trained (`adapters/derived`)."""
 
 Train = Callable[[BaseModel, Parts, FitPlan, int, float], TrainedAdapter]
 
@@ -70,6 +75,10 @@ def _lora(base: BaseModel, parts: Parts, plan: FitPlan, rank: int, alpha: float)
     return train_lora(base, parts, plan, rank, alpha=alpha)
 
 
+def _cores(size: int, base: BaseModel, parts: Parts, plan: FitPlan, rank: int, alpha: float) -> TrainedAdapter:
+    return train_cores(base, parts, plan, size, rank, alpha=alpha)
+
+
 def _lora_alphas(rank: int) -> list[float]:
     """A scale alpha / r of 1, and rsLoRA's of 2 / sqrt(r), as LoRA counts alpha; at rank 4 they are one."""
     return sorted({float(rank), 2 * math.sqrt(rank)})
@@ -92,6 +101,10 @@ BASELINES: Mapping[str, Baseline] = {
         lambda base, rank: RankVector.uniform(base.sites, rank).total,
         lambda base, total: initial_rank(len(base.sites), total),
     ),
+    **{
+        f"cores{size}": Baseline(partial(_cores, size), _lora_alphas, lambda base, rank: rank, lambda base, rank: rank)
+        for size in CORE_SIZES
+    },
 }
 
 
