@@ -10,6 +10,7 @@ from airtune.codec.blockwise.encoding import open_payload
 from airtune.codec.blockwise.packing import direction_bytes, tensor_bytes
 from airtune.codec.codec import chunk_ends, format_of
 from airtune.codec.coded import framing
+from airtune.codec.coded.held import HeldAdapter
 from airtune.codec.coded.reading import open_coded
 from airtune.codec.contents import Binding, Limits, Meta
 from airtune.codec.payload import Data
@@ -46,12 +47,16 @@ class PayloadInfo:
     """A payload's table of contents.
 
     Args:
+        adapter: Name of the adapter that a receiver then holds, as far as it arrived, in hex; empty in format 1.
+        changes: Name of the adapter that it must hold before, in hex; empty for a payload of its own.
         total_bytes: What was inspected.
         chunk_count: Chunks the whole payload has.
         chunks_received: Chunks that are here.
     """
 
     version: int
+    adapter: str
+    changes: str
     sites: tuple[SiteRow, ...]
     dense: tuple[DenseRow, ...]
     total_bytes: int
@@ -69,6 +74,7 @@ def inspect(
     *,
     allow_prefix: bool = False,
     held: Mapping[bytes, bytes] | None = None,
+    since: HeldAdapter | None = None,
 ) -> PayloadInfo:
     """List what a payload holds, after the same checks as `decode`, but for the binding.
 
@@ -76,7 +82,7 @@ def inspect(
         PayloadError: as `decode`.
     """
     if format_of(data) == framing.VERSION:
-        return _inspect_coded(data, limits, held or {}, allow_prefix=allow_prefix)
+        return _inspect_coded(data, limits, held or {}, since, allow_prefix=allow_prefix)
     return _inspect_blockwise(data, limits, allow_prefix=allow_prefix)
 
 
@@ -94,6 +100,8 @@ def _inspect_blockwise(data: Data, limits: Limits, *, allow_prefix: bool) -> Pay
         dense.append(DenseRow(tensor.name, tensor.shape, declared.dense_bits, size, size / total))
     return PayloadInfo(
         version=container.VERSION,
+        adapter="",
+        changes="",
         sites=tuple(sites),
         dense=tuple(dense),
         total_bytes=total,
@@ -106,8 +114,11 @@ def _inspect_blockwise(data: Data, limits: Limits, *, allow_prefix: bool) -> Pay
     )
 
 
-def _inspect_coded(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow_prefix: bool) -> PayloadInfo:
-    opened = open_coded(data, None, limits, held, allow_prefix=allow_prefix)
+def _inspect_coded(
+    data: Data, limits: Limits, held: Mapping[bytes, bytes], since: HeldAdapter | None, *, allow_prefix: bool
+) -> PayloadInfo:
+    opened = open_coded(data, None, limits, held, since, allow_prefix=allow_prefix)
+    contents = opened.held.contents
     total, ends = len(memoryview(data).cast("B")), chunk_ends(data)
     sites = []
     for name, site in opened.coded.sites.items():
@@ -115,20 +126,22 @@ def _inspect_coded(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, a
         size = round(bits / 8)
         sites.append(SiteRow(name, site.shape, site.rank, bits / max(numbers, 1), size, size / total))
     dense = []
-    for shape in opened.contents.dense:
+    for shape in contents.dense:
         tensor = opened.coded.dense.get(shape.name)
         bits = tensor.bits if tensor is not None else 0.0
         size = round(bits / 8)
         dense.append(DenseRow(shape.name, shape.shape, bits / shape.numbers, size, size / total))
     return PayloadInfo(
         version=framing.VERSION,
+        adapter=opened.held.name.hex(),
+        changes=opened.frame.changes.hex(),
         sites=tuple(sites),
         dense=tuple(dense),
         total_bytes=total,
         header_bytes=ends[0],
         chunk_count=len(ends) - 1,
         chunks_received=len(opened.frame.chunks),
-        binding=opened.contents.binding,
-        meta=opened.contents.meta,
+        binding=contents.binding,
+        meta=contents.meta,
         complete=opened.frame.complete,
     )

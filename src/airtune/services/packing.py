@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from airtune.adapters.imported import ImportedAdapter, import_peft
-from airtune.codec import Binding, Curvature, Factors, Payload, Quantiser, decode, fit_budget
+from airtune.codec import (
+    Binding,
+    Curvature,
+    Decoded,
+    Factors,
+    HeldAdapter,
+    Payload,
+    Quantiser,
+    Refiner,
+    decode,
+    fit_budget,
+)
 from airtune.codec.contents import Meta
 from airtune.errors import ConfigError, DataError, PayloadError
 from airtune.records import write_bytes
@@ -29,8 +40,8 @@ class Packed:
     """What became of an adapter.
 
     Args:
-        total_rank: Directions that are sent, of `rank_before`.
-        numbers: Numbers of P and Q that are sent.
+        total_rank: Directions that the receiver then has; the adapter has `rank_before`.
+        numbers: Numbers of P and Q that it has.
         air_bits: Payload, manifest, message and request.
         kept: Share of the update that arrives: 1 less the squared error over the squared update; every entry counts
             alike, with curvature too.
@@ -54,17 +65,28 @@ def overhead_bits() -> int:
     return air_overhead_bits("adapter", {"payload_sha256": "0" * 64})
 
 
-def pack_peft(folder: Path, out: Path, budget_bits: int, *, model: str = "", task: str = "", data: str = "") -> Packed:
+def pack_peft(
+    folder: Path,
+    out: Path,
+    budget_bits: int,
+    *,
+    model: str = "",
+    task: str = "",
+    data: str = "",
+    since: HeldAdapter | None = None,
+) -> Packed:
     """Pack a PEFT LoRA adapter into at most so many bits on the air.
 
     Args:
         budget_bits: On the air.
         model: The base model, by folder or hub name. Binds the payload to its weights; without it, to its name alone.
         task, data: A task as `run` takes it, whose calibration items measure how the loss bends; needs `model`.
+        since: What the receiver holds; the payload then changes that, and opens nowhere else.
 
     Raises:
         ConfigError: a task without a model.
-        DataError: no adapter that can be packed. PayloadError: the budget is too small.
+        DataError: no adapter that can be packed. PayloadError: the budget is too small, or `since` is of another base
+            model or other sites.
     """
     adapter = import_peft(folder)
     if task and not model:
@@ -72,18 +94,25 @@ def pack_peft(folder: Path, out: Path, budget_bits: int, *, model: str = "", tas
     factors, binding, curvature = adapter.factors, _named(adapter.base_model), dict[str, Curvature]()
     if model:
         factors, binding, curvature = _opened(adapter, model, task, data)
-    quantiser = Quantiser(factors, adapter.dense, curvature, canonical=True)
+    quantiser: Quantiser | Refiner
+    if since is None:
+        quantiser = Quantiser(factors, adapter.dense, curvature, canonical=True)
+    else:
+        since.contents.binding.check(binding)
+        quantiser = Refiner(since, factors, adapter.dense, curvature)
     meta: Meta = {"base_model": adapter.base_model, "kind": adapter.kind, "fan_in_fan_out": int(adapter.fan_in_fan_out)}
     if (room := budget_bits - overhead_bits()) <= 0:
         line = f"{budget_bits} bits on the air do not hold the {overhead_bits()} of manifest, message and request"
         raise PayloadError(f"{line}; give more bits, time, bandwidth or SNR")
     payload, _ = fit_budget(quantiser, binding, meta, room)
     write_bytes(out, payload.data)
-    return _told(adapter, payload, out, budget_bits, "weights" if model else "name")
+    found = decode(payload.data, None, since=since)
+    return _told(adapter, payload, found, out, budget_bits, "weights" if model else "name")
 
 
-def _told(adapter: ImportedAdapter, payload: Payload, out: Path, budget_bits: int, bound_to: str) -> Packed:
-    found = decode(payload.data, None)
+def _told(
+    adapter: ImportedAdapter, payload: Payload, found: Decoded, out: Path, budget_bits: int, bound_to: str
+) -> Packed:
     error = whole = 0.0
     for name, site in adapter.factors.items():
         update = np.asarray(site.p, np.float64) * np.asarray(site.lam, np.float64) @ np.asarray(site.q, np.float64)
