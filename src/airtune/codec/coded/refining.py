@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.coded.held import LARGEST_HELD, LARGEST_SHIFT, HeldAdapter, HeldSite, HeldTensor, Whole
+from airtune.codec.coded.held import LARGEST_SHIFT, HeldAdapter, HeldSite, HeldTensor, Whole
 from airtune.codec.coded.quantiser import (
     Curvature,
     Quantised,
@@ -43,7 +43,11 @@ from airtune.errors import PayloadError
 
 RIDGE = 1e-9
 """Of a held vector's square: where held vectors depend on each other, the least change is taken."""
-COARSEST = 2.0
+COARSEST = -13
+"""The least shift: with it the largest code is about 2^23, half of what is held exactly."""
+LARGEST_GROWN = 2**16
+"""Numbers are not held finer once they are as large as this."""
+FARTHEST = 2.0
 """Octaves by which a dense row's steps may miss those asked for."""
 
 Shifts = npt.NDArray[np.int64]
@@ -180,9 +184,9 @@ def _allowed(octaves: Floats, held: Whole, change: Floats, scales: Scales, vecto
     """
     peaks = np.maximum(np.abs(change).max(axis=1, initial=0), 1e-300)
     largest = np.abs(held).max(axis=1, initial=0) + peaks
-    most = np.minimum(np.log2(0.8 * LARGEST_CODE / peaks), np.log2(LARGEST_HELD / 2 / largest))
+    most = np.minimum(np.log2(0.8 * LARGEST_CODE / peaks), np.maximum(np.log2(LARGEST_GROWN / largest), 0))
     most = np.minimum(most, (scales.astype(np.int64) + LARGEST_SCALE) // (SCALE_STEPS * vectors))
-    shifts: Shifts = np.clip(np.minimum(np.round(octaves), np.floor(most)), -LARGEST_SHIFT, LARGEST_SHIFT).astype(int)
+    shifts: Shifts = np.clip(np.minimum(np.round(octaves), np.floor(most)), COARSEST, LARGEST_SHIFT).astype(int)
     return shifts
 
 
@@ -210,7 +214,7 @@ def _change_tensor(name: str, value: npt.NDArray, held: HeldTensor | None, level
     exact = np.asarray(value, np.float64).reshape(new.codes.shape) / scale_values(held.scales)[:, None] - held.codes
     octaves = np.where(new.codes.any(axis=1), (held.scales - new.scales) / SCALE_STEPS, 0.0)
     shifts = _allowed(octaves, held.codes, exact, held.scales, 1)
-    if (np.abs(shifts - octaves) > COARSEST).any():
+    if (np.abs(shifts - octaves) > FARTHEST).any():
         raise PayloadError(f"{name} has become much larger or smaller than the held one; send this adapter whole")
     codes = np.round(exact * 2.0 ** shifts[:, None]).astype(np.int16)
     shifts[~codes.any(axis=1)] = 0
