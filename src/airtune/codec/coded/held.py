@@ -162,10 +162,10 @@ def shifted_scales(name: str, scales: Scales, shifts: npt.NDArray[np.integer], v
     return found.astype(np.int16)
 
 
-def _moved(name: str, held: Whole, changes: Whole, shifts: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
-    """held + changes 2^-shift, in units of the finer of the two steps."""
+def _moved(name: str, held: Whole, changes: Whole, shifts: npt.NDArray[np.integer]) -> Whole:
+    """held + changes 2^-shift, in units of the finer of the two steps; as narrow as they fit."""
     finer = np.maximum(shifts.astype(np.int64), 0)
     found = (held.astype(np.int64) << finer) + (changes.astype(np.int64) << (finer - shifts))
-    if np.abs(found).max(initial=0) > LARGEST_HELD:
+    if (largest := np.abs(found).max(initial=0)) > LARGEST_HELD:
         raise PayloadError(f"{name} changes to a number beyond {LARGEST_HELD}; send it whole")
-    return found.astype(np.int32)
+    return found.astype(np.int16 if largest <= np.iinfo(np.int16).max else np.int32)
