@@ -15,7 +15,7 @@ from airtune.errors import AirtuneError, ConfigError, PayloadError
 
 if TYPE_CHECKING:
     from airtune.adapters import RankVector
-    from airtune.codec import Allocation, Payload, PayloadInfo
+    from airtune.codec import Allocation, HeldAdapter, Payload, PayloadInfo
     from airtune.ledger import Ledger
     from airtune.links import ChannelState, Link
     from airtune.methods.airllm.plan import Plan
@@ -151,11 +151,18 @@ def report(*runs: str | Path, out: str | Path = "comparison.html") -> Path:
     return write_report(folders[0]) if len(folders) == 1 else compare(folders, Path(out))
 
 
-def inspect(file: str | Path) -> PayloadInfo:
-    """List what a payload file holds, after checking it. Raises `PayloadError`."""
+def inspect(file: str | Path, *, since: Sequence[str | Path] = ()) -> PayloadInfo:
+    """List what a payload file holds, after checking it.
+
+    Args:
+        since: For a payload of changes, the payloads that brought the adapter it changes, the oldest first.
+
+    Raises:
+        PayloadError: the file is not a whole payload, or changes another adapter than that of `since`.
+    """
     from airtune.codec import inspect as inspect_payload
 
-    return inspect_payload(_read_payload(file))
+    return inspect_payload(_read_payload(file), since=_held_after(since))
 
 
 def pack(
@@ -169,6 +176,7 @@ def pack(
     model: str = "",
     task: str = "",
     data: str = "",
+    since: Sequence[str | Path] = (),
 ) -> Packed:
     """Pack a PEFT LoRA adapter, trained by whatever tool, into a payload that fits a budget or a link.
 
@@ -179,6 +187,8 @@ def pack(
         model: Its base model, by folder or hub name: binds the payload to the weights instead of the name alone.
         task, data: A task as `run` takes it, on whose calibration items it is measured how the loss bends: fewer bits
             for the same loss. Needs `model` and the extra `train`.
+        since: Payloads that brought the adapter which the receiver holds, the oldest first, all of them whole and of
+            format 2: only what changed is packed, and only that receiver can open it.
 
     Raises:
         AirtuneError: one line that says what was found, what was expected and what to do.
@@ -191,18 +201,22 @@ def pack(
         budget_bits = link.budget_bits(deadline_s, link.mean_state)
     elif budget_bits is None or snr_db is not None or bandwidth_hz is not None:
         raise ConfigError("give either budget_bits, or snr_db and bandwidth_hz of the link")
-    return pack_peft(Path(peft_folder), Path(out), budget_bits, model=model, task=task, data=data)
+    held = _held_after(since)
+    return pack_peft(Path(peft_folder), Path(out), budget_bits, model=model, task=task, data=data, since=held)
 
 
-def unpack(file: str | Path, out_dir: str | Path, *, prefix_bytes: int | None = None) -> Path:
+def unpack(
+    file: str | Path, out_dir: str | Path, *, prefix_bytes: int | None = None, since: Sequence[str | Path] = ()
+) -> Path:
     """Verify and decode a payload file into a new folder as a plain PEFT LoRA adapter; return the folder.
 
     Args:
         prefix_bytes: Use only the chunks that lie whole within so many bytes, as a receiver does whose link broke off.
+        since: For a payload of changes, the payloads that brought the adapter it changes, the oldest first.
 
     Raises:
-        PayloadError: the file is not a whole payload, or not even its header lies within `prefix_bytes`; or it holds
-            cores, which only the base model's own weights make whole.
+        PayloadError: the file is not a whole payload, not even its header lies within `prefix_bytes`, it changes
+            another adapter than that of `since`, or it holds cores, which only the base model's own weights make whole.
         RunError: the folder exists and is not empty.
     """
     from airtune.adapters.derived import lift_cores
@@ -212,7 +226,7 @@ def unpack(file: str | Path, out_dir: str | Path, *, prefix_bytes: int | None = 
     data = _read_payload(file)
     if prefix_bytes is not None:
         data = whole_prefix(data, prefix_bytes)
-    decoded = decode(data, None, allow_prefix=prefix_bytes is not None)
+    decoded = decode(data, None, allow_prefix=prefix_bytes is not None, since=_held_after(since))
     meta = decoded.meta
     return export_peft(
         Path(out_dir),
@@ -222,6 +236,12 @@ def unpack(file: str | Path, out_dir: str | Path, *, prefix_bytes: int | None = 
         base_model=str(meta.get("base_model", "")),
         fan_in_fan_out=bool(meta.get("fan_in_fan_out", 0)),
     )
+
+
+def _held_after(files: Sequence[str | Path]) -> HeldAdapter | None:
+    from airtune.codec import held_after
+
+    return held_after([_read_payload(file) for file in files])
 
 
 def _read_payload(file: str | Path) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from airtune import cli
-from airtune.codec import Allocation, Binding, Factors, encode
+from airtune.codec import Allocation, Binding, Draft, Factors, Quantised, Quantiser, Refiner, decode, encode
 from airtune.records import RunFolder
 from services.tiny_runs import (
     ENVIRONMENT,
@@ -498,3 +498,27 @@ def test_the_papers_preset_without_a_gpu_offers_the_cpus(refused, tmp_path, monk
 )
 def test_paths_that_cannot_be_are_one_line(refused, given, words):
     assert words in refused(*given)
+
+
+def test_changes_are_refused_without_what_they_change_and_say_what_that_is(refused, tmp_path, capsys, monkeypatch):
+    held = Draft(coded(1.0), Binding("0" * 64, "1" * 64), {"base_model": "m", "kind": "text"}).encode([1])
+    since = decode(held.data, None).held
+    factors = {"a.b": Factors(np.ones((4, 1)), np.full(1, 1.5), np.ones((1, 3)))}
+    changes = Draft(Refiner(since, factors, {}).at(1e-3), Binding("0" * 64, "1" * 64), {}).encode([1])
+    for name, data in (("held", held.data), ("changes", changes.data), ("old", GOOD)):
+        (tmp_path / f"{name}.atn").write_bytes(data)
+    file, out = tmp_path / "changes.atn", tmp_path / "adapter"
+    for command in (("inspect", file), ("unpack", file, out)):
+        assert f"changes adapter {since.name.hex()}, this receiver holds none" in refused(*command)
+        assert "is of format 1" in refused(*command, "--since", tmp_path / "old.atn")
+    assert not out.exists()
+    monkeypatch.setattr(sys, "argv", ["airtune", "inspect", str(file), "--since", str(tmp_path / "held.atn")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    assert f"changes adapter {since.name.hex()}" in capsys.readouterr().out
+
+
+def coded(lam: float) -> Quantised:
+    site = Factors(np.ones((4, 1)), np.full(1, lam), np.ones((1, 3)))
+    return Quantiser({"a.b": site}, {}, canonical=False).at(1e-3)

@@ -122,6 +122,13 @@ def forge_coded(data: bytes, change: Callable[[CodedForgery], object]) -> bytes:
     return forgery.build()
 
 
+def changes(name: bytes, *chunks: bytes) -> bytes:
+    """A payload of changes of the adapter of that name."""
+    rows = b"".join(struct.pack("<I", len(chunk)) + sha256(chunk).digest()[:16] for chunk in chunks)
+    header = struct.pack("<4sHHI", b"\x89atn", 2, len(chunks), 2**32 - 1) + name + rows
+    return header + sha256(header).digest()[:16] + b"".join(chunks)
+
+
 def body(
     runs: Sequence[Sequence[int]], vectors: Sequence[tuple[Sequence[int], int]] = (), *, head: bytes = b""
 ) -> bytes:

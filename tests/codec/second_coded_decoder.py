@@ -93,10 +93,8 @@ class Body:
         each = [j for j, length in zip(tables, lengths, strict=True) for _ in range(length) if j]
         m = len(each)
         expect(m <= 4096 * size, "bomb")
-        lanes = 0
-        if m:
-            whole, rest = divmod(m, 8192)
-            lanes = max(1, whole + (rest > 4096 or (rest == 4096 and whole % 2 == 1)))
+        whole, rest = divmod(m, 8192)
+        lanes = max(min(m, 1), whole + (rest > 4096 or (rest == 4096 and whole % 2 == 1)))
         counts = self.take(f"{lanes}H")
         found: list[int] = []
         for i, count in enumerate(counts):
@@ -122,7 +120,7 @@ def read_static(compressed: bytes) -> dict:
     try:
         text = inflater.decompress(compressed, 1 << 20)
     except zlib.error as error:
-        raise ValueError("zlib") from error
+        raise ValueError from error
     expect(inflater.eof and not inflater.unused_data, "zlib")
     static = json.loads(text.decode(), object_pairs_hook=unique)
     expect(set(static) == {"base", "tokenizer", "codec", "sites", "dense", "meta"}, "keys")
@@ -134,18 +132,17 @@ def read_static(compressed: bytes) -> dict:
     return static
 
 
-def decode(data: bytes, prefix: bool = False, held: dict[bytes, bytes] | None = None) -> tuple[dict, dict, dict]:
-    """Return (sites: name -> (P, lam, Q), dense: name -> tensor, static part). Raises ValueError."""
+def read(data: bytes, prefix: bool, held: dict[bytes, bytes] | None, since: tuple | None = None) -> tuple:
+    """Static part, (p, scale index, q) by site, dense rows (codes, index). since: name, static part of what is held."""
     expect(len(data) >= 12, "short")
     magic, version, c, s = struct.unpack("<4sHHI", data[:12])
     expect(magic == b"\x89atn" and version == 2, "magic or format")
-    t = s or 16
+    t = 16 if s in (0, 2**32 - 1) else s
     h = 28 + t + 20 * c
     expect(len(data) >= h and digest(data[: h - 16]) == data[h - 16 : h], "header")
-    static_bytes = data[12 : 12 + t]
-    if s == 0:
-        expect(held is not None and static_bytes in held, "static part is not here")
-        static_bytes = held[static_bytes]
+    name = data[12 : 12 + t]
+    expect(s or name in (held or {}), "static part is not here")
+    expect(s != 2**32 - 1 if since is None else s == 2**32 - 1 and since[0] == name, "held adapter")
     chunks, at = [], h
     for row in range(12 + t, h - 16, 20):
         (length,) = struct.unpack_from("<I", data, row)
@@ -155,43 +152,49 @@ def decode(data: bytes, prefix: bool = False, held: dict[bytes, bytes] | None = 
         at += length
         expect(at <= len(data) and digest(chunks[-1]) == data[row + 4 : row + 20], "chunk")
     expect(at == len(data), "length")
-    static = read_static(static_bytes)
+    static = since[1] if since else read_static(name if s else held[name])
     expect(c or not static["dense"], "no dense chunk")
 
-    dense: dict[str, np.ndarray] = {}
+    rows = None
     if static["dense"] and chunks:
-        shapes = [(shape[0], prod(shape[1:])) if len(shape) > 1 else (1, prod(shape)) for _, shape in static["dense"]]
-        body = Body(chunks.pop(0))
-        rows = sum(count for count, _ in shapes)
-        expect(rows <= 4096 * len(body.data), "bomb")
-        scales, tables = body.runs([rows, rows])
-        lengths = [length for count, length in shapes for _ in range(count)]
-        steps = [scale(j) for j in scales]
-        codes = body.vectors(lengths, tables, len(body.data))
-        with np.errstate(over="ignore"):
-            numbers = [[np.float32(code) * step for code in row] for row, step in zip(codes, steps, strict=True)]
-        at = 0
-        for (name, shape), (count, _) in zip(static["dense"], shapes, strict=True):
-            dense[name] = np.array(numbers[at : at + count], np.float32).reshape(shape)
-            expect(np.isfinite(dense[name]).all(), "not finite")
-            at += count
+        shapes = [shape if len(shape) > 1 else [1, *shape] for _, shape in static["dense"]]
+        body, count = Body(chunks.pop(0)), sum(shape[0] for shape in shapes)
+        expect(count <= 4096 * len(body.data), "bomb")
+        scales, tables = body.runs([count, count])
+        lengths = [prod(shape[1:]) for shape in shapes for _ in range(shape[0])]
+        rows = list(zip(body.vectors(lengths, tables, len(body.data)), scales, strict=True))
 
     found: list[list[tuple]] = [[] for _ in static["sites"]]
     for body in map(Body, chunks):
         (d,) = body.take("H")
         counts, scales, p_tables, q_tables = body.runs([len(found), d, d, d])
         expect(all(count >= 0 for count in counts) and sum(counts) == d, "counts")
-        lams = [scale(j) for j in scales]
         owners = [site for site, count in enumerate(counts) for _ in range(count)]
         lengths = [dim for site in owners for dim in static["sites"][site][1:]]
         tables = [j for pair in zip(p_tables, q_tables, strict=True) for j in pair]
         vectors = body.vectors(lengths, tables, len(body.data) - 2)
-        for at, (site, lam) in enumerate(zip(owners, lams, strict=True)):
-            found[site].append((vectors[2 * at], lam, vectors[2 * at + 1]))
-    sites = {}
+        for at, (site, j) in enumerate(zip(owners, scales, strict=True)):
+            found[site].append((vectors[2 * at], j, vectors[2 * at + 1]))
+    expect(all(len(f) <= min(site[1:]) for f, site in zip(found, static["sites"], strict=True)), "rank")
+    return static, found, rows
+
+
+def values(static: dict, found: list, rows: list | None) -> tuple[dict, dict, dict]:
+    """Return (sites: name -> (P, lam, Q), dense: name -> tensor, static part)."""
+    sites, dense, at = {}, {}, 0
     for (name, out, into), directions in zip(static["sites"], found, strict=True):
-        expect(len(directions) <= min(out, into), "rank")
         p = np.array([p for p, _, _ in directions], np.float32).reshape(-1, out).T
         q = np.array([q for _, _, q in directions], np.float32).reshape(-1, into)
-        sites[name] = p, np.array([lam for _, lam, _ in directions], np.float32), q
+        sites[name] = p, np.array([scale(j) for _, j, _ in directions], np.float32), q
+    for name, shape in static["dense"] if rows is not None else []:
+        count = shape[0] if len(shape) > 1 else 1
+        with np.errstate(over="ignore"):
+            numbers = [[np.float32(code) * scale(j) for code in codes] for codes, j in rows[at : at + count]]
+        dense[name], at = np.array(numbers, np.float32).reshape(shape), at + count
+        expect(np.isfinite(dense[name]).all(), "not finite")
     return sites, dense, static
+
+
+def decode(data: bytes, prefix: bool = False, held: dict[bytes, bytes] | None = None) -> tuple[dict, dict, dict]:
+    """What a payload of its own says, as `values`. Raises ValueError."""
+    return values(*read(data, prefix, held))

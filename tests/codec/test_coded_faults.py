@@ -163,8 +163,9 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     "most chunks": (lambda p: setattr(p, "count", 2**16 - 1), "the header alone declares"),
     "fewer chunks than rows": (lambda p: setattr(p, "count", 1), "header does not match its hash"),
     "no chunks counted": (lambda p: setattr(p, "count", 0), "header does not match its hash"),
-    "huge static part": (lambda p: setattr(p, "static_size", 2**32 - 1), "static part, the limit is 1048576"),
+    "huge static part": (lambda p: setattr(p, "static_size", 2**32 - 2), "static part, the limit is 1048576"),
     "static part beyond the file": (lambda p: setattr(p, "static_size", 2**20), "the header alone declares"),
+    "static part said to be held": (lambda p: setattr(p, "static_size", 2**32 - 1), "header does not match its hash"),
     "static part said to be named": (lambda p: setattr(p, "static_size", 0), "header does not match its hash"),
     # chunks
     "no chunks": (lambda p: p.chunks.clear(), "no chunk for them"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -114,7 +116,7 @@ def test_a_prefix_comes_back_as_the_chunks_that_are_whole(folders, tmp_path: Pat
 
 
 def test_the_loss_expected_of_every_site_is_half_of_its_squared_error(folders, tmp_path: Path):
-    """Without curvature; as far as errors of a site's directions do not touch one another."""
+    """Without curvature."""
     done = airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=12_000)
     found, sent = decode(done.file.read_bytes(), None), import_peft(folders[1])
     assert [site.name for site in done.sites] == list(sent.factors)
@@ -123,7 +125,7 @@ def test_the_loss_expected_of_every_site_is_half_of_its_squared_error(folders, t
         exact = sent.factors[site.name]
         error = ((exact.update() - found.factors[site.name].update()) ** 2).sum()
         assert (site.rank, site.rank_before) == (found.factors[site.name].rank, exact.rank)
-        assert site.expected_loss == pytest.approx(error / 2, rel=0.3)
+        assert site.expected_loss == pytest.approx(error / 2, rel=1e-3)
 
 
 def test_pack_and_inspect_list_every_site_with_what_it_loses(folders, tmp_path: Path):
@@ -136,3 +138,34 @@ def test_pack_and_inspect_list_every_site_with_what_it_loses(folders, tmp_path: 
     for name in import_peft(folders[1]).factors:
         assert name in packed.output
         assert name in listed.output
+
+
+def test_what_changed_since_is_packed_and_opens_on_what_is_held_alone(folders, tmp_path: Path):
+    """Tensors of the folder moved by a hundredth, twice; the update that comes back is the one that was packed."""
+    first, base = tmp_path / "0.atn", airtune.pack(folders[1], tmp_path / "0.atn", budget_bits=12_000)
+    chain, names = [first], [airtune.inspect(first).adapter]
+    for turn in (1, 2):
+        folder, rng = tmp_path / f"peft{turn}", np.random.default_rng(turn)
+        shutil.copytree(folders[1], folder)
+        tensors = load_file(folder / "adapter_model.safetensors")
+        moved = {name: value + 0.01 * rng.normal(size=value.shape) for name, value in tensors.items()}
+        moved = {name: value.astype(np.float32) for name, value in moved.items()}
+        save_file(moved, folder / "adapter_model.safetensors")
+        done = airtune.pack(folder, tmp_path / f"{turn}.atn", budget_bits=9_000, since=chain)
+        alone = airtune.pack(folder, tmp_path / "alone.atn", budget_bits=9_000)
+        assert done.air_bits <= 9_000 < base.air_bits
+        assert done.kept > alone.kept
+        info = airtune.inspect(done.file, since=chain)
+        assert info.changes == names[-1]
+        back = import_peft(airtune.unpack(done.file, tmp_path / f"back{turn}", since=chain))
+        for path, site in import_peft(folder).factors.items():
+            error = np.linalg.norm(back.factors[path].update() - site.update()) / np.linalg.norm(site.update())
+            assert error**2 < 3 * (1 - done.kept)
+        for wrong in ([], chain[:-1], [*chain, done.file]):
+            with pytest.raises(PayloadError, match=r"changes adapter .*, this receiver holds"):
+                airtune.unpack(done.file, tmp_path / "wrong", since=wrong)
+        chain.append(done.file)
+        names.append(info.adapter)
+    assert not (tmp_path / "wrong").exists()
+    with pytest.raises(PayloadError, match="for base model"):
+        airtune.pack(folders[1], tmp_path / "x.atn", budget_bits=9_000, since=chain, model=str(folders[0]))

@@ -9,13 +9,18 @@ import typer
 
 from airtune.cli.options import seconds_of
 
+Since = Annotated[
+    Optional[list[Path]],  # noqa: UP045
+    typer.Option("--since", help="Payload of the adapter that the receiver holds; repeat it, the oldest first."),
+]
 
-def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")]) -> None:
+
+def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")], since: Since = None) -> None:
     """List what a payload holds: site, rank, bits, share of its bytes; of the update, and how much rounding lost."""
     import airtune
     from airtune.cli.show import new_console, table
 
-    info = airtune.inspect(file)
+    info = airtune.inspect(file, since=since or ())
     rows = [
         [s.name, f"{s.shape[0]} x {s.shape[1]}", s.rank, f"{s.bits:.3g}", s.bytes, f"{s.share:.1%}"]
         + ["" if found is None else f"{found:.2%}" for found in (s.update, s.error)]
@@ -42,6 +47,9 @@ def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")]) -> No
     console.print(
         f"For base model {info.binding.base_sha256[:12]}... ({info.meta.get('base_model', 'unnamed')})", highlight=False
     )
+    if info.adapter:
+        changes = f"; changes adapter {info.changes}" if info.changes else ""
+        console.print(f"Gives adapter {info.adapter}{changes}", highlight=False)
 
 
 def pack(
@@ -54,6 +62,7 @@ def pack(
     model: Annotated[str, typer.Option(help="Base model; binds the payload to its weights.")] = "",
     task: Annotated[str, typer.Option(help="Task to measure how the loss bends on; needs --model.")] = "",
     data: Annotated[str, typer.Option(help="The task's data.")] = "",
+    since: Since = None,
     sites: Annotated[bool, typer.Option("--sites", help="Also list the loss to be expected of every site.")] = False,
 ) -> None:
     """Pack anybody's PEFT LoRA adapter so that it arrives in time: the fewest bits for the least loss."""
@@ -63,7 +72,15 @@ def pack(
     seconds = seconds_of(deadline)
     link = {"snr_db": snr, "bandwidth_hz": bandwidth} if bits is None else {}
     done = airtune.pack(
-        peft_folder, out, budget_bits=bits, deadline_s=seconds, model=model, task=task, data=data, **link
+        peft_folder,
+        out,
+        budget_bits=bits,
+        deadline_s=seconds,
+        model=model,
+        task=task,
+        data=data,
+        since=since or (),
+        **link,
     )
     console = new_console()
     for line in (
@@ -87,8 +104,9 @@ def unpack(
     file: Annotated[Path, typer.Argument(help="Payload (.atn).")],
     out_dir: Annotated[Path, typer.Argument(help="New folder for the PEFT adapter.")],
     prefix: Annotated[Optional[int], typer.Option("--bytes", help="Use only the chunks within so many bytes.")] = None,  # noqa: UP045
+    since: Since = None,
 ) -> None:
     """Verify and decode a payload into a plain PEFT LoRA folder that any runtime loads."""
     import airtune
 
-    print(f"PEFT adapter: {airtune.unpack(file, out_dir, prefix_bytes=prefix)}")
+    print(f"PEFT adapter: {airtune.unpack(file, out_dir, prefix_bytes=prefix, since=since or ())}")

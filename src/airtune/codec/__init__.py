@@ -2,8 +2,9 @@
 
 Knows no links, models or torch. Reading map, from the outside in:
 
-    codec.py        START: decode, whatever the format; chunk_ends, whole_prefix, self_contained
-    coded/          format 2: whole numbers, entropy-coded, the most valuable first (Draft, code_adapter)
+    codec.py        START: decode, whatever the format; held_after, chunk_ends, whole_prefix, self_contained
+    coded/          format 2: whole numbers, entropy-coded, the most valuable first (Draft, code_adapter),
+                    or changes of an adapter that is held (Refiner)
     blockwise/      format 1: blocks with a scale, or floats; sizes known from shapes alone (encode, Layout)
     entropy/        codes <-> words
     inspection.py   inspect: a table of what a payload holds
@@ -19,11 +20,13 @@ from __future__ import annotations
 from airtune.codec.blockwise.allocation import BIT_WIDTHS, Allocation
 from airtune.codec.blockwise.encoding import encode, layout_of
 from airtune.codec.blockwise.layout import Layout
-from airtune.codec.codec import chunk_ends, decode, self_contained, whole_prefix
+from airtune.codec.codec import chunk_ends, decode, held_after, self_contained, whole_prefix
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.fit import fit_bits, fit_budget
 from airtune.codec.coded.framing import held_static
-from airtune.codec.coded.quantiser import Curvature, Quantised, Quantiser, code_adapter
+from airtune.codec.coded.held import HeldAdapter
+from airtune.codec.coded.quantiser import Curvature, Quantised, Quantiser, code_adapter, expected_loss
+from airtune.codec.coded.refining import Refiner
 from airtune.codec.coded.sizes import CodedSizes, estimated_sizes
 from airtune.codec.coded.values import Coded, CodedSite
 from airtune.codec.contents import Binding, Contents, Limits
@@ -44,20 +47,24 @@ __all__ = [
     "DenseRow",
     "Draft",
     "Factors",
+    "HeldAdapter",
     "Layout",
     "Limits",
     "Payload",
     "PayloadInfo",
     "Quantised",
     "Quantiser",
+    "Refiner",
     "SiteRow",
     "chunk_ends",
     "code_adapter",
     "decode",
     "encode",
     "estimated_sizes",
+    "expected_loss",
     "fit_bits",
     "fit_budget",
+    "held_after",
     "held_static",
     "inspect",
     "layout_of",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from airtune.codec.blockwise import container
 from airtune.codec.blockwise.encoding import decode_blockwise
 from airtune.codec.coded import framing
+from airtune.codec.coded.held import HeldAdapter
 from airtune.codec.coded.reading import decode_coded
 from airtune.codec.contents import Binding, Limits
 from airtune.codec.payload import MAGIC, Data, Decoded
@@ -25,6 +26,7 @@ def decode(
     *,
     allow_prefix: bool = False,
     held: Mapping[bytes, bytes] | None = None,
+    since: HeldAdapter | None = None,
 ) -> Decoded:
     """Check a payload and unpack what arrived of it.
 
@@ -33,14 +35,31 @@ def decode(
         limits: The most the receiver is willing to handle.
         allow_prefix: Also take a payload that was cut off after its header or after one of its chunks.
         held: Static parts the receiver has (`held_static`), for payloads that name theirs instead of carrying it.
+        since: The adapter the receiver holds (`Decoded.held`), for payloads that change it.
 
     Raises:
-        PayloadError: truncated, altered, for another base model or tokenizer, beyond `limits`, or malformed. Nothing of
-            it may be used.
+        PayloadError: truncated, altered, for another base model or tokenizer, of changes to another adapter than
+            `since`, beyond `limits`, or malformed. Nothing of it may be used.
     """
     if format_of(data) == framing.VERSION:
-        return decode_coded(data, binding, limits, held or {}, allow_prefix=allow_prefix)
+        return decode_coded(data, binding, limits, held or {}, since, allow_prefix=allow_prefix)
     return decode_blockwise(data, binding, limits, allow_prefix=allow_prefix)
+
+
+def held_after(payloads: Sequence[bytes]) -> HeldAdapter | None:
+    """What a receiver holds that was sent these whole payloads, the oldest first; None where there are none.
+
+    Raises:
+        PayloadError: as `decode`, or the last is of format 1, whose adapters no payload changes.
+    """
+    held: HeldAdapter | None = None
+    for data in payloads:
+        held = decode(data, None, since=held).held
+    if payloads and held is None:
+        raise PayloadError(
+            "the held payload is of format 1, and only adapters of format 2 can be changed; pack it anew"
+        )
+    return held
 
 
 def chunk_ends(data: Data) -> tuple[int, ...]:
@@ -72,7 +91,7 @@ def self_contained(data: bytes, held: Mapping[bytes, bytes]) -> bytes:
     """A whole payload that opens anywhere: with its static part in it, where it had named one that is held.
 
     Raises:
-        PayloadError: as `decode`, before any numbers are read.
+        PayloadError: as `decode`, before any numbers are read; or the payload changes a held adapter.
     """
     return framing.with_static(data, held) if format_of(data) == framing.VERSION else data
 

@@ -17,6 +17,7 @@ from airtune.codec.blockwise.encoding import open_payload
 from airtune.codec.blockwise.packing import direction_bytes, tensor_bytes
 from airtune.codec.codec import chunk_ends, format_of
 from airtune.codec.coded import framing
+from airtune.codec.coded.held import HeldAdapter, HeldSite
 from airtune.codec.coded.reading import open_coded
 from airtune.codec.coded.values import CodedSite, scale_values
 from airtune.codec.contents import Binding, Limits, Meta
@@ -31,8 +32,8 @@ class SiteRow:
     known:
 
     Args:
-        update: Share of the squared entries of all updates together.
-        error: Squared error to be expected of rounding, as a share of the site's own squared entries.
+        update: Share of the squared entries of all updates together, held ones that are changed included.
+        error: Squared error to be expected of rounding, as a share of the site's own squared entries; not of changes.
     """
 
     name: str
@@ -61,12 +62,16 @@ class PayloadInfo:
     """A payload's table of contents.
 
     Args:
+        adapter: Name of the adapter that a receiver then holds, as far as it arrived, in hex; empty in format 1.
+        changes: Name of the adapter that it must hold before, in hex; empty for a payload of its own.
         total_bytes: What was inspected.
         chunk_count: Chunks the whole payload has.
         chunks_received: Chunks that are here.
     """
 
     version: int
+    adapter: str
+    changes: str
     sites: tuple[SiteRow, ...]
     dense: tuple[DenseRow, ...]
     total_bytes: int
@@ -84,6 +89,7 @@ def inspect(
     *,
     allow_prefix: bool = False,
     held: Mapping[bytes, bytes] | None = None,
+    since: HeldAdapter | None = None,
 ) -> PayloadInfo:
     """List what a payload holds, after the same checks as `decode`, but for the binding.
 
@@ -91,7 +97,7 @@ def inspect(
         PayloadError: as `decode`.
     """
     if format_of(data) == framing.VERSION:
-        return _inspect_coded(data, limits, held or {}, allow_prefix=allow_prefix)
+        return _inspect_coded(data, limits, held or {}, since, allow_prefix=allow_prefix)
     return _inspect_blockwise(data, limits, allow_prefix=allow_prefix)
 
 
@@ -109,6 +115,8 @@ def _inspect_blockwise(data: Data, limits: Limits, *, allow_prefix: bool) -> Pay
         dense.append(DenseRow(tensor.name, tensor.shape, declared.dense_bits, size, size / total))
     return PayloadInfo(
         version=container.VERSION,
+        adapter="",
+        changes="",
         sites=tuple(sites),
         dense=tuple(dense),
         total_bytes=total,
@@ -121,41 +129,50 @@ def _inspect_blockwise(data: Data, limits: Limits, *, allow_prefix: bool) -> Pay
     )
 
 
-def _inspect_coded(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow_prefix: bool) -> PayloadInfo:
-    opened = open_coded(data, None, limits, held, allow_prefix=allow_prefix)
+def _inspect_coded(
+    data: Data, limits: Limits, held: Mapping[bytes, bytes], since: HeldAdapter | None, *, allow_prefix: bool
+) -> PayloadInfo:
+    opened = open_coded(data, None, limits, held, since, allow_prefix=allow_prefix)
+    contents = opened.held.contents
     total, ends = len(memoryview(data).cast("B")), chunk_ends(data)
-    sites, squares = [], {name: _squares(site) for name, site in opened.coded.sites.items()}
-    whole = sum(square for square, _ in squares.values()) or 1.0
+    sites, squares = [], {name: _square(site) for name, site in opened.held.sites.items()}
+    whole = sum(squares.values()) or 1.0
     for name, site in opened.coded.sites.items():
-        bits, numbers, (square, error) = float(site.bits.sum()), site.rank * sum(site.shape), squares[name]
+        bits, numbers = float(site.bits.sum()), site.rank * sum(site.shape)
         size = round(bits / 8)
-        row = SiteRow(name, site.shape, site.rank, bits / max(numbers, 1), size, size / total)
-        sites.append(replace(row, update=square / whole, error=error / (square or 1.0)))
+        row = SiteRow(name, site.shape, site.rank, bits / max(numbers, 1), size, size / total, squares[name] / whole)
+        sites.append(row if opened.frame.changes else replace(row, error=_error(site) / (squares[name] or 1.0)))
     dense = []
-    for shape in opened.contents.dense:
+    for shape in contents.dense:
         tensor = opened.coded.dense.get(shape.name)
         bits = tensor.bits if tensor is not None else 0.0
         size = round(bits / 8)
         dense.append(DenseRow(shape.name, shape.shape, bits / shape.numbers, size, size / total))
     return PayloadInfo(
         version=framing.VERSION,
+        adapter=opened.held.name.hex(),
+        changes=opened.frame.changes.hex(),
         sites=tuple(sites),
         dense=tuple(dense),
         total_bytes=total,
         header_bytes=ends[0],
         chunk_count=len(ends) - 1,
         chunks_received=len(opened.frame.chunks),
-        binding=opened.contents.binding,
-        meta=opened.contents.meta,
+        binding=contents.binding,
+        meta=contents.meta,
         complete=opened.frame.complete,
     )
 
 
-def _squares(site: CodedSite) -> tuple[float, float]:
-    """Sum of an update's squared entries, and the squared error to be expected of it."""
+def _square(site: HeldSite) -> float:
+    """Sum of an update's squared entries."""
     p, q, scales = site.p.astype(np.float64), site.q.astype(np.float64), scale_values(site.scales).astype(np.float64)
-    products_p, products_q = p.T @ p, q @ q.T
-    square = scales @ (products_p * products_q) @ scales
+    return max(float(scales @ ((p.T @ p) * (q @ q.T)) @ scales), 0.0)
+
+
+def _error(site: CodedSite) -> float:
+    """The squared error to be expected of rounding to these codes."""
+    p, q, scales = site.p.astype(np.float64), site.q.astype(np.float64), scale_values(site.scales).astype(np.float64)
     (fan_out, fan_in), there = site.shape, (site.p_tables > 0) & (site.q_tables > 0)
-    error = fan_out * np.diag(products_q) + fan_in * np.diag(products_p) + fan_out * fan_in / 12
-    return max(float(square), 0.0), float((scales**2 * error * there).sum()) / 12
+    error = fan_out * (q**2).sum(axis=1) + fan_in * (p**2).sum(axis=0) + fan_out * fan_in / 12
+    return float((scales**2 * error * there).sum()) / 12

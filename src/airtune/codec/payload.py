@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from airtune.codec.contents import Binding, Meta
 from airtune.codec.factors import Factors
+
+if TYPE_CHECKING:
+    from airtune.codec.coded.held import HeldAdapter
 
 MAGIC = b"\x89atn"
 """What every payload begins with; its format's number follows as u16."""
@@ -44,6 +48,8 @@ class Decoded:
         binding: The base model and tokenizer it is for.
         meta: The sender's notes.
         complete: Whether nothing is missing.
+        held: The same in whole numbers, for later payloads that change it; None in format 1, whose adapters no
+            payload changes.
     """
 
     factors: Mapping[str, Factors]
@@ -51,6 +57,7 @@ class Decoded:
     binding: Binding
     meta: Meta
     complete: bool
+    held: HeldAdapter | None = None
 
     @property
     def ranks(self) -> tuple[int, ...]:

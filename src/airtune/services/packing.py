@@ -5,7 +5,7 @@ Knows PEFT folders, budgets and where curvature comes from; not how codes are ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from airtune.adapters.imported import ImportedAdapter, import_peft
-from airtune.codec import Binding, Curvature, Decoded, Factors, Payload, Quantiser, decode, fit_budget
+from airtune.codec import (
+    Binding,
+    Curvature,
+    Decoded,
+    Factors,
+    HeldAdapter,
+    Payload,
+    Quantiser,
+    Refiner,
+    decode,
+    expected_loss,
+    fit_budget,
+)
 from airtune.codec.contents import Meta
 from airtune.errors import ConfigError, DataError, PayloadError
 from airtune.records import write_bytes
@@ -43,8 +55,8 @@ class Packed:
     """What became of an adapter.
 
     Args:
-        total_rank: Directions that are sent, of `rank_before`.
-        numbers: Numbers of P and Q that are sent.
+        total_rank: Directions that the receiver then has; the adapter has `rank_before`.
+        numbers: Numbers of P and Q that it has.
         air_bits: Payload, manifest, message and request.
         kept: Share of the update that arrives: 1 less the squared error over the squared update; every entry counts
             alike, with curvature too.
@@ -69,17 +81,28 @@ def overhead_bits() -> int:
     return air_overhead_bits("adapter", {"payload_sha256": "0" * 64})
 
 
-def pack_peft(folder: Path, out: Path, budget_bits: int, *, model: str = "", task: str = "", data: str = "") -> Packed:
+def pack_peft(
+    folder: Path,
+    out: Path,
+    budget_bits: int,
+    *,
+    model: str = "",
+    task: str = "",
+    data: str = "",
+    since: HeldAdapter | None = None,
+) -> Packed:
     """Pack a PEFT LoRA adapter into at most so many bits on the air.
 
     Args:
         budget_bits: On the air.
         model: The base model, by folder or hub name. Binds the payload to its weights; without it, to its name alone.
         task, data: A task as `run` takes it, whose calibration items measure how the loss bends; needs `model`.
+        since: What the receiver holds; the payload then changes that, and opens nowhere else.
 
     Raises:
         ConfigError: a task without a model.
-        DataError: no adapter that can be packed. PayloadError: the budget is too small.
+        DataError: no adapter that can be packed. PayloadError: the budget is too small, or `since` is of another base
+            model or other sites.
     """
     adapter = import_peft(folder)
     if task and not model:
@@ -87,26 +110,29 @@ def pack_peft(folder: Path, out: Path, budget_bits: int, *, model: str = "", tas
     factors, binding, curvature = adapter.factors, _named(adapter.base_model), dict[str, Curvature]()
     if model:
         factors, binding, curvature = _opened(adapter, model, task, data)
-    quantiser = Quantiser(factors, adapter.dense, curvature, canonical=True)
+    quantiser: Quantiser | Refiner
+    if since is None:
+        quantiser = Quantiser(factors, adapter.dense, curvature, canonical=True)
+    else:
+        since.contents.binding.check(binding)
+        quantiser = Refiner(since, factors, adapter.dense, curvature)
     meta: Meta = {"base_model": adapter.base_model, "kind": adapter.kind, "fan_in_fan_out": int(adapter.fan_in_fan_out)}
     if (room := budget_bits - overhead_bits()) <= 0:
         line = f"{budget_bits} bits on the air do not hold the {overhead_bits()} of manifest, message and request"
         raise PayloadError(f"{line}; give more bits, time, bandwidth or SNR")
-    payload, slope = fit_budget(quantiser, binding, meta, room)
+    payload, _ = fit_budget(quantiser, binding, meta, room)
     write_bytes(out, payload.data)
-    found = decode(payload.data, None)
-    sites = _expected(quantiser, slope, factors, found.ranks)
-    return _told(adapter, payload, found, out, budget_bits, "weights" if model else "name", sites)
-
-
-def _expected(
-    quantiser: Quantiser, slope: float, factors: Mapping[str, Factors], ranks: Sequence[int]
-) -> tuple[PackedSite, ...]:
-    gains, whole = quantiser.at(slope).gains, quantiser.unrounded_gains
-    return tuple(
-        PackedSite(name, rank, site.rank, float(whole[name].sum() - gains[name][:rank].sum()))
-        for (name, site), rank in zip(factors.items(), ranks, strict=True)
+    found = decode(payload.data, None, since=since)
+    sites = tuple(
+        PackedSite(
+            name,
+            found.factors[name].rank,
+            site.rank,
+            expected_loss(site, found.factors[name], curvature.get(name, Curvature())),
+        )
+        for name, site in factors.items()
     )
+    return _told(adapter, payload, found, out, budget_bits, "weights" if model else "name", sites)
 
 
 def _told(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from airtune.adapters import Adapter, RankVector
-from airtune.codec import Binding, Payload, encode
+from airtune.codec import Binding, Draft, Payload, Quantiser, Refiner, decode, encode
 from airtune.errors import AirtuneError, ModelError, PayloadError, TransportError
 from airtune.methods.airllm.packing import block_packer
 from airtune.methods.airllm.roles import (
@@ -296,3 +296,34 @@ class Says:
 def test_an_answer_that_is_no_score_is_refused(cloud, header, body, words):
     with pytest.raises(TransportError, match=words):
         ask_score(Loopback(Says(header, body)), cloud.payload(1), 0, logits=4)
+
+
+def test_changes_apply_once_in_order_and_not_after_a_restart(edge, cloud, folder):
+    """The sender knows from what it sent what the edge holds; scores are of the decoded payloads, computed here."""
+    binding = cloud.packer.binding
+    first = Draft(Quantiser(cloud.adapter.factors(), cloud.adapter.dense(), canonical=True).at(1e-3), binding, {})
+    sent = [first.encode(first.sizes.ranks)]
+    held = [decode(sent[0].data, binding).held]
+    for seed in (11, 12):
+        new = Cloud(folder, seed=seed).adapter
+        changes = Draft(Refiner(held[-1], new.factors(), new.dense()).at(1e-3), binding, {})
+        sent.append(changes.encode(changes.sizes.ranks))
+        held.append(decode(sent[-1].data, binding, since=held[-1]).held)
+    check = load_base(folder, "classify", seed=3)
+    adapter = Adapter(check, 16, generator=torch.Generator().manual_seed(0))
+    for number, (payload, state) in enumerate(zip(sent, held, strict=True)):
+        if number:
+            with pytest.raises(PayloadError, match="this receiver holds none"):
+                Loopback(EdgeRole(load_base(folder, "classify"), items(check))).request(adapter_message(payload, 9))
+        edge.request(adapter_message(payload, number))
+        adapter.load(
+            {name: site.factors() for name, site in state.sites.items()},
+            {name: tensor.tensor() for name, tensor in state.dense.items()},
+        )
+        expected = score(check.model, items(check))
+        before = asked(edge, payload, 10 + number)
+        assert_scores(before, (expected.metric, expected.loss, expected.logits[:PROBE_ITEMS].ravel()))
+        for wrong in [sent[1]] * (number != 0) + [sent[2]] * (number != 1):
+            with pytest.raises(PayloadError, match=f"changes adapter .*, this receiver holds {state.name.hex()}"):
+                edge.request(adapter_message(wrong, 20 + number))
+            assert_scores(asked(edge, payload, 30 + number), before)

@@ -3,6 +3,8 @@
 quantiser.py   START: factors -> codes at a price of a bit, under the loss's curvature
 rounding.py    metrics; rounding that feeds errors back
 values.py      codes, scales and tables of an adapter; back to factors
+held.py        what a receiver holds in whole numbers: its name, and changes of it
+refining.py    a new adapter as changes of the held one
 order.py       which direction is sent when
 bodies.py      chunk bodies <-> codes
 streams.py     runs and vectors <-> streams of words

@@ -25,17 +25,22 @@ class Draft:
 
     Args:
         quantised: Its codes, and what each direction is worth.
-        named: Name the static part by its hash, for receivers that hold it, instead of sending it.
+        named: Name the static part by its hash, for receivers that hold it, instead of sending it. Changes of a held
+            adapter never send it, and leave its notes as they are.
     """
 
     def __init__(self, quantised: Quantised, binding: Binding, meta: Meta, *, named: bool = False) -> None:
         coded = self.coded = quantised.coded
-        self.contents = Contents.of(
-            {name: site.shape for name, site in coded.sites.items()},
-            {name: tensor.shape for name, tensor in coded.dense.items()},
-            binding,
-            meta,
-        )
+        if (since := quantised.since) is None:
+            self.contents = Contents.of(
+                {name: site.shape for name, site in coded.sites.items()},
+                {name: tensor.shape for name, tensor in coded.dense.items()},
+                binding,
+                meta,
+            )
+        else:
+            since.contents.binding.check(binding)
+            self.contents = since.contents
         for shape, site in zip(self.contents.sites, coded.sites.values(), strict=True):
             if site.rank > shape.cap:
                 raise PayloadError(
@@ -43,7 +48,7 @@ class Draft:
                 )
         self.held = held_static(self.contents)
         ((name, self.static),) = self.held.items()
-        self._name = name if named else b""
+        self._name, self._changes = name if named else b"", b"" if since is None else since.name
         self._gains = [quantised.gains[name] for name in coded.sites]
         self._dense = pack_dense(coded) if coded.dense else None
         sites = list(coded.sites.values())
@@ -55,7 +60,7 @@ class Draft:
         for at, (site, *parts) in enumerate(zip(sites, *beside, strict=True)):
             bits[at, : site.rank] = site.bits + sum(parts)
             codes[at, : site.rank] = (site.p_tables > 0) * site.shape[0] + (site.q_tables > 0) * site.shape[1]
-        header = frame_bytes(0 if named else len(self.static), 0)
+        header = frame_bytes(0 if named or since else len(self.static), 0)
         self.sizes = CodedSizes(bits, codes.astype(np.int64), ranks, header, len(self._dense or b""))
 
     def payload_bits(self, ranks: Sequence[int]) -> int:
@@ -98,4 +103,4 @@ class Draft:
     def _encode(self, order: Sequence[Direction]) -> Payload:
         bodies = [] if self._dense is None else [self._dense]
         bodies += [pack_directions(self.coded, chunk, self._known) for chunk in self.sizes.chunks(order)]
-        return Payload(write_frame(self.static, bodies, name=self._name))
+        return Payload(write_frame(self.static, bodies, name=self._name, changes=self._changes))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.quantiser import Quantised, Quantiser
+from airtune.codec.coded.refining import Refiner
 from airtune.codec.contents import Binding, Meta
 from airtune.codec.payload import Payload
 from airtune.errors import PayloadError
@@ -24,7 +25,7 @@ FARTHEST = 40
 
 
 def fit_budget(
-    quantiser: Quantiser, binding: Binding, meta: Meta, budget_bits: int, *, named: bool = False
+    quantiser: Quantiser | Refiner, binding: Binding, meta: Meta, budget_bits: int, *, named: bool = False
 ) -> tuple[Payload, float]:
     """The ladder that fills a budget, and the price of a bit there.
 

@@ -21,7 +21,9 @@ VERSION = 2
 PACKING: Packing = {"codec": "coded"}
 """What the static part says of how numbers are packed."""
 
-_PREAMBLE = struct.Struct("<4sHHI")  # magic, version, chunks, bytes of the static part (0: named)
+_PREAMBLE = struct.Struct("<4sHHI")  # magic, version, chunks, bytes of the static part or one of the next two
+_NAMED, _CHANGES = 0, 2**32 - 1
+"""In their place: the static part's name follows; the name of the held adapter follows, which the payload changes."""
 _LENGTH = struct.Struct("<I")
 DIGEST = 16
 """Bytes of a hash."""
@@ -40,29 +42,36 @@ class Header:
     """A checked header.
 
     Args:
-        static: The static part, still compressed, or its name.
-        named: Whether it is its name.
+        static: The static part, still compressed; empty where it is named or held.
+        name: Its name; empty where it is here.
+        changes: Name of the held adapter that this payload changes; empty where it is an adapter of its own.
         ends: Lengths at which a prefix is whole: after the header, then after every chunk.
         digests: Of every chunk.
     """
 
     static: bytes
-    named: bool
+    name: bytes
+    changes: bytes
     ends: tuple[int, ...]
     digests: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A checked payload: its static part, still compressed, and the bodies of the chunks that arrived."""
+    """A checked payload: its static part, still compressed, and the bodies of the chunks that arrived.
+
+    Args:
+        changes: As `Header`; there is then no static part.
+    """
 
     static: bytes
+    changes: bytes
     chunks: tuple[memoryview, ...]
     complete: bool
 
 
 def frame_bytes(static: int, chunks: int) -> int:
-    """Bytes of a header with a static part of that many bytes (0: named) and that many chunks."""
+    """Bytes of a header with a static part of that many bytes (0: named, or the adapter is) and that many chunks."""
     return _PREAMBLE.size + (static or DIGEST) + CHUNK_ROW * chunks + DIGEST
 
 
@@ -74,19 +83,21 @@ def held_static(contents: Contents) -> dict[bytes, bytes]:
     return {digest(contents_text(replace(contents, meta={}), PACKING)): compress_contents(contents, PACKING)}
 
 
-def write_frame(static: bytes, bodies: Sequence[bytes], *, name: bytes = b"") -> bytes:
+def write_frame(static: bytes, bodies: Sequence[bytes], *, name: bytes = b"", changes: bytes = b"") -> bytes:
     """A payload of these chunks.
 
     Args:
         static: The compressed static part.
         name: Its name, put there instead, for a receiver that holds it.
+        changes: The name of the adapter that the chunks change, put there instead of either.
     """
     if (longest := max(map(len, bodies), default=0)) > _MAX_CHUNK or len(bodies) > _MAX_CHUNKS:
         raise PayloadError(f"{len(bodies)} chunks of up to {longest} bytes do not fit the format; send less")
+    size = _CHANGES if changes else _NAMED if name else len(static)
     header = b"".join(
         (
-            _PREAMBLE.pack(MAGIC, VERSION, len(bodies), 0 if name else len(static)),
-            name or static,
+            _PREAMBLE.pack(MAGIC, VERSION, len(bodies), size),
+            changes or name or static,
             *(_LENGTH.pack(len(body)) + digest(body) for body in bodies),
         )
     )
@@ -103,8 +114,8 @@ def read_frame(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow
         PayloadError: another format, truncated, altered, beyond `limits`, or a static part that the receiver lacks.
     """
     header = read_header(data, limits)
-    if header.named and header.static not in held:
-        raise PayloadError(f"the payload names static part {header.static.hex()}, which is not here; ask for it whole")
+    if header.name and header.name not in held:
+        raise PayloadError(f"the payload names static part {header.name.hex()}, which is not here; ask for it whole")
     view = memoryview(data).cast("B")
     _check_length(len(view), header.ends, allow_prefix=allow_prefix)
     bodies = []
@@ -114,8 +125,8 @@ def read_frame(data: Data, limits: Limits, held: Mapping[bytes, bytes], *, allow
         if digest(view[start:end]) != expected:
             raise PayloadError(f"chunk {index} does not match its hash: it was altered; get the payload again")
         bodies.append(view[start:end])
-    static = held[header.static] if header.named else header.static
-    return Frame(static, tuple(bodies), len(bodies) == len(header.digests))
+    static = held[header.name] if header.name else header.static
+    return Frame(static, header.changes, tuple(bodies), len(bodies) == len(header.digests))
 
 
 def with_static(data: Data, held: Mapping[bytes, bytes]) -> bytes:
@@ -127,6 +138,10 @@ def with_static(data: Data, held: Mapping[bytes, bytes]) -> bytes:
     view = memoryview(data).cast("B")
     limits = Limits(max_bytes=len(view), max_static_bytes=len(view))
     frame = read_frame(data, limits, held, allow_prefix=False)
+    if frame.changes:
+        raise PayloadError(
+            f"the payload changes adapter {frame.changes.hex()} and opens nowhere else; keep that one too"
+        )
     return write_frame(frame.static, [bytes(chunk) for chunk in frame.chunks])
 
 
@@ -135,7 +150,8 @@ def read_header(data: Data, limits: Limits) -> Header:
     view = memoryview(data).cast("B")
     if len(view) < _PREAMBLE.size:
         raise PayloadError(f"found {len(view)} bytes, a payload has at least {_PREAMBLE.size}; get the payload again")
-    _, _, chunks, static = _PREAMBLE.unpack_from(view)
+    _, _, chunks, kind = _PREAMBLE.unpack_from(view)
+    static = 0 if kind == _CHANGES else kind
     for what, found, most in (
         ("bytes", len(view), limits.max_bytes),
         ("bytes of static part", static, limits.max_static_bytes),
@@ -149,9 +165,11 @@ def read_header(data: Data, limits: Limits) -> Header:
         raise PayloadError("the header does not match its hash: it was altered on the way; get the payload again")
     at = _PREAMBLE.size + (static or DIGEST)
     rows = [view[start : start + CHUNK_ROW] for start in range(at, size - DIGEST, CHUNK_ROW)]
+    said = bytes(view[_PREAMBLE.size : at])
     return Header(
-        static=bytes(view[_PREAMBLE.size : at]),
-        named=not static,
+        static=said if static else b"",
+        name=said if kind == _NAMED else b"",
+        changes=said if kind == _CHANGES else b"",
         ends=tuple(accumulate((_LENGTH.unpack_from(row)[0] for row in rows), initial=size)),
         digests=tuple(bytes(row[_LENGTH.size :]) for row in rows),
     )

@@ -9,12 +9,13 @@ finer one would cost more bits than it saves loss (reverse water-filling). Knows
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from airtune.codec.coded.held import HeldAdapter
 from airtune.codec.coded.rounding import Floats, Metric
 from airtune.codec.coded.values import Coded, CodedSite, CodedTensor, nearest_scales, rows_of, scale_values, tables_of
 from airtune.codec.entropy import LARGEST_CODE
@@ -40,10 +41,17 @@ class Curvature:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantised:
-    """An adapter in codes, and what each direction is held to lower the loss by, by site, shapes (r,)."""
+    """An adapter in codes.
+
+    Args:
+        coded: Its directions and tensors; or with `since`, changes of those held, then new directions.
+        gains: What each direction is held to lower the loss by, by site, shapes (r,).
+        since: The held adapter that they change.
+    """
 
     coded: Coded
     gains: Mapping[str, Floats]
+    since: HeldAdapter | None = None
 
 
 class Quantiser:
@@ -74,11 +82,11 @@ class Quantiser:
         self._sites: dict[str, tuple[Floats, Floats, Metric, Metric]] = {}
         for name, site in factors.items():
             for part in (site.p, site.lam, site.q):
-                _check(name, part)
+                check_values(name, part)
             bends = (curvature or {}).get(name, Curvature())
             outputs, inputs = Metric(bends.outputs, site.shape[0]), Metric(bends.inputs, site.shape[1])
             columns, rows = (canonical_vectors if canonical else plain_vectors)(site, outputs, inputs)
-            _check(name, np.abs(columns).max(axis=1, initial=0) * np.abs(rows).max(axis=1, initial=0))
+            check_values(name, np.abs(columns).max(axis=1, initial=0) * np.abs(rows).max(axis=1, initial=0))
             self._sites[name] = columns, rows, outputs, inputs
 
     @property
@@ -87,18 +95,9 @@ class Quantiser:
         return sum(columns.size + rows.size for columns, rows, _, _ in self._sites.values())
 
     @property
-    def unrounded_gains(self) -> dict[str, Floats]:
-        """What each direction is held to lower the loss by before it is rounded, by site, shapes (r,)."""
-        return {
-            name: outputs.square(columns) * inputs.square(rows) / 2
-            for name, (columns, rows, outputs, inputs) in self._sites.items()
-        }
-
-    @property
     def usual_slope(self) -> float:
         """A price at which rounding takes about a fiftieth of what the update is held to gain."""
-        gain = sum(float(gains.sum()) for gains in self.unrounded_gains.values())
-        return max(gain / max(self.numbers, 1) / 50, 1e-30)
+        return usual_slope_of(self._sites.values())
 
     def at(self, slope: float, *, thrift: float = 0.0) -> Quantised:
         """Codes at a price of a bit.
@@ -132,6 +131,23 @@ def code_adapter(
     return quantiser.at(slope, thrift=thrift)
 
 
+def usual_slope_of(sites: Iterable[tuple[Floats, Floats, Metric, Metric]]) -> float:
+    """As `Quantiser.usual_slope`, of vectors (r, out) and (r, in) and their metrics by site."""
+    gain, numbers = 0.0, 0
+    for columns, rows, outputs, inputs in sites:
+        gain += float((outputs.square(columns) * inputs.square(rows)).sum()) / 2
+        numbers += columns.size + rows.size
+    return max(gain / max(numbers, 1) / 50, 1e-30)
+
+
+def expected_loss(sent: Factors, found: Factors, curvature: Curvature) -> float:
+    """Half of tr(G E A E^T), E being what a site's update is off by; without curvature half of its squared entries."""
+    outputs, inputs = Metric(curvature.outputs, sent.shape[0]), Metric(curvature.inputs, sent.shape[1])
+    ours, theirs = (plain_vectors(site, outputs, inputs) for site in (sent, found))
+    columns, rows = outputs.whiten(np.vstack([ours[0], -theirs[0]])), inputs.whiten(np.vstack([ours[1], theirs[1]]))
+    return 0.5 * float(((columns @ columns.T) * (rows @ rows.T)).sum())
+
+
 def plain_vectors(site: Factors, outputs: Metric, inputs: Metric) -> tuple[Floats, Floats]:
     """P's columns with lam in them, and Q's rows, shapes (r, out) and (r, in)."""
     p, lam, q = (np.asarray(part, np.float64) for part in (site.p, site.lam, site.q))
@@ -158,14 +174,14 @@ def code_site(
         p = columns * to_balance[:, None]
         q = np.where(there[:, None], rows / np.where(there, to_balance, 1.0)[:, None], 0.0)
     p_steps = _steps(p, size, outputs, slope)
-    p_codes = outputs.round(p, p_steps, _prices(size, slope, thrift))
+    p_codes = outputs.round(p, p_steps, prices_of(size, slope, thrift))
     decoded = p_codes * p_steps[:, None]
     square = outputs.square(decoded)
     kept = square > 0
     q_best = q * np.where(kept, outputs.inner(decoded, p) / np.where(kept, square, 1.0), 0.0)[:, None]
     scales = nearest_scales(p_steps * _steps(q_best, square, inputs, slope))
     q_steps = scale_values(scales) / p_steps  # so that the product of the steps is a scale
-    q_codes = inputs.round(q_best, q_steps, _prices(square, slope, thrift))
+    q_codes = inputs.round(q_best, q_steps, prices_of(square, slope, thrift))
     site = CodedSite.of(p_codes, q_codes, scales)
     q_decoded = site.q * q_steps[:, None]
     along = outputs.inner(decoded, p) * inputs.inner(q_decoded, q)
@@ -179,7 +195,7 @@ def code_tensor(name: str, value: npt.NDArray, levels: float) -> CodedTensor:
     Raises:
         PayloadError: a value is not finite or beyond `LARGEST_VALUE`.
     """
-    _check(name, value)
+    check_values(name, value)
     shape = np.shape(value)
     rows = np.asarray(value, np.float64).reshape(rows_of(shape))
     spread, peak = np.sqrt((rows**2).mean(axis=1)), np.abs(rows).max(axis=1)
@@ -188,7 +204,8 @@ def code_tensor(name: str, value: npt.NDArray, levels: float) -> CodedTensor:
     return CodedTensor(codes, scales, tables_of(codes), shape)
 
 
-def _check(name: str, values: npt.NDArray) -> None:
+def check_values(name: str, values: npt.NDArray) -> None:
+    """Refuse what is not finite or beyond `LARGEST_VALUE`."""
     peak = float(np.abs(np.asarray(values, np.float64)).max(initial=0))
     if not math.isfinite(peak):
         raise PayloadError(f"{name} holds a value that is not finite; check its training before sending it")
@@ -204,6 +221,6 @@ def _steps(vectors: Floats, sizes: Floats, metric: Metric, slope: float) -> Floa
     return np.where(peaks > 0, steps, 1.0)
 
 
-def _prices(sizes: Floats, slope: float, thrift: float) -> Floats | None:
-    """What a bit costs in units of the metric."""
+def prices_of(sizes: Floats, slope: float, thrift: float) -> Floats | None:
+    """What a bit costs in units of the metric, for vectors whose errors count half of `sizes` times it."""
     return thrift * slope / np.maximum(0.5 * sizes, 1e-300) if thrift else None

@@ -97,7 +97,7 @@ class Metric:
             prices: What a bit costs each row, in the metric's units; None rounds to the nearest.
         """
         codes = self._pass(rows, steps, None, None)
-        if prices is None:
+        if prices is None or not len(rows):
             return codes
         bits = np.stack([code_bits(best_table(row)[0]) for row in codes])
         return self._pass(rows, steps, prices, np.where(np.isfinite(bits), bits, 64.0))

@@ -127,11 +127,7 @@ class CodedTensor:
 
     def tensor(self) -> npt.NDArray[np.float32]:
         """What a receiver has of it. Raises `PayloadError` where a number is beyond float32."""
-        with np.errstate(over="ignore"):
-            found = (self.codes * scale_values(self.scales)[:, None]).astype(np.float32)
-        if not np.isfinite(found).all():
-            raise PayloadError("a dense tensor holds a number beyond float32; get the payload again")
-        return found.reshape(self.shape)
+        return dense_tensor(self.codes, self.scales, self.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +146,15 @@ def tables_of(rows: Codes) -> TableIndices:
 def rows_of(shape: tuple[int, ...]) -> tuple[int, int]:
     """Rows of a dense tensor, and numbers of a row."""
     return (shape[0], prod(shape[1:])) if len(shape) > 1 else (1, prod(shape))
+
+
+def dense_tensor(codes: npt.NDArray[np.integer], scales: Scales, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Rows of whole numbers under a scale each. Raises `PayloadError` where a number is beyond float32."""
+    with np.errstate(over="ignore"):
+        found = codes.astype(np.float32) * scale_values(scales)[:, None]
+    if not np.isfinite(found).all():
+        raise PayloadError("a dense tensor holds a number beyond float32; get the payload again")
+    return found.reshape(shape)
 
 
 def _cost(codes: Codes, table: int) -> float:

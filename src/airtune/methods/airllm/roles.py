@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from airtune.adapters import Adapter, RankVector, check_update
-from airtune.codec import Binding, Payload, decode
+from airtune.codec import Binding, HeldAdapter, Payload, decode
 from airtune.errors import ModelError, PayloadError, TransportError
 from airtune.methods.airllm.packing import held_by
 from airtune.methods.airllm.sizes import adapter_header
@@ -42,6 +42,7 @@ class EdgeRole:
         self._binding, self._held = Binding(base.sha256, base.tokenizer_sha256), held_by(base)
         self._adapter: Adapter | None = None
         self._applied: str | None = None
+        self._since: HeldAdapter | None = None  # what is in use, for payloads that change it; a restart forgets it
 
     def handle(self, message: Message) -> Message:
         """Answer one message. Raises `PayloadError` or `TransportError` to refuse it."""
@@ -61,12 +62,12 @@ class EdgeRole:
             raise PayloadError(
                 f"the payload's SHA-256 is {payload.sha256[:12]}, its manifest says {str(expected)[:12]}; send it again"
             )
-        decoded = decode(payload.data, self._binding, held=self._held)
+        decoded = decode(payload.data, self._binding, held=self._held, since=self._since)
         check_update(self._base, decoded.factors, decoded.dense)
         if self._base.head and not decoded.dense:
             raise PayloadError("the payload holds no head, this model scores with a trained one; send one made for it")
         self._room_for(max(decoded.ranks, default=0)).load(decoded.factors, decoded.dense)
-        self._applied = payload.sha256
+        self._applied, self._since = payload.sha256, decoded.held
         return message.reply("applied", {"payload_sha256": payload.sha256, "total_rank": sum(decoded.ranks)})
 
     def _room_for(self, rank: int) -> Adapter:

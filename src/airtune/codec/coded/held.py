@@ -1,0 +1,171 @@
+"""An adapter in the whole numbers a receiver holds it in: its name, and what a payload of changes makes of it.
+
+Knows whole numbers and hashes; not how changes were chosen, nor how they were coded. Names follow from what is held
+alone, so two receivers that hold the same numbers hold the same adapter, whichever payloads brought it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+
+import numpy as np
+import numpy.typing as npt
+
+from airtune.codec.coded.framing import DIGEST, PACKING
+from airtune.codec.coded.values import (
+    LARGEST_SCALE,
+    SCALE_STEPS,
+    Coded,
+    CodedSite,
+    CodedTensor,
+    Scales,
+    dense_tensor,
+    scale_values,
+)
+from airtune.codec.contents import Contents, contents_text
+from airtune.codec.factors import Factors
+from airtune.errors import PayloadError
+
+LARGEST_SHIFT = 16
+"""Octaves by which a change's step may differ from that of the numbers it changes."""
+LARGEST_HELD = 2**24
+"""Whole numbers up to this are exact in float32."""
+
+Whole = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldSite:
+    """One site's directions in whole numbers: P (out, r), Q (r, in), scale indices (r,)."""
+
+    p: Whole
+    q: Whole
+    scales: Scales
+
+    @property
+    def rank(self) -> int:
+        return len(self.scales)
+
+    def factors(self) -> Factors:
+        """What they stand for, float32: P and Q the whole numbers, lam the scales."""
+        return Factors(self.p.astype(np.float32), scale_values(self.scales), self.q.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldTensor:
+    """A dense tensor in whole numbers (rows, numbers of a row), scale indices (rows,)."""
+
+    codes: Whole
+    scales: Scales
+    shape: tuple[int, ...]
+
+    def tensor(self) -> npt.NDArray[np.float32]:
+        """What it stands for. Raises `PayloadError` where a number is beyond float32."""
+        return dense_tensor(self.codes, self.scales, self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldAdapter:
+    """What a receiver holds after a payload of format 2.
+
+    Args:
+        contents: Its sites, dense tensors and base model.
+        sites: By name, every one of the contents', in their order.
+        dense: By name; empty where their chunk did not arrive.
+    """
+
+    contents: Contents
+    sites: Mapping[str, HeldSite]
+    dense: Mapping[str, HeldTensor]
+
+    @classmethod
+    def of(cls, contents: Contents, coded: Coded) -> HeldAdapter:
+        """What a payload of its own brings."""
+        sites = {name: HeldSite(site.p, site.q, site.scales) for name, site in coded.sites.items()}
+        return cls(contents, sites, {name: _new_tensor(tensor) for name, tensor in coded.dense.items()})
+
+    @cached_property
+    def name(self) -> bytes:
+        """The hash of all its numbers and of what they are about; docs/payload.md says of which bytes."""
+        hashed = sha256()
+        for part in self._parts():
+            hashed.update(part)
+        return hashed.digest()[:DIGEST]
+
+    @property
+    def numbers(self) -> int:
+        """Numbers it decodes to."""
+        sites = sum(site.p.size + site.q.size + site.rank for site in self.sites.values())
+        return sites + sum(tensor.codes.size for tensor in self.dense.values())
+
+    def changed(self, coded: Coded) -> HeldAdapter:
+        """This adapter after a payload of changes; this one stays as it is.
+
+        Raises:
+            PayloadError: a shift, scale or number beyond what is held exactly.
+        """
+        sites = {name: _changed_site(name, site, coded.sites[name]) for name, site in self.sites.items()}
+        dense = dict(self.dense)
+        for name, tensor in coded.dense.items():
+            dense[name] = _changed_tensor(name, self.dense[name], tensor) if name in dense else _new_tensor(tensor)
+        return HeldAdapter(self.contents, sites, dense)
+
+    def _parts(self) -> Iterator[bytes]:
+        yield contents_text(replace(self.contents, meta={}), PACKING)
+        yield np.array([site.rank for site in self.sites.values()], "<u4").tobytes()
+        for site in self.sites.values():
+            yield site.scales.astype("<i2").tobytes()
+            yield site.p.T.astype("<i4").tobytes()
+            yield site.q.astype("<i4").tobytes()
+        for tensor in self.dense.values():
+            yield tensor.scales.astype("<i2").tobytes()
+            yield tensor.codes.astype("<i4").tobytes()
+
+
+def _new_tensor(tensor: CodedTensor) -> HeldTensor:
+    return HeldTensor(tensor.codes, tensor.scales, tensor.shape)
+
+
+def _changed_site(name: str, held: HeldSite, changes: CodedSite) -> HeldSite:
+    """Changes of the first directions, new ones behind the held."""
+    both = min(held.rank, changes.rank)
+    shifts = changes.scales[:both]
+    scales = shifted_scales(name, held.scales[:both], shifts, 2)
+    p = _moved(name, held.p[:, :both], changes.p[:, :both], shifts[None, :])
+    q = _moved(name, held.q[:both], changes.q[:both], shifts[:, None])
+    return HeldSite(
+        np.hstack([p, held.p[:, both:], changes.p[:, both:]]),
+        np.vstack([q, held.q[both:], changes.q[both:]]),
+        np.concatenate([scales, held.scales[both:], changes.scales[both:]]),
+    )
+
+
+def _changed_tensor(name: str, held: HeldTensor, changes: CodedTensor) -> HeldTensor:
+    codes = _moved(name, held.codes, changes.codes, changes.scales[:, None])
+    return HeldTensor(codes, shifted_scales(name, held.scales, changes.scales, 1), held.shape)
+
+
+def shifted_scales(name: str, scales: Scales, shifts: npt.NDArray[np.integer], vectors: int) -> Scales:
+    """Scales of numbers whose steps became finer by `shifts` octaves, in so many vectors that share a scale.
+
+    Raises:
+        PayloadError: a shift beyond `LARGEST_SHIFT`, or a scale below the least.
+    """
+    if len(shifts) and np.abs(shifts.astype(int)).max() > LARGEST_SHIFT:
+        raise PayloadError(f"{name} changes by a shift beyond {LARGEST_SHIFT} octaves; get the payload again")
+    found = scales.astype(int) - SCALE_STEPS * vectors * np.maximum(shifts.astype(int), 0)
+    if len(found) and found.min() < -LARGEST_SCALE:
+        raise PayloadError(f"{name} changes to a scale below 2^(-{LARGEST_SCALE}/{SCALE_STEPS}); send it whole")
+    return found.astype(np.int16)
+
+
+def _moved(name: str, held: Whole, changes: Whole, shifts: npt.NDArray[np.integer]) -> Whole:
+    """held + changes 2^-shift, in units of the finer of the two steps; as narrow as they fit."""
+    finer = np.maximum(shifts.astype(np.int64), 0)
+    found = (held.astype(np.int64) << finer) + (changes.astype(np.int64) << (finer - shifts))
+    if (largest := np.abs(found).max(initial=0)) > LARGEST_HELD:
+        raise PayloadError(f"{name} changes to a number beyond {LARGEST_HELD}; send it whole")
+    return found.astype(np.int16 if largest <= np.iinfo(np.int16).max else np.int32)
