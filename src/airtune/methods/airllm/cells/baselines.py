@@ -40,9 +40,9 @@ from airtune.records import Measurements, generator
 from airtune.records.cells import Done, Outcome
 from airtune.records.plain import canonical_json
 
-FEWER = 0.85
-"""Of few directions each is much: where not every site can have one, AdaLoRA is trained at this share of them too, for
-it may choose sites of which fewer fit."""
+FEWER = (0.7, 0.8, 0.9)
+"""Of few directions each is much: where not every site can have one, AdaLoRA is trained at these shares of them too,
+for it may choose sites of which fewer fit."""
 
 
 def ladders(settings: Settings) -> Mapping[str, Settings]:
@@ -68,7 +68,7 @@ def _planned(settings: str) -> tuple[int, list[int], list[int]]:
     found = plan(config_from(json.loads(settings)))
     uniform = {row.uniform_rank for row in found.rows if row.uniform_rank}
     totals = {row.total_rank for row in found.rows if row.total_rank}
-    few = {math.ceil(FEWER * total) for total in totals if total < found.sites}
+    few = {max(1, math.floor(share * total)) for total in totals if total < found.sites for share in FEWER}
     return found.sites, sorted(uniform), sorted(totals | few)
 
 
