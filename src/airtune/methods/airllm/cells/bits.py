@@ -11,6 +11,7 @@ Budgets are shares of what LoRA of the largest rank takes as float32. Knows sett
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -92,44 +93,44 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
     reader = open_reader(config)
     parts = parts_of(config, reader)
     found = dict(_families(config, reader, parts, needs))
-    float32 = max(found["grid"].bits)
-    anchor = found["grid"].test(int(np.argmax(found["grid"].bits)))
+    largest = max(found["grid"], key=lambda one: one.bits)
+    float32, anchor = largest.bits, largest.test
     values, items = [Value("float32_kbit", float32 / 1e3)], dict[str, np.ndarray]()
     for measure, value in (("loss", anchor.loss), ("score", anchor.metric)):
         values.append(Value(measure, value, 1, "grid"))
     items |= _items(anchor, anchor, 1, "grid")
     for name, family in found.items():
         for times in TIMES_FEWER:
-            if (index := best_within(family.bits, family.dev, float32 / times)) is not None:
-                scored = family.test(index)
+            if (index := best_within(*_sizes_and_losses(family), float32 / times)) is not None:
+                best = family[index]
                 values += [
-                    Value("loss", scored.loss, times, name),
-                    Value("score", scored.metric, times, name),
-                    Value("kbit", family.bits[index] / 1e3, times, name),
-                    Value("dev_loss", family.dev[index], times, name),
+                    Value("loss", best.test.loss, times, name),
+                    Value("score", best.test.metric, times, name),
+                    Value("kbit", best.bits / 1e3, times, name),
+                    Value("dev_loss", best.dev, times, name),
                 ]
-                items |= _items(scored, anchor, times, name)
-                if scored.hits is not None:
-                    values.append(Value("lost", 100 * (anchor.metric - scored.metric), times, name))
+                items |= _items(best.test, anchor, times, name)
+                if best.test.hits is not None:
+                    values.append(Value("lost", 100 * (anchor.metric - best.test.metric), times, name))
         if name != "grid":
             values += _saved(family, found["grid"], name)
     return Outcome(tuple(values), items=items)
 
 
-class Family:
-    """Candidates of one kind, scored on dev at once and on test when asked for."""
+class Scored:
+    """A candidate, scored on dev at once and on test when asked for."""
 
-    def __init__(self, reader: Reader, parts: Parts, candidates: Sequence[Candidate]) -> None:
-        self._base, self._parts = reader.base, parts
-        self.candidates = candidates
-        self.bits = [float(candidate.bits) for candidate in self.candidates]
-        self.dev = [candidate.score(self._base, parts.dev).loss for candidate in self.candidates]
-        self._tests: dict[int, Score] = {}
+    def __init__(self, candidate: Candidate, reader: Reader, parts: Parts) -> None:
+        self._candidate, self._base, self._parts = candidate, reader.base, parts
+        self.bits = float(candidate.bits)
+        self.dev = candidate.score(self._base, parts.dev).loss
 
-    def test(self, index: int) -> Score:
-        if index not in self._tests:
-            self._tests[index] = self.candidates[index].score(self._base, self._parts.test)
-        return self._tests[index]
+    @cached_property
+    def test(self) -> Score:
+        return self._candidate.score(self._base, self._parts.test)
+
+
+Family = Sequence[Scored]
 
 
 def _families(
@@ -140,27 +141,29 @@ def _families(
     binding, meta = about(reader.base)
 
     def family(candidates: Iterable[Candidate]) -> Family:
-        return Family(reader, parts, list(candidates))
+        return [Scored(candidate, reader, parts) for candidate in candidates]
 
     yield "grid", family(grid(trained))
     yield "cut", family(cuts(trained))
     yield "blockwise", family(blockwise(trained, binding, meta))
     yield "ternary", family(ternary(trained))
-    yield "cores", family(cores(small, reader.base, parts.calibration, binding, meta))
     if "whole" in needs:
         yield "whole", family(whole(load((needs["whole"].work / CHANGE).read_bytes())))
     format_2 = Ours(trained, reader.base, parts.calibration, binding, meta)
     choices, candidates = zip(*format_2.sent(), strict=True)
     ours = family(candidates)
-    yield "ours", ours
     plan = fit_plan(config, reader.base.hidden_size)
-    best = [choices[index] for index in front(ours.bits, ours.dev)]
-    yield (
-        "tuned",
-        family(
-            format_2.tuned(choice, parts.train, plan, generator(config.seed, f"tuning {choice}")) for choice in best
-        ),
+    best = [choices[index] for index in front(*_sizes_and_losses(ours))]
+    tuned = family(
+        format_2.tuned(choice, parts.train, plan, generator(config.seed, f"tuning {choice}")) for choice in best
     )
+    derived = family(cores(small, reader.base, parts.calibration, binding, meta))
+    yield from {"ours": ours, "tuned": tuned, "cores": derived, "best": [*ours, *tuned, *derived]}.items()
+
+
+def _sizes_and_losses(family: Family) -> tuple[list[float], list[float]]:
+    """Bits and dev losses."""
+    return [one.bits for one in family], [one.dev for one in family]
 
 
 def _trained(needs: Mapping[str, Done], kind: str) -> dict[int, TrainedAdapter]:
@@ -172,8 +175,8 @@ def _trained(needs: Mapping[str, Done], kind: str) -> dict[int, TrainedAdapter]:
 def _saved(family: Family, grid: Family, name: str) -> Iterator[Value]:
     curves = []
     for one in (family, grid):
-        kept = front(one.bits, one.dev)
-        curves.append(([one.bits[index] for index in kept], [one.test(index).loss for index in kept]))
+        kept = [one[index] for index in front(*_sizes_and_losses(one))]
+        curves.append(([each.bits for each in kept], [each.test.loss for each in kept]))
     try:
         yield Value("saved", 100 * bits_saved(*curves[0], *curves[1]), of=name)
     except DataError:
