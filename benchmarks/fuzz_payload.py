@@ -1,4 +1,4 @@
-"""Payloads of both formats, changed at random with hashes and lengths right again: what does `decode` make of them?
+"""Payloads, and payloads of changes, altered at random with hashes and lengths right again: what does `decode` do?
 
 Counts outcomes by class of change, and refusals by the function that refused. All that may come out is a PayloadError
 or an adapter of finite numbers, within a second of processor time; where hashes were not recomputed, only the adapter
@@ -26,12 +26,25 @@ from pathlib import Path
 import numpy as np
 
 from airtune.benches.decoder import CODERS, lanes_by
-from airtune.codec import Allocation, Binding, Decoded, Factors, Limits, chunk_ends, decode, encode
+from airtune.codec import (
+    Allocation,
+    Binding,
+    Decoded,
+    Factors,
+    HeldAdapter,
+    Limits,
+    Refiner,
+    chunk_ends,
+    decode,
+    encode,
+)
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.quantiser import code_adapter
 from airtune.errors import PayloadError
 
 LIMITS = Limits(max_decoded_bytes=2**24)
+CHANGES_HELD = 2**32 - 1
+"""Where a payload has the length of its static part: it changes a held adapter."""
 SLOW = 1.0
 """Seconds of processor time that one payload may take."""
 EDGES = (0, 1, 2, 3, 20, 21, 64, 127, 128, 255, 256, 500, 501, 1024, 4096, 2**15, 2**16 - 1, 2**20, 2**31, 2**32 - 1)
@@ -39,7 +52,11 @@ EDGES = (0, 1, 2, 3, 20, 21, 64, 127, 128, 255, 256, 500, 501, 1024, 4096, 2**15
 
 @dataclass(frozen=True)
 class Parts:
-    """A payload taken apart; None as a field of the header is what fits."""
+    """A payload taken apart; None as a field of the header is what fits.
+
+    Args:
+        document: The static part's text; for changes of a held adapter (`since`) its name.
+    """
 
     format: int
     document: bytes
@@ -48,15 +65,21 @@ class Parts:
     static: bytes | None = None
     lengths: tuple[int, ...] | None = None
     fields: dict[int, int] = field(default_factory=dict)
+    since: HeldAdapter | None = None
+
+    @property
+    def kind(self) -> str:
+        return f"format {self.format}" if self.since is None else "changes"
 
     @property
     def digest(self) -> int:
         return 32 if self.format == 1 else 16
 
     def build(self) -> bytes:
-        static = zlib.compress(self.document, 1) if self.static is None else self.static
+        made = zlib.compress(self.document, 1) if self.since is None else self.document
+        static = made if self.static is None else self.static
         lengths = tuple(map(len, self.chunks)) if self.lengths is None else self.lengths
-        counts = [len(self.sites) // 3, len(static), len(self.chunks)]
+        counts = [len(self.sites) // 3, len(static) if self.since is None else CHANGES_HELD, len(self.chunks)]
         fields = counts if self.format == 1 else [counts[2], counts[1]]
         for at, value in self.fields.items():
             fields[at % len(fields)] = value
@@ -70,7 +93,7 @@ class Parts:
         return sha256(data).digest()[: self.digest]
 
 
-def take_apart(data: bytes) -> Parts:
+def take_apart(data: bytes, since: HeldAdapter | None = None) -> Parts:
     (kind,) = struct.unpack_from("<H", data, 4)
     if kind == 1:
         _, _, sites, static, count = struct.unpack_from("<4sHHII", data)
@@ -78,19 +101,21 @@ def take_apart(data: bytes) -> Parts:
     else:
         _, _, count, static = struct.unpack_from("<4sHHI", data)
         at, row, sites = 12, 20, 0
+        static = static if since is None else 16
     table = at + static + 3 * sites
     start, chunks = table + row * count + row - 4, []
     for index in range(count):
         (length,) = struct.unpack_from("<I", data, table + row * index)
         chunks.append(data[start : start + length])
         start += length
-    return Parts(kind, zlib.decompress(data[at : at + static]), data[at + static : table], tuple(chunks))
+    document = data[at : at + static] if since is not None else zlib.decompress(data[at : at + static])
+    return Parts(kind, document, data[at + static : table], tuple(chunks), since=since)
 
 
 def seeds() -> list[Parts]:
-    """Small valid payloads of both formats: with and without dense tensors, of one chunk and of several."""
+    """Small valid payloads of either kind: with and without dense tensors, of one chunk and of several."""
     rng, binding = np.random.default_rng(0), Binding("a1" * 32, "b2" * 32)
-    found = []
+    found, changes = [], []
     for shapes, rank, heads in (
         (((9, 6), (5, 7), (4, 70)), 3, {"head.weight": (2, 3), "head.bias": (2,), "scale": ()}),
         (((40, 30), (30, 40)), 5, {}),
@@ -108,9 +133,17 @@ def seeds() -> list[Parts]:
         for slope in (1e-2, 1.0):
             draft = Draft(code_adapter(factors, dense, slope, canonical=False), binding, meta)
             found.append(draft.encode([rank] * len(shapes)))
-    parts = [take_apart(payload.data) for payload in found]
-    assert all(decode(part.build(), binding).complete for part in parts)
+            held = decode(found[-1].data, binding).held
+            moved = {name: moved_a_little(site, rng) for name, site in factors.items()}
+            later = Refiner(held, moved, {name: 1.1 * value for name, value in dense.items()}).at(slope / 10)
+            changes.append(take_apart(Draft(later, binding, meta).ladder(2**40).data, held))
+    parts = [take_apart(payload.data) for payload in found] + changes
+    assert all(decode(part.build(), binding, since=part.since).complete for part in parts)
     return parts
+
+
+def moved_a_little(site: Factors, rng: np.random.Generator) -> Factors:
+    return Factors(site.p + 0.1 * rng.normal(size=site.p.shape), site.lam, site.q + 0.1 * rng.normal(size=site.q.shape))
 
 
 def changed_bytes(data: bytes, rng: random.Random, most: int | None = None) -> bytes:
@@ -137,7 +170,9 @@ def one_chunk(parts: Parts, rng: random.Random, change: Callable[[bytes], bytes]
 
 
 def change_number(parts: Parts, rng: random.Random) -> Parts:
-    """A dimension of a site or dense tensor set to a number at an edge."""
+    """A dimension of a site or dense tensor set to a number at an edge; changes name none, so a field of the header."""
+    if parts.since is not None:
+        return change_header(parts, rng)
     document = json.loads(parts.document)
     rows = list(document["sites"]) + [row[1] for row in document["dense"] if row[1]]
     row = rng.choice(rows)
@@ -199,22 +234,23 @@ CHANGES: dict[str, Callable[[Parts, random.Random], bytes]] = {
 }
 
 
-def outcome(data: bytes, sent: Decoded | None = None) -> tuple[str, str]:
+def outcome(data: bytes, sent: Decoded | None = None, since: HeldAdapter | None = None) -> tuple[str, str]:
     """'refused', 'decoded', or what is wrong; and the function that refused.
 
     Args:
         sent: What `data` has to be, or to be a prefix of, if it is decoded.
+        since: What the receiver holds.
     """
     start, place = time.process_time(), ""
     try:
-        decoded = decode(data, None, LIMITS, allow_prefix=True)
+        decoded = decode(data, None, LIMITS, since=since, allow_prefix=True)
     except PayloadError as error:
         found, place = "more than a line" if "\n" in str(error) else "refused", _raised_in(error)
     except Exception as error:
         found, place = type(error).__name__, _raised_in(error)
     else:
         found = "decoded" if _finite(decoded) else "not finite"
-        if sent is not None and not _is_prefix(decoded, sent):
+        if sent is not None and not (_is_prefix if since is None else _is_between)(decoded, sent, since):
             found = "another adapter"
     return found if time.process_time() - start <= SLOW else f"{found}, slow", place
 
@@ -231,7 +267,7 @@ def _finite(decoded: Decoded) -> bool:
     return all(bool(np.isfinite(tensor).all()) for tensor in (*tensors, *decoded.dense.values()))
 
 
-def _is_prefix(decoded: Decoded, sent: Decoded) -> bool:
+def _is_prefix(decoded: Decoded, sent: Decoded, since: None) -> bool:
     if list(decoded.factors) != list(sent.factors) or decoded.binding != sent.binding:
         return False
     pairs = [(decoded.dense[name], sent.dense.get(name)) for name in decoded.dense]
@@ -239,6 +275,26 @@ def _is_prefix(decoded: Decoded, sent: Decoded) -> bool:
         whole = sent.factors[name].prefix(site.rank)
         pairs += [(site.p, whole.p), (site.lam, whole.lam), (site.q, whole.q)]
     return all(other is not None and np.array_equal(one, other) for one, other in pairs)
+
+
+def _is_between(decoded: Decoded, sent: Decoded, since: HeldAdapter) -> bool:
+    """Whether every direction and tensor is the held one or the one sent."""
+    for name, site in decoded.factors.items():
+        ends = [_directions(since.sites[name].factors()), _directions(sent.factors[name])]
+        for at, direction in enumerate(_directions(site)):
+            if not any(at < len(end) and np.array_equal(direction, end[at]) for end in ends):
+                return False
+    before = {name: tensor.tensor() for name, tensor in since.dense.items()}
+    tensors = ((value, before.get(name), sent.dense[name]) for name, value in decoded.dense.items())
+    return all(
+        np.array_equal(new, last) or (old is not None and np.array_equal(new, old)) for new, old, last in tensors
+    )
+
+
+def _directions(site: Factors) -> list[np.ndarray]:
+    """Every direction's update in double precision, in which whole numbers and their scales multiply exactly."""
+    p, lam, q = (np.asarray(part, np.float64) for part in (site.p, site.lam, site.q))
+    return [lam[at] * np.outer(p[:, at], q[at]) for at in range(len(lam))]
 
 
 @dataclass
@@ -259,11 +315,11 @@ class Found:
 def fuzz(count: int, seed: int, *, seconds: float = float("inf")) -> Found:
     """Decode so many changed payloads, or as many as the seconds allow."""
     rng, start, found = random.Random(seed), time.perf_counter(), Found()
-    originals = [(parts, decode(parts.build(), None)) for parts in seeds()]
+    originals = [(parts, decode(parts.build(), None, since=parts.since)) for parts in seeds()]
     while found.counts.total() < count and time.perf_counter() - start < seconds:
         (parts, sent), change = rng.choice(originals), rng.choice(list(CHANGES))
-        data, kind = CHANGES[change](parts, rng), f"format {parts.format}"
-        result, place = outcome(data, sent if change in HASHES_AS_SENT else None)
+        data, kind = CHANGES[change](parts, rng), parts.kind
+        result, place = outcome(data, sent if change in HASHES_AS_SENT else None, parts.since)
         found.counts[kind, change, result] += 1
         if place:
             found.places[kind, place] += 1
