@@ -177,6 +177,8 @@ def pack(
     task: str = "",
     data: str = "",
     since: Sequence[str | Path] = (),
+    tune_steps: int = 0,
+    progress: Progress | None = None,
 ) -> Packed:
     """Pack a PEFT LoRA adapter, trained by whatever tool, into a payload that fits a budget or a link.
 
@@ -189,6 +191,9 @@ def pack(
             for the same loss. Needs `model` and the extra `train`.
         since: Payloads that brought the adapter which the receiver holds, the oldest first, all of them whole and of
             format 2: only what changed is packed, and only that receiver can open it.
+        tune_steps: Train on through the rounding for so many steps of the task: less loss for the same bits, for the
+            time of as many training steps.
+        progress: Whoever watches that; nobody by default.
 
     Raises:
         AirtuneError: one line that says what was found, what was expected and what to do.
@@ -202,7 +207,17 @@ def pack(
     elif budget_bits is None or snr_db is not None or bandwidth_hz is not None:
         raise ConfigError("give either budget_bits, or snr_db and bandwidth_hz of the link")
     held = _held_after(since)
-    return pack_peft(Path(peft_folder), Path(out), budget_bits, model=model, task=task, data=data, since=held)
+    return pack_peft(
+        Path(peft_folder),
+        Path(out),
+        budget_bits,
+        model=model,
+        task=task,
+        data=data,
+        since=held,
+        tune_steps=tune_steps,
+        progress=progress,
+    )
 
 
 def unpack(

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 import airtune
@@ -169,3 +169,30 @@ def test_what_changed_since_is_packed_and_opens_on_what_is_held_alone(folders, t
     assert not (tmp_path / "wrong").exists()
     with pytest.raises(PayloadError, match="for base model"):
         airtune.pack(folders[1], tmp_path / "x.atn", budget_bits=9_000, since=chain, model=str(folders[0]))
+
+
+def test_training_on_through_the_rounding_lowers_the_loss_within_the_same_budget(folders, tmp_path: Path):
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(["the cat sat on a mat and then it ran fast"] * 400))
+    task = {"budget_bits": 11_000, "model": str(folders[0]), "task": "text", "data": str(text)}
+    losses = []
+    for steps in (0, 30):
+        done = airtune.pack(folders[1], tmp_path / f"{steps}.atn", **task, tune_steps=steps)
+        assert done.air_bits <= 11_000
+        model = AutoModelForCausalLM.from_pretrained(folders[0])
+        peft = PeftModel.from_pretrained(model, str(airtune.unpack(done.file, tmp_path / f"out{steps}"))).eval()
+        ids = AutoTokenizer.from_pretrained(folders[0])(text.read_text()[:400], return_tensors="pt")["input_ids"][
+            :, :64
+        ]
+        with torch.no_grad():
+            losses.append(float(peft(input_ids=ids, labels=ids).loss))
+    assert losses[1] < losses[0]
+
+
+def test_training_on_needs_a_task_and_nothing_that_is_held(folders, tmp_path: Path):
+    for more in ({}, {"model": str(folders[0])}, {"model": str(folders[0]), "task": "text", "tune_steps": -1}):
+        with pytest.raises(
+            ConfigError, match="steps of training on were asked for; give 0 or more, a model and a task"
+        ):
+            airtune.pack(folders[1], tmp_path / "p.atn", **{"budget_bits": 20_000, "tune_steps": 5, **more})
+    assert not (tmp_path / "p.atn").exists()

@@ -63,12 +63,14 @@ def pack(
     task: Annotated[str, typer.Option(help="Task to measure how the loss bends on; needs --model.")] = "",
     data: Annotated[str, typer.Option(help="The task's data.")] = "",
     since: Since = None,
+    tune: Annotated[int, typer.Option(help="Steps of training on through the rounding; needs --task.")] = 0,
     sites: Annotated[bool, typer.Option("--sites", help="Also list the loss to be expected of every site.")] = False,
 ) -> None:
     """Pack anybody's PEFT LoRA adapter so that it arrives in time: the fewest bits for the least loss."""
     import airtune
-    from airtune.cli.show import new_console, table
+    from airtune.cli.show import Bars, new_console, table
 
+    console = new_console()
     seconds = seconds_of(deadline)
     link = {"snr_db": snr, "bandwidth_hz": bandwidth} if bits is None else {}
     done = airtune.pack(
@@ -80,9 +82,10 @@ def pack(
         task=task,
         data=data,
         since=since or (),
+        tune_steps=tune,
+        progress=Bars(console),
         **link,
     )
-    console = new_console()
     for line in (
         f"{done.file}: {done.payload_bits / 1e3:.1f} kbit, {done.air_bits / 1e3:.1f} kbit on the air of "
         f"{done.budget_bits / 1e3:.1f}; {done.float32_bits / done.payload_bits:.0f} times fewer than float32",

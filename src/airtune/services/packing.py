@@ -1,24 +1,20 @@
 """Pack an adapter that anybody trained: PEFT folder -> payload that fits a budget.
 
-Knows PEFT folders, budgets and where curvature comes from; not how codes are made, nor methods' training.
+Knows PEFT folders and budgets; not how codes are made, nor methods' training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from airtune.adapters.imported import ImportedAdapter, import_peft
 from airtune.codec import (
-    Binding,
     Curvature,
     Decoded,
-    Factors,
+    Draft,
     HeldAdapter,
     Payload,
     Quantiser,
@@ -28,12 +24,10 @@ from airtune.codec import (
     fit_budget,
 )
 from airtune.codec.contents import Meta
-from airtune.errors import ConfigError, DataError, PayloadError
-from airtune.records import write_bytes
+from airtune.errors import ConfigError, PayloadError
+from airtune.records import Progress, Silent, write_bytes
+from airtune.services.beside import alone, open_beside
 from airtune.transport import air_overhead_bits
-
-if TYPE_CHECKING:
-    from airtune.models import BaseModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +84,8 @@ def pack_peft(
     task: str = "",
     data: str = "",
     since: HeldAdapter | None = None,
+    tune_steps: int = 0,
+    progress: Progress | None = None,
 ) -> Packed:
     """Pack a PEFT LoRA adapter into at most so many bits on the air.
 
@@ -98,18 +94,22 @@ def pack_peft(
         model: The base model, by folder or hub name. Binds the payload to its weights; without it, to its name alone.
         task, data: A task as `run` takes it, whose calibration items measure how the loss bends; needs `model`.
         since: What the receiver holds; the payload then changes that, and opens nowhere else.
+        tune_steps: Steps of training on through the rounding, on the task's training items.
+        progress: Whoever watches the training.
 
     Raises:
-        ConfigError: a task without a model.
+        ConfigError: a task without a model; training on without a task, or of changes.
         DataError: no adapter that can be packed. PayloadError: the budget is too small, or `since` is of another base
             model or other sites.
     """
     adapter = import_peft(folder)
     if task and not model:
         raise ConfigError("a task was given and no model; name the base model too, or leave the task out")
-    factors, binding, curvature = adapter.factors, _named(adapter.base_model), dict[str, Curvature]()
-    if model:
-        factors, binding, curvature = _opened(adapter, model, task, data)
+    if tune_steps < 0 or (tune_steps and (since is not None or not task)):
+        asked = f"{tune_steps} steps of training on were asked for"
+        raise ConfigError(f"{asked}; give 0 or more, a model and a task to train on, and nothing that is held")
+    opened = open_beside(adapter, model, task, data) if model else alone(adapter)
+    factors, binding, curvature = opened.factors, opened.binding, opened.curvature
     quantiser: Quantiser | Refiner
     if since is None:
         quantiser = Quantiser(factors, adapter.dense, curvature, canonical=True)
@@ -120,7 +120,11 @@ def pack_peft(
     if (room := budget_bits - overhead_bits()) <= 0:
         line = f"{budget_bits} bits on the air do not hold the {overhead_bits()} of manifest, message and request"
         raise PayloadError(f"{line}; give more bits, time, bandwidth or SNR")
-    payload, _ = fit_budget(quantiser, binding, meta, room)
+    payload, slope = fit_budget(quantiser, binding, meta, room)
+    if tune_steps and opened.tuning is not None:
+        quantised = quantiser.at(slope).first(decode(payload.data, None).ranks)
+        coded = opened.tuning.tune(quantised.coded, slope, tune_steps, progress or Silent())
+        payload = Draft(replace(quantised, coded=coded), binding, meta).ladder(room)
     write_bytes(out, payload.data)
     found = decode(payload.data, None, since=since)
     sites = tuple(
@@ -164,52 +168,3 @@ def _told(
         bound_to=bound_to,
         sites=sites,
     )
-
-
-def _named(name: str) -> Binding:
-    """What binds a payload to a base model of which only the name is known."""
-    digest = sha256(f"base model by name: {name}".encode()).hexdigest()
-    return Binding(digest, digest)
-
-
-def _opened(
-    adapter: ImportedAdapter, model: str, task: str, data: str
-) -> tuple[Mapping[str, Factors], Binding, dict[str, Curvature]]:
-    """The adapter at all of a model's sites, the model's hashes, and the curvature on a task's calibration items."""
-    import torch
-
-    from airtune.adapters import Adapter
-    from airtune.adapters.curvature import measure_curvature
-    from airtune.methods.airllm.building import open_base, open_reader, parts_of
-    from airtune.methods.airllm.config import load_config
-
-    overrides: dict[str, object] = {"model.name": model, "task.name": task or "text"}
-    if data:
-        overrides["task.data"] = data
-    config = load_config("default", overrides)
-    if not task:
-        base = open_base(config, 0 if adapter.kind == "text" else 2)
-        return _at_all_sites(adapter, base), Binding(base.sha256, base.tokenizer_sha256), {}
-    reader = open_reader(config)
-    base, factors = reader.base, _at_all_sites(adapter, reader.base)
-    rank = max(site.rank for site in factors.values())
-    attached = Adapter(base, rank, generator=torch.Generator().manual_seed(0))
-    attached.load(factors, adapter.dense)
-    curvature = measure_curvature(base, parts_of(config, reader).calibration)
-    return factors, Binding(base.sha256, base.tokenizer_sha256), curvature
-
-
-def _at_all_sites(adapter: ImportedAdapter, base: BaseModel) -> dict[str, Factors]:
-    """The adapter's updates in the order of the model's sites, no directions where it has none."""
-    paths = [site.path for site in base.sites]
-    if odd := sorted(set(adapter.factors) - set(paths)):
-        raise DataError(f"the adapter changes {odd[0]}, which is no site of {base.name}; name the model it is for")
-    return {
-        site.path: adapter.factors.get(
-            site.path,
-            Factors(
-                np.zeros((site.fan_out, 0), np.float32), np.zeros(0, np.float32), np.zeros((0, site.fan_in), np.float32)
-            ),
-        )
-        for site in base.sites
-    }

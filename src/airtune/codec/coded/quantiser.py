@@ -9,7 +9,7 @@ finer one would cost more bits than it saves loss (reverse water-filling). Knows
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,13 @@ class Quantised:
     coded: Coded
     gains: Mapping[str, Floats]
     since: HeldAdapter | None = None
+
+    def first(self, ranks: Sequence[int]) -> Quantised:
+        """The first ranks[i] directions of site i."""
+        kept = dict(zip(self.coded.sites, ranks, strict=True))
+        sites = {name: site.first(kept[name]) for name, site in self.coded.sites.items()}
+        gains = {name: gain[: kept[name]] for name, gain in self.gains.items()}
+        return Quantised(Coded(sites, self.coded.dense), gains, self.since)
 
 
 class Quantiser:

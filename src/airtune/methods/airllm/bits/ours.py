@@ -15,7 +15,7 @@ import torch
 from airtune.adapters import Adapter
 from airtune.adapters.curvature import measure_curvature
 from airtune.adapters.rounded import tune
-from airtune.codec import Binding, Coded, Curvature, Draft, Quantised, Quantiser, decode
+from airtune.codec import Binding, Curvature, Draft, Quantised, Quantiser, decode
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter, head_kept
 from airtune.methods.airllm.bits.candidate import Candidate
@@ -89,10 +89,7 @@ class Ours:
         ranks = np.zeros(len(found.coded.sites), int)
         for site, _ in Draft(found, self._binding, self._meta, named=True).worth(slope):
             ranks[site] += 1
-        kept = dict(zip(found.coded.sites, ranks.tolist(), strict=True))
-        sites = {name: site.first(kept[name]) for name, site in found.coded.sites.items()}
-        gains = {name: gain[: kept[name]] for name, gain in found.gains.items()}
-        return Quantised(Coded(sites, found.coded.dense), gains)
+        return found.first(ranks.tolist())
 
     def _candidate(self, choice: Choice, quantised: Quantised) -> Candidate:
         draft = Draft(quantised, self._binding, self._meta, named=True)

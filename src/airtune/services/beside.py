@@ -1,0 +1,106 @@
+"""A PEFT adapter beside its base model: what packing it needs to know of that, and of a task.
+
+Knows models and tasks; not budgets or codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from airtune.adapters.imported import ImportedAdapter
+from airtune.codec import Binding, Coded, Curvature, Factors
+from airtune.errors import DataError
+from airtune.records import Progress, generator
+
+if TYPE_CHECKING:
+    from airtune.models import BaseModel, FitPlan, Items
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tuning:
+    """What training on needs: the bare base model, items, and how long and fast the task is trained otherwise."""
+
+    base: BaseModel
+    items: Items
+    plan: FitPlan
+
+    def tune(self, coded: Coded, price: float, steps: int, progress: Progress) -> Coded:
+        """Codes trained on through their rounding."""
+        from airtune.adapters.rounded import tune
+
+        plan, rng = replace(self.plan, steps=steps), generator(self.plan.seed, "tuning")
+        with progress.stage("Training on through the rounding", total=steps) as stage:
+            return tune(
+                self.base,
+                coded,
+                self.items,
+                plan,
+                price=price,
+                rng=rng,
+                on_step=lambda step: stage.advance(note=f"loss {step.loss:.3f}"),
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """An adapter beside its base model: updates at all of that one's sites, its hashes, and how a task's loss bends."""
+
+    factors: Mapping[str, Factors]
+    binding: Binding
+    curvature: Mapping[str, Curvature]
+    tuning: Tuning | None = None
+
+
+def alone(adapter: ImportedAdapter) -> Opened:
+    """Without the base model: bound to its name."""
+    digest = sha256(f"base model by name: {adapter.base_model}".encode()).hexdigest()
+    return Opened(adapter.factors, Binding(digest, digest), {})
+
+
+def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str) -> Opened:
+    """With a task, the curvature on its calibration items, and its training items."""
+    import torch
+
+    from airtune.adapters import Adapter
+    from airtune.adapters.curvature import measure_curvature
+    from airtune.methods.airllm.building import fit_plan, open_base, open_reader, parts_of
+    from airtune.methods.airllm.config import load_config
+
+    overrides: dict[str, object] = {"model.name": model, "task.name": task or "text"}
+    if data:
+        overrides["task.data"] = data
+    config = load_config("default", overrides)
+    if not task:
+        base = open_base(config, 0 if adapter.kind == "text" else 2)
+        return Opened(_at_all_sites(adapter, base), Binding(base.sha256, base.tokenizer_sha256), {})
+    reader = open_reader(config)
+    base, factors = reader.base, _at_all_sites(adapter, reader.base)
+    rank = max(site.rank for site in factors.values())
+    attached = Adapter(base, rank, generator=torch.Generator().manual_seed(0))
+    attached.load(factors, adapter.dense)
+    parts = parts_of(config, reader)
+    curvature = measure_curvature(base, parts.calibration)
+    attached.detach()
+    tuning = Tuning(base, parts.train, fit_plan(config, base.hidden_size))
+    return Opened(factors, Binding(base.sha256, base.tokenizer_sha256), curvature, tuning)
+
+
+def _at_all_sites(adapter: ImportedAdapter, base: BaseModel) -> dict[str, Factors]:
+    """The adapter's updates in the order of the model's sites, no directions where it has none."""
+    paths = [site.path for site in base.sites]
+    if odd := sorted(set(adapter.factors) - set(paths)):
+        raise DataError(f"the adapter changes {odd[0]}, which is no site of {base.name}; name the model it is for")
+    return {
+        site.path: adapter.factors.get(
+            site.path,
+            Factors(
+                np.zeros((site.fan_out, 0), np.float32), np.zeros(0, np.float32), np.zeros((0, site.fan_in), np.float32)
+            ),
+        )
+        for site in base.sites
+    }
