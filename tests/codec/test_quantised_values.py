@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from quantised_material import codes_of, quantised, received
 
-from airtune.codec import Factors
+from airtune.codec import Factors, Quantiser
 from airtune.codec.coded.quantiser import code_adapter, code_tensor
+from airtune.codec.coded.values import scale_values
 from airtune.errors import PayloadError
 
 
@@ -116,3 +117,16 @@ def test_dense_values_beyond_float32_are_refused():
     for value in (np.float32(3.4e38), 1e60, 1e200):
         with pytest.raises(PayloadError, match="head reaches"):
             code_tensor("head", np.array([1.0, -value]), 16.0)
+
+
+def test_dense_steps_follow_the_price_as_those_of_directions_do():
+    """A bit at a quarter of the price: half the step. At any price a fourth of the root mean square, at most."""
+    rng = np.random.default_rng(0)
+    factors = {"a": Factors(rng.normal(size=(30, 2)), np.ones(2), rng.normal(size=(2, 20)))}
+    head = rng.normal(size=(3, 400))
+    quantiser = Quantiser(factors, {"head": head}, canonical=True)
+    spread = np.sqrt((head**2).mean(axis=1))
+    for price, levels in ((1, 16), (1 / 4, 32), (1 / 64, 128), (16, 4), (1e4, 4)):
+        (tensor,) = quantiser.at(quantiser.usual_slope * price).coded.dense.values()
+        steps = scale_values(tensor.scales)
+        assert np.allclose(np.log2(spread / steps), np.log2(levels), atol=1 / 8)  # quarters of an octave

@@ -43,7 +43,7 @@ def fit_budget(
         found = draft(slope)
         return found.sizes.order_bits(found.worth(slope))
 
-    least = draft(quantiser.usual_slope).sizes.order_bits([])
+    least = draft(quantiser.usual_slope * 2.0**FARTHEST).sizes.order_bits([])
     if least > budget_bits:
         raise PayloadError(f"header and dense tensors take {least} bits, the budget is {budget_bits}; raise it")
     slope = price_for(bits, budget_bits, quantiser.usual_slope)

@@ -22,6 +22,8 @@ from airtune.codec.entropy import LARGEST_CODE
 from airtune.codec.factors import Factors
 from airtune.errors import PayloadError
 
+COARSEST = 4.0
+"""Steps of a dense row's root mean square, at least: an error of a fourteenth of it."""
 LARGEST_VALUE = 2.0**126
 """Factors, entries of a direction's update and dense numbers are at most this: rounded up they stay within float32."""
 
@@ -70,7 +72,7 @@ class Quantiser:
         curvature: By site; sites that are missing count every entry alike.
         canonical: Re-mix each site's directions by singular values under the curvature, the largest first. Not for
             nested adapters, whose prefixes were trained.
-        dense_levels: Steps of a dense row's root mean square.
+        dense_levels: Steps of a dense row's root mean square at the usual price, which they follow as all others do.
 
     Raises:
         PayloadError: a value is not finite or beyond `LARGEST_VALUE`; a curvature does not fit its site.
@@ -85,7 +87,9 @@ class Quantiser:
         canonical: bool,
         dense_levels: float = 16.0,
     ) -> None:
-        self._dense = {name: code_tensor(name, value, dense_levels) for name, value in dense.items()}
+        self._dense, self._dense_levels = dict(dense), dense_levels
+        for name, value in dense.items():
+            check_values(name, value)
         self._sites: dict[str, tuple[Floats, Floats, Metric, Metric]] = {}
         for name, site in factors.items():
             for part in (site.p, site.lam, site.q):
@@ -120,7 +124,9 @@ class Quantiser:
             raise PayloadError(f"slope is {slope}; give the loss that a bit is worth, above 0")
         coded = {name: code_site(*parts, slope, thrift) for name, parts in self._sites.items()}
         sites = {name: site for name, (site, _) in coded.items()}
-        return Quantised(Coded(sites, self._dense), {name: gains for name, (_, gains) in coded.items()})
+        levels = levels_at(slope, self.usual_slope, self._dense_levels)
+        dense = {name: code_tensor(name, value, levels) for name, value in self._dense.items()}
+        return Quantised(Coded(sites, dense), {name: gains for name, (_, gains) in coded.items()})
 
 
 def code_adapter(
@@ -153,6 +159,11 @@ def expected_loss(sent: Factors, found: Factors, curvature: Curvature) -> float:
     ours, theirs = (plain_vectors(site, outputs, inputs) for site in (sent, found))
     columns, rows = outputs.whiten(np.vstack([ours[0], -theirs[0]])), inputs.whiten(np.vstack([ours[1], theirs[1]]))
     return 0.5 * float(((columns @ columns.T) * (rows @ rows.T)).sum())
+
+
+def levels_at(slope: float, usual: float, levels: float) -> float:
+    """Steps of a dense row's root mean square at a price of a bit: `COARSEST` or more."""
+    return max(levels * math.sqrt(usual / slope), COARSEST)
 
 
 def plain_vectors(site: Factors, outputs: Metric, inputs: Metric) -> tuple[Floats, Floats]:

@@ -22,6 +22,7 @@ from airtune.codec.coded.quantiser import (
     check_values,
     code_site,
     code_tensor,
+    levels_at,
     plain_vectors,
     prices_of,
     usual_slope_of,
@@ -64,7 +65,7 @@ class Refiner:
         factors: The new updates by site; sites that are missing are to have none.
         dense: The new tensors, those that are held.
         curvature: By site, at the new adapter; sites that are missing count every entry alike.
-        dense_levels: Steps of a dense row's root mean square.
+        dense_levels: As `Quantiser`.
 
     Raises:
         PayloadError: sites or tensors that the held adapter does not list, or of other shapes; values as `Quantiser`.
@@ -88,11 +89,10 @@ class Refiner:
             if given.get(name) != shapes.get(name):
                 line = f"{name} has shape {given.get(name)}, the held adapter's has {shapes.get(name)}"
                 raise PayloadError(f"{line}; send this adapter whole")
-        self._held = held
-        self._dense = {
-            tensor.name: _change_tensor(tensor.name, dense[tensor.name], held.dense.get(tensor.name), dense_levels)
-            for tensor in contents.dense
-        }
+        self._held, self._dense_levels = held, dense_levels
+        self._dense = {tensor.name: dense[tensor.name] for tensor in contents.dense}
+        for name, value in self._dense.items():
+            check_values(name, value)
         self._sites: dict[str, Site] = {}
         for site in contents.sites:
             new = factors.get(site.name, _nothing(site.fan_out, site.fan_in))
@@ -112,7 +112,11 @@ class Refiner:
         if not (math.isfinite(slope) and slope > 0):
             raise PayloadError(f"slope is {slope}; give the loss that a bit is worth, above 0")
         found = {name: _change_site(*parts, slope) for name, parts in self._sites.items()}
-        coded = Coded({name: site for name, (site, _) in found.items()}, self._dense)
+        levels = levels_at(slope, self.usual_slope, self._dense_levels)
+        tensors = {
+            name: _change_tensor(name, value, self._held.dense.get(name), levels) for name, value in self._dense.items()
+        }
+        coded = Coded({name: site for name, (site, _) in found.items()}, tensors)
         self._held.changed(coded)  # refuses what no receiver would take
         return Quantised(coded, {name: gains for name, (_, gains) in found.items()}, since=self._held)
 

@@ -26,7 +26,7 @@ SHRINKS = np.linspace(0.1, 1.1, 51)
 def on_grid(rows: np.ndarray, width: int) -> np.ndarray:
     """Every row rounded to a symmetric uniform grid of its own, the one of least squared error.
 
-    2 ** width - 1 values with 0 among them; at width 2 four around 0, which serve better, and at width 1 two.
+    Either all 2 ** width values around 0, or one fewer with 0 among them, whichever is nearer; at width 1 two.
 
     Args:
         rows: Any numbers, shape (n, k).
@@ -40,21 +40,22 @@ def on_grid(rows: np.ndarray, width: int) -> np.ndarray:
     peaks = np.abs(rows).max(axis=1, keepdims=True, initial=0)
     for shrink in SHRINKS:
         peak = np.maximum(shrink * peaks, np.finfo(np.float32).tiny)
-        found = _halves(rows, peak) if width == 2 else _whole(rows, peak, width)
-        error = ((rows - found) ** 2).sum(axis=1, keepdims=True)
-        best, least = np.where(error < least, found, best), np.minimum(error, least)
+        for found in (_around_zero(rows, peak, width), _with_zero(rows, peak, width)):
+            error = ((rows - found) ** 2).sum(axis=1, keepdims=True)
+            best, least = np.where(error < least, found, best), np.minimum(error, least)
     return best.astype(np.float32)
 
 
-def _whole(rows: np.ndarray, peak: np.ndarray, width: int) -> np.ndarray:
+def _with_zero(rows: np.ndarray, peak: np.ndarray, width: int) -> np.ndarray:
     most = 2 ** (width - 1) - 1
     step = peak / most
     return np.clip(np.round(rows / step), -most, most) * step
 
 
-def _halves(rows: np.ndarray, peak: np.ndarray) -> np.ndarray:
-    step = peak / 1.5
-    return (np.clip(np.floor(rows / step), -2, 1) + 0.5) * step
+def _around_zero(rows: np.ndarray, peak: np.ndarray, width: int) -> np.ndarray:
+    half = 2 ** (width - 1)
+    step = peak / (half - 0.5)
+    return (np.clip(np.floor(rows / step), -half, half - 1) + 0.5) * step
 
 
 def grid_of(name: str, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], width: int) -> Candidate:
