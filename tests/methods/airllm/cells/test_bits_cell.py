@@ -17,7 +17,7 @@ from airtune.methods.airllm.packing import about, held_by
 from airtune.models import FitPlan
 from airtune.records.cells import Value
 
-FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "tuned", "cores", "whole", "best")
+FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "tuned", "cores", "either", "longer", "whole")
 CORES = {"cores16 1", "cores32 1", "cores64 1"}
 
 
