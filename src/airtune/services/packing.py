@@ -1,4 +1,4 @@
-"""Pack an adapter that anybody trained: PEFT folder -> payload that fits a budget.
+"""Pack an adapter that any tool trained as plain LoRA: PEFT folder -> payload that fits a budget.
 
 Knows PEFT folders and budgets; not how codes are made, nor methods' training.
 """
@@ -98,13 +98,15 @@ def pack_peft(
         progress: Whoever watches the training.
 
     Raises:
-        ConfigError: a task without a model; training on without a task, or of changes.
+        ConfigError: a task without a model; data without a task; training on without a task, or of changes.
         DataError: no adapter that can be packed. PayloadError: the budget is too small, or `since` is of another base
             model or other sites.
     """
     adapter = import_peft(folder)
     if task and not model:
         raise ConfigError("a task was given and no model; name the base model too, or leave the task out")
+    if data and not task:
+        raise ConfigError("data were given and no task; name the task too, or leave the data out")
     if tune_steps < 0 or (tune_steps and (since is not None or not task)):
         asked = f"{tune_steps} steps of training on were asked for"
         raise ConfigError(f"{asked}; give 0 or more, a model and a task to train on, and nothing that is held")
@@ -120,7 +122,7 @@ def pack_peft(
     if (room := budget_bits - overhead_bits()) <= 0:
         line = f"{budget_bits} bits on the air do not hold the {overhead_bits()} of manifest, message and request"
         raise PayloadError(f"{line}; give more bits, time, bandwidth or SNR")
-    payload, slope = fit_budget(quantiser, binding, meta, room)
+    payload, slope = fit_budget(quantiser, binding, meta, budget_bits, overhead_bits=overhead_bits())
     if tune_steps and opened.tuning is not None:
         quantised = quantiser.at(slope).first(decode(payload.data, None).ranks)
         coded = opened.tuning.tune(quantised.coded, slope, tune_steps, progress or Silent())
