@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from peft.tuners.lora import BdLoraConfig, VeloraConfig
 from peft.utils.other import get_pattern_key
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -61,6 +61,19 @@ PLAIN = {
 @pytest.mark.parametrize("settings", PLAIN.values(), ids=PLAIN)
 def test_plain_updates_on_the_weights_are_the_weights_that_peft_merges(tmp_path: Path, settings: dict):
     weights, model = built(settings)
+    train(model)
+    model.save_pretrained(str(tmp_path))
+    check_merged(weights, model, tmp_path)
+
+
+def test_ranks_and_scales_that_eva_chose_are_read(tmp_path: Path):
+    """EVA starts from the inputs of every layer, and gives each a rank and an alpha of its own."""
+    weights, model = built({"init_lora_weights": "eva", "eva_config": EvaConfig(rho=2.0)})
+    rng = torch.Generator().manual_seed(3)
+    batches = [{"input_ids": torch.randint(4, 32, (4, 12), generator=rng)} for _ in range(8)]
+    initialize_lora_eva_weights(model, batches, show_progress_bar=False)
+    assert model.peft_config["default"].rank_pattern
+    assert model.peft_config["default"].alpha_pattern
     train(model)
     model.save_pretrained(str(tmp_path))
     check_merged(weights, model, tmp_path)
@@ -135,6 +148,8 @@ WRONG = {
     "flag": ({"use_rslora": "yes"}, "has use_rslora 'yes'; expected true or false"),
     "name": ({"base_model_name_or_path": "a\nb"}, r"has base_model_name_or_path 'a\\nb'; expected a line of text"),
     "task": ({"task_type": ["CAUSAL_LM"]}, r"has task_type \['CAUSAL_LM'\]; expected a line of text"),
+    "corda": ({"init_lora_weights": "corda", "corda_config": {}}, "says init_lora_weights 'corda', which may have"),
+    "loftq": ({"init_lora_weights": "loftq"}, "says init_lora_weights 'loftq', which may have"),
     "start": ({"init_lora_weights": 1}, "says init_lora_weights 1,"),
     "new": ({"use_novel": {"a": 1}}, r"says 'use_novel' \{'a': 1\}; expected plain LoRA"),
     "type": ({"peft_type": "IA3"}, "is of type 'IA3'; expected 'LORA'"),

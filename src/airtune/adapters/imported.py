@@ -83,7 +83,7 @@ def import_peft(folder: Path) -> ImportedAdapter:
 def _factors(path: str, parts: Mapping[str, np.ndarray], config: PeftConfig) -> Factors:
     if set(parts) != {"A", "B"} or len(parts["A"]) != parts["B"].shape[1]:
         shapes = {f"lora_{which}": part.shape for which, part in sorted(parts.items())}
-        raise DataError(f"{path} has {shapes}; expected lora_A (r, in) and lora_B (out, r)")
+        raise DataError(f"{path} has {shapes}; expected lora_A (r, in) and lora_B (out, r); save it again")
     rank = len(parts["A"])
     return Factors(p=parts["B"], lam=np.full(rank, config.scale(path, rank), np.float32), q=parts["A"])
 

@@ -101,7 +101,7 @@ def _check_plain(path: Path, config: Mapping[str, Any]) -> None:
         if config[name] not in (None, False, "", [], {}):
             raise DataError(
                 f"{path} says {name!r:.80} {config[name]!r:.80}; expected plain LoRA, whose update is B A on the base "
-                "model's weights; train without it, or merge it"
+                "model's weights; train without it"
             )
 
 
