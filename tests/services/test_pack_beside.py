@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import airtune
 from airtune.adapters.imported import import_peft
-from airtune.errors import ConfigError, DataError
+from airtune.errors import AirtuneError, ConfigError, DataError
 from tiny_models import save_tiny_model
 
 
@@ -56,6 +56,20 @@ def test_a_rank_above_a_site_s_smaller_side_packs_as_its_singular_directions_do(
     assert packed[0].kept == pytest.approx(packed[1].kept, abs=1e-3)
     for ours, expected in zip(packed[0].sites, packed[1].sites, strict=True):
         assert ours.expected_loss == pytest.approx(expected.expected_loss, rel=0.02, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("value", "line"), [(np.nan, "is not finite; check its training"), (1e30, "check (its|the adapter.s) training")]
+)
+def test_numbers_that_cannot_be_sent_are_refused_beside_a_task_too(base, task, tmp_path: Path, value, line):
+    folder = save(tmp_path / "wide", base, r=12)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file(
+        {name: np.full_like(tensor, value) for name, tensor in tensors.items()}, folder / "adapter_model.safetensors"
+    )
+    for beside in ({}, task):
+        with pytest.raises(AirtuneError, match=line):
+            airtune.pack(folder, tmp_path / "p.atn", budget_bits=20_000, **beside)
 
 
 def test_an_adapter_without_directions_packs_beside_a_task(base: Path, task: dict, tmp_path: Path):

@@ -104,5 +104,9 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
             values = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
         else:
             raise DataError(f"{path} holds {name} as {entry['dtype']}; give float16, bfloat16 or float32")
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"{path} holds {name} with a value that is not finite; check its training before sending it"
+            )
         found[name.removeprefix(_PREFIX)] = values.reshape(entry["shape"])
     return found
