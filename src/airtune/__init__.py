@@ -158,11 +158,12 @@ def inspect(file: str | Path, *, since: Sequence[str | Path] = ()) -> PayloadInf
         since: For a payload of changes, the payloads that brought the adapter it changes, the oldest first.
 
     Raises:
-        PayloadError: the file is not a whole payload, or changes another adapter than that of `since`.
+        PayloadError: the file is not a whole payload, or changes another adapter than that of `since`, or none.
     """
     from airtune.codec import inspect as inspect_payload
 
-    return inspect_payload(_read_payload(file), since=_held_after(since))
+    data = _read_payload(file, since)
+    return inspect_payload(data, since=_held_after(since))
 
 
 def pack(
@@ -180,7 +181,10 @@ def pack(
     tune_steps: int = 0,
     progress: Progress | None = None,
 ) -> Packed:
-    """Pack a PEFT LoRA adapter, trained by whatever tool, into a payload that fits a budget or a link.
+    """Pack a plain PEFT LoRA adapter, trained by whatever tool, into a payload that fits a budget or a link.
+
+    Plain is B A of linear layers on the base model's own weights; DoRA, PiSSA and their like are refused. What is held
+    small is the squared error of the update, or with a task the loss.
 
     Args:
         out: The payload's file (.atn).
@@ -231,14 +235,15 @@ def unpack(
 
     Raises:
         PayloadError: the file is not a whole payload, not even its header lies within `prefix_bytes`, it changes
-            another adapter than that of `since`, or it holds cores, which only the base model's own weights make whole.
+            another adapter than that of `since`, or none, or holds cores, which only the base model's own weights make
+            whole.
         RunError: the folder exists and is not empty.
     """
     from airtune.adapters.derived import lift_cores
     from airtune.adapters.export import export_peft
     from airtune.codec import decode, whole_prefix
 
-    data = _read_payload(file)
+    data = _read_payload(file, since)
     if prefix_bytes is not None:
         data = whole_prefix(data, prefix_bytes)
     decoded = decode(data, None, allow_prefix=prefix_bytes is not None, since=_held_after(since))
@@ -259,11 +264,16 @@ def _held_after(files: Sequence[str | Path]) -> HeldAdapter | None:
     return held_after([_read_payload(file) for file in files])
 
 
-def _read_payload(file: str | Path) -> bytes:
+def _read_payload(file: str | Path, since: Sequence[str | Path] = ()) -> bytes:
+    from airtune.codec import changes_of
+
     try:
-        return Path(file).read_bytes()
+        data = Path(file).read_bytes()
     except OSError as error:
         raise PayloadError(f"{file} cannot be read ({error.strerror}); give the path of a payload (.atn)") from error
+    if since and not changes_of(data):
+        raise PayloadError(f"{file} is an adapter of its own and changes none, yet since was given; leave since out")
+    return data
 
 
 def __getattr__(name: str) -> Any:

@@ -511,12 +511,25 @@ def test_changes_are_refused_without_what_they_change_and_say_what_that_is(refus
     for command in (("inspect", file), ("unpack", file, out)):
         assert f"changes adapter {since.name.hex()}, this receiver holds none" in refused(*command)
         assert "is of format 1" in refused(*command, "--since", tmp_path / "old.atn")
+    for whole in ("held", "old"):
+        for command in (("inspect", tmp_path / f"{whole}.atn"), ("unpack", tmp_path / f"{whole}.atn", out)):
+            line = refused(*command, "--since", tmp_path / "held.atn")
+            assert (
+                f"{whole}.atn is an adapter of its own and changes none, yet since was given; leave since out" in line
+            )
     assert not out.exists()
     monkeypatch.setattr(sys, "argv", ["airtune", "inspect", str(file), "--since", str(tmp_path / "held.atn")])
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 0
     assert f"changes adapter {since.name.hex()}" in capsys.readouterr().out
+
+
+def test_bits_and_a_link_are_not_given_together(refused, tmp_path):
+    for link in (("--snr", "0"), ("--bandwidth", "1e6"), ("--snr", "0", "--bandwidth", "1e6")):
+        line = refused("pack", tmp_path / "peft", tmp_path / "p.atn", "--bits", "9000", *link)
+        assert "give either budget_bits, or snr_db and bandwidth_hz" in line
+    assert not list(tmp_path.iterdir())
 
 
 def coded(lam: float) -> Quantised:

@@ -2,8 +2,8 @@
 
 Reading map: `ranks` counts -> `svd_linear` is one projection (Eq. 2) -> `adapter` is all of them, with the head ->
 `nested` trains so that every prefix works -> `gains` and `curvature` say what directions are worth -> `export` writes
-plain PEFT LoRA. Names load when first used, so that a device without torch can still write a payload out as a PEFT
-adapter.
+plain PEFT LoRA, `imported` reads it once `peft_config` has made sure that it is plain. Names load when first used, so
+that a device without torch can still write a payload out as a PEFT adapter.
 """
 
 from __future__ import annotations

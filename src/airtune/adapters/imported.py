@@ -1,29 +1,28 @@
-"""Read a plain PEFT LoRA folder, so that anybody's adapter can be packed. Needs numpy and safetensors only.
+"""Read a plain PEFT LoRA folder, so that it can be packed. Needs numpy and safetensors only.
 
-Knows PEFT's names and settings; not codecs or links.
+Knows PEFT's names of tensors; not its settings (`peft_config`), codecs or links.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from airtune.adapters.export import TASK_TYPES
+from airtune.adapters.peft_config import PeftConfig, read_config
 from airtune.codec import Factors
 from airtune.errors import DataError
 
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<which>[AB])(?:\.[^.]+)?\.weight")
 _SAVED = re.compile(r"(?P<module>.+?)(?:\.modules_to_save\.[^.]+)?\.(?P<parameter>[^.]+)")
+_WRAPPED = re.compile(r"(?:.+\.)?(?P<part>base_layer|original_module|token_adapter)(?:\..+)?")
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
-_UNREAD = {"use_dora": "DoRA", "use_qalora": "QA-LoRA", "lora_bias": "a bias in LoRA"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,62 +47,45 @@ class ImportedAdapter:
 def import_peft(folder: Path) -> ImportedAdapter:
     """Read `adapter_config.json` and `adapter_model.safetensors`.
 
-    Ranks come from the tensors; scales from `lora_alpha`, `alpha_pattern`, `use_rslora` (Kalajdzievski 2023).
+    Ranks come from the tensors, scales from the settings.
 
     Raises:
-        DataError: not a LoRA adapter, damaged, or of a kind whose update is not B A (DoRA, embeddings, convolutions).
+        DataError: not a LoRA adapter, damaged, or more than updates B A of linear layers and modules saved whole.
     """
-    config = _read_config(folder / "adapter_config.json")
+    config = read_config(folder / "adapter_config.json")
     tensors = _read_tensors(folder / "adapter_model.safetensors")
     halves: dict[str, dict[str, np.ndarray]] = {}
     dense: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
+        if wrapped := _WRAPPED.fullmatch(name):
+            raise DataError(
+                f"{folder} holds {name}, part of a {wrapped['part']}; expected LoRA of linear layers and modules saved "
+                "whole; save with save_embedding_layers=False, or train without single tokens"
+            )
         if "lora_" not in name and (saved := _SAVED.fullmatch(name)):
-            dense[f"{saved['module']}.{saved['parameter']}"] = tensor
+            known, key = dense, f"{saved['module']}.{saved['parameter']}"
         elif (factor := _FACTOR.fullmatch(name)) and tensor.ndim == 2:
-            halves.setdefault(factor["path"], {})[factor["which"]] = tensor
+            known, key = halves.setdefault(factor["path"], {}), factor["which"]
         else:
             raise DataError(f"{folder} holds {name} of shape {tensor.shape}; only LoRA of linear layers can be packed")
+        if key in known:
+            raise DataError(f"{folder} holds {name} under a second name too; expected one adapter; save it alone")
+        known[key] = tensor
     factors = {path: _factors(path, parts, config) for path, parts in halves.items()}
     if not factors:
         raise DataError(f"{folder} holds no lora_A and lora_B; give the folder of a PEFT LoRA adapter")
     kinds = {task: kind for kind, task in TASK_TYPES.items()}
     return ImportedAdapter(
-        factors,
-        dense,
-        str(config.get("base_model_name_or_path") or ""),
-        kinds.get(str(config.get("task_type")), "text"),
-        bool(config.get("fan_in_fan_out", False)),
+        factors, dense, config.base_model, kinds.get(config.task_type, "text"), config.fan_in_fan_out
     )
 
 
-def _factors(path: str, parts: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Factors:
+def _factors(path: str, parts: Mapping[str, np.ndarray], config: PeftConfig) -> Factors:
     if set(parts) != {"A", "B"} or len(parts["A"]) != parts["B"].shape[1]:
         shapes = {f"lora_{which}": part.shape for which, part in sorted(parts.items())}
-        raise DataError(f"{path} has {shapes}; expected lora_A (r, in) and lora_B (out, r)")
+        raise DataError(f"{path} has {shapes}; expected lora_A (r, in) and lora_B (out, r); save it again")
     rank = len(parts["A"])
-    patterns = config.get("alpha_pattern") or {}
-    alpha = next(
-        (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", path)), config["lora_alpha"]
-    )
-    scale = float(alpha) / (rank**0.5 if config.get("use_rslora") else rank) if rank else 0.0
-    return Factors(p=parts["B"], lam=np.full(rank, scale, np.float32), q=parts["A"])
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); give the folder of a PEFT LoRA adapter") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA" or "lora_alpha" not in config:
-        found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise DataError(f"{path} is of type {found!r}; expected 'LORA' with lora_alpha")
-    for key, what in _UNREAD.items():
-        if config.get(key):
-            raise DataError(f"{path} says {key}, and {what} is not an update B A; merge it, or train plain LoRA")
-    if config.get("bias", "none") != "none":
-        raise DataError(f"{path} says bias {config['bias']!r}; only adapters without trained biases can be packed")
-    return config
+    return Factors(p=parts["B"], lam=np.full(rank, config.scale(path, rank), np.float32), q=parts["A"])
 
 
 def _read_tensors(path: Path) -> dict[str, np.ndarray]:
@@ -113,6 +95,8 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path} cannot be read ({error}); give the folder of a PEFT LoRA adapter") from None
     found = {}
     for name, entry in sorted(entries):
+        if not name.isprintable():
+            raise DataError(f"{path} holds a tensor named {name!r:.80}; expected a printable name; save it again")
         if entry["dtype"] == "BF16":  # the upper half of a float32
             halves = np.frombuffer(entry["data"], "<u2").astype(np.uint32)
             values = (halves << 16).view(np.float32)
@@ -120,5 +104,9 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
             values = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
         else:
             raise DataError(f"{path} holds {name} as {entry['dtype']}; give float16, bfloat16 or float32")
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"{path} holds {name} with a value that is not finite; check its training before sending it"
+            )
         found[name.removeprefix(_PREFIX)] = values.reshape(entry["shape"])
     return found

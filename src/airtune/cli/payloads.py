@@ -61,22 +61,23 @@ def pack(
     bits: Annotated[Optional[int], typer.Option(help="Bits on the air, instead of a link.")] = None,  # noqa: UP045
     model: Annotated[str, typer.Option(help="Base model; binds the payload to its weights.")] = "",
     task: Annotated[str, typer.Option(help="Task to measure how the loss bends on; needs --model.")] = "",
-    data: Annotated[str, typer.Option(help="The task's data.")] = "",
+    data: Annotated[str, typer.Option(help="The task's data; needs --task.")] = "",
     since: Since = None,
     tune: Annotated[int, typer.Option(help="Steps of training on through the rounding; needs --task.")] = 0,
     sites: Annotated[bool, typer.Option("--sites", help="Also list the loss to be expected of every site.")] = False,
 ) -> None:
-    """Pack anybody's PEFT LoRA adapter so that it arrives in time: the fewest bits for the least loss."""
+    """Pack a plain PEFT LoRA adapter so that it arrives in time, at the least squared error or, with --task, loss."""
     import airtune
     from airtune.cli.show import Bars, new_console, table
 
     console = new_console()
     seconds = seconds_of(deadline)
-    link = {"snr_db": snr, "bandwidth_hz": bandwidth} if bits is None else {}
     done = airtune.pack(
         peft_folder,
         out,
         budget_bits=bits,
+        snr_db=snr,
+        bandwidth_hz=bandwidth,
         deadline_s=seconds,
         model=model,
         task=task,
@@ -84,13 +85,13 @@ def pack(
         since=since or (),
         tune_steps=tune,
         progress=Bars(console),
-        **link,
     )
     for line in (
         f"{done.file}: {done.payload_bits / 1e3:.1f} kbit, {done.air_bits / 1e3:.1f} kbit on the air of "
         f"{done.budget_bits / 1e3:.1f}; {done.float32_bits / done.payload_bits:.0f} times fewer than float32",
         f"{done.total_rank} of {done.rank_before} directions, {done.numbers} numbers at "
-        f"{done.payload_bits / max(done.numbers, 1):.2f} bits; {done.kept:.1%} of the squared update arrives",
+        f"{done.payload_bits / max(done.numbers, 1):.2f} bits; {done.kept:.1%} of the squared update arrives"
+        + (f"; modules saved whole are off by {done.dense_error:.2%}" if done.dense_error else ""),
         f"Bound to the base model's {done.bound_to}" + ("." if model else "; give --model to bind it to its weights."),
     ):
         console.print(line, highlight=False, markup=False)

@@ -62,6 +62,18 @@ def held_after(payloads: Sequence[bytes]) -> HeldAdapter | None:
     return held
 
 
+def changes_of(data: Data) -> bytes:
+    """Name of the held adapter that a payload changes; empty where it is an adapter of its own.
+
+    Raises:
+        PayloadError: the header is not that of a payload.
+    """
+    if format_of(data) != framing.VERSION:
+        return b""
+    size = len(memoryview(data).cast("B"))
+    return framing.read_header(data, Limits(max_bytes=size, max_static_bytes=size)).changes
+
+
 def chunk_ends(data: Data) -> tuple[int, ...]:
     """Lengths at which a prefix is a valid adapter: after the header, then after every chunk; the last is all.
 

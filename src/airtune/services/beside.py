@@ -68,6 +68,7 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str) -> O
 
     from airtune.adapters import Adapter
     from airtune.adapters.curvature import measure_curvature
+    from airtune.methods.airllm.baselines.truncation import spectral
     from airtune.methods.airllm.building import fit_plan, open_base, open_reader, parts_of
     from airtune.methods.airllm.config import load_config
 
@@ -80,9 +81,11 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str) -> O
         return Opened(_at_all_sites(adapter, base), Binding(base.sha256, base.tokenizer_sha256), {})
     reader = open_reader(config)
     base, factors = reader.base, _at_all_sites(adapter, reader.base)
-    rank = max(site.rank for site in factors.values())
+    _check_head(adapter, base, task)
+    exact = {path: spectral(site) if site.rank > min(site.shape) else site for path, site in factors.items()}
+    rank = max(1, *(site.rank for site in exact.values()))
     attached = Adapter(base, rank, generator=torch.Generator().manual_seed(0))
-    attached.load(factors, adapter.dense)
+    attached.load(exact, adapter.dense)
     parts = parts_of(config, reader)
     curvature = measure_curvature(base, parts.calibration)
     attached.detach()
@@ -90,11 +93,34 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str) -> O
     return Opened(factors, Binding(base.sha256, base.tokenizer_sha256), curvature, tuning)
 
 
+def _check_head(adapter: ImportedAdapter, base: BaseModel, task: str) -> None:
+    found = {name: value.shape for name, value in adapter.dense.items()}
+    expected = {name: tuple(base.model.get_parameter(name).shape) for name in base.head}
+    if found and found != expected:
+        there = f"a head of {_listed(expected)}" if expected else "none"
+        raise DataError(
+            f"the adapter holds {_listed(found)} saved whole; {base.name} has {there} for task {task}; "
+            "name the task it was trained on, or leave the task out"
+        )
+
+
+def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """At most two names and shapes."""
+    some = ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items())[:2])
+    return some if len(shapes) <= 2 else f"{some} and {len(shapes) - 2} more"
+
+
 def _at_all_sites(adapter: ImportedAdapter, base: BaseModel) -> dict[str, Factors]:
     """The adapter's updates in the order of the model's sites, no directions where it has none."""
-    paths = [site.path for site in base.sites]
-    if odd := sorted(set(adapter.factors) - set(paths)):
+    shapes = {site.path: (site.fan_out, site.fan_in) for site in base.sites}
+    if odd := sorted(set(adapter.factors) - set(shapes)):
         raise DataError(f"the adapter changes {odd[0]}, which is no site of {base.name}; name the model it is for")
+    for path, given in adapter.factors.items():
+        if given.shape != shapes[path]:
+            raise DataError(
+                f"the adapter's update of {path} has shape {given.shape}, that of {base.name} is {shapes[path]}; "
+                "name the model it is for"
+            )
     return {
         site.path: adapter.factors.get(
             site.path,

@@ -1,4 +1,4 @@
-"""Pack an adapter that anybody trained: PEFT folder -> payload that fits a budget.
+"""Pack an adapter that any tool trained as plain LoRA: PEFT folder -> payload that fits a budget.
 
 Knows PEFT folders and budgets; not how codes are made, nor methods' training.
 """
@@ -54,6 +54,7 @@ class Packed:
         air_bits: Payload, manifest, message and request.
         kept: Share of the update that arrives: 1 less the squared error over the squared update; every entry counts
             alike, with curvature too.
+        dense_error: Relative error of the tensors that are sent whole; 0 where there are none.
         bound_to: `weights` of the base model, or only its `name`.
     """
 
@@ -66,6 +67,7 @@ class Packed:
     numbers: int
     float32_bits: int
     kept: float
+    dense_error: float
     bound_to: str
     sites: tuple[PackedSite, ...]
 
@@ -98,13 +100,15 @@ def pack_peft(
         progress: Whoever watches the training.
 
     Raises:
-        ConfigError: a task without a model; training on without a task, or of changes.
+        ConfigError: a task without a model; data without a task; training on without a task, or of changes.
         DataError: no adapter that can be packed. PayloadError: the budget is too small, or `since` is of another base
             model or other sites.
     """
     adapter = import_peft(folder)
     if task and not model:
         raise ConfigError("a task was given and no model; name the base model too, or leave the task out")
+    if data and not task:
+        raise ConfigError("data were given and no task; name the task too, or leave the data out")
     if tune_steps < 0 or (tune_steps and (since is not None or not task)):
         asked = f"{tune_steps} steps of training on were asked for"
         raise ConfigError(f"{asked}; give 0 or more, a model and a task to train on, and nothing that is held")
@@ -120,7 +124,7 @@ def pack_peft(
     if (room := budget_bits - overhead_bits()) <= 0:
         line = f"{budget_bits} bits on the air do not hold the {overhead_bits()} of manifest, message and request"
         raise PayloadError(f"{line}; give more bits, time, bandwidth or SNR")
-    payload, slope = fit_budget(quantiser, binding, meta, room)
+    payload, slope = fit_budget(quantiser, binding, meta, budget_bits, overhead_bits=overhead_bits())
     if tune_steps and opened.tuning is not None:
         quantised = quantiser.at(slope).first(decode(payload.data, None).ranks)
         coded = opened.tuning.tune(quantised.coded, slope, tune_steps, progress or Silent())
@@ -153,6 +157,8 @@ def _told(
         update = np.asarray(site.p, np.float64) * np.asarray(site.lam, np.float64) @ np.asarray(site.q, np.float64)
         error += float(((update - found.factors[name].update()) ** 2).sum())
         whole += float((update**2).sum())
+    off = sum(float(((value - found.dense[name]) ** 2).sum()) for name, value in adapter.dense.items())
+    size = sum(float((np.asarray(value, np.float64) ** 2).sum()) for value in adapter.dense.values())
     sent = sum(site.rank * sum(site.shape) for site in found.factors.values())
     before = sum(site.rank * sum(site.shape) for site in adapter.factors.values())
     return Packed(
@@ -165,6 +171,7 @@ def _told(
         numbers=sent,
         float32_bits=32 * (before + sum(value.size for value in adapter.dense.values())),
         kept=1 - error / whole if whole else 1.0,
+        dense_error=(off / size) ** 0.5 if size else 0.0,
         bound_to=bound_to,
         sites=sites,
     )

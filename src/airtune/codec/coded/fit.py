@@ -25,15 +25,22 @@ FARTHEST = 40
 
 
 def fit_budget(
-    quantiser: Quantiser | Refiner, binding: Binding, meta: Meta, budget_bits: int, *, named: bool = False
+    quantiser: Quantiser | Refiner,
+    binding: Binding,
+    meta: Meta,
+    budget_bits: int,
+    *,
+    named: bool = False,
+    overhead_bits: int = 0,
 ) -> tuple[Payload, float]:
     """The ladder that fills a budget, and the price of a bit there.
 
     Args:
         named: As `Draft`.
+        overhead_bits: Bits of the budget that go beside the payload.
 
     Raises:
-        PayloadError: the budget does not hold the header and the dense tensors.
+        PayloadError: the budget does not hold these, the header and the dense tensors.
     """
 
     def draft(slope: float) -> Draft:
@@ -44,10 +51,11 @@ def fit_budget(
         return found.sizes.order_bits(found.worth(slope))
 
     least = draft(quantiser.usual_slope * 2.0**FARTHEST).sizes.order_bits([])
-    if least > budget_bits:
-        raise PayloadError(f"header and dense tensors take {least} bits, the budget is {budget_bits}; raise it")
-    slope = price_for(bits, budget_bits, quantiser.usual_slope)
-    return draft(slope).ladder(budget_bits, slope), slope
+    if least > (room := budget_bits - overhead_bits):
+        beside = f" and {overhead_bits} go beside the payload" if overhead_bits else ""
+        raise PayloadError(f"header and dense tensors take {least} bits{beside}; the budget is {budget_bits}; raise it")
+    slope = price_for(bits, room, quantiser.usual_slope)
+    return draft(slope).ladder(room, slope), slope
 
 
 def fit_bits(quantiser: Quantiser, bits_per_number: float) -> tuple[Quantised, float]:

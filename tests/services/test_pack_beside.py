@@ -1,0 +1,104 @@
+"""An adapter beside its base model and a task: what packs without them packs with them, or is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+import airtune
+from airtune.adapters.imported import import_peft
+from airtune.errors import AirtuneError, ConfigError, DataError
+from tiny_models import save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its keys and values have 8 outputs of 16 inputs."""
+    return save_tiny_model(tmp_path_factory.mktemp("beside") / "base", "llama")
+
+
+@pytest.fixture(scope="module")
+def task(base: Path) -> dict[str, str]:
+    text = base.parent / "text.txt"
+    text.write_text(" ".join(["the cat sat on a mat and then it ran fast"] * 400))
+    return {"model": str(base), "task": "text", "data": str(text)}
+
+
+def save(folder: Path, base: Path, **settings: object) -> Path:
+    torch.manual_seed(1)
+    plain = {"target_modules": ["k_proj", "v_proj"], "task_type": "CAUSAL_LM", "init_lora_weights": False}
+    config = LoraConfig(**{**plain, **settings})
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(str(folder))
+    return folder
+
+
+def test_a_rank_above_a_site_s_smaller_side_packs_as_its_singular_directions_do(base: Path, task: dict, tmp_path: Path):
+    """Against a folder that holds NumPy's singular vectors of the same updates."""
+    wide = save(tmp_path / "wide", base, r=12, lora_alpha=12)
+    thin = save(tmp_path / "thin", base, r=8, lora_alpha=8)
+    found = {}
+    for path, site in import_peft(wide).factors.items():
+        left, values, right = np.linalg.svd(site.p.astype(np.float64) @ site.q.astype(np.float64), full_matrices=False)
+        for which, half in (("A", right), ("B", left * values)):
+            name = f"base_model.model.{path}.lora_{which}.weight"
+            found[name] = np.ascontiguousarray(half, np.float32)
+    assert found.keys() == load_file(thin / "adapter_model.safetensors").keys()
+    save_file(found, thin / "adapter_model.safetensors")
+    packed = [airtune.pack(folder, tmp_path / "p.atn", budget_bits=9_000, **task) for folder in (wide, thin)]
+    assert [done.rank_before for done in packed] == [48, 32]
+    assert packed[0].total_rank == packed[1].total_rank
+    assert packed[0].kept == pytest.approx(packed[1].kept, abs=1e-3)
+    for ours, expected in zip(packed[0].sites, packed[1].sites, strict=True):
+        assert ours.expected_loss == pytest.approx(expected.expected_loss, rel=0.02, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("value", "line"), [(np.nan, "is not finite; check its training"), (1e30, "check (its|the adapter.s) training")]
+)
+def test_numbers_that_cannot_be_sent_are_refused_beside_a_task_too(base, task, tmp_path: Path, value, line):
+    folder = save(tmp_path / "wide", base, r=12)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file(
+        {name: np.full_like(tensor, value) for name, tensor in tensors.items()}, folder / "adapter_model.safetensors"
+    )
+    for beside in ({}, task):
+        with pytest.raises(AirtuneError, match=line):
+            airtune.pack(folder, tmp_path / "p.atn", budget_bits=20_000, **beside)
+
+
+def test_an_adapter_without_directions_packs_beside_a_task(base: Path, task: dict, tmp_path: Path):
+    folder = save(tmp_path / "none", base, r=4)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    cut = {name: value[:0] if "lora_A" in name else value[:, :0].copy() for name, value in tensors.items()}
+    save_file(cut, folder / "adapter_model.safetensors")
+    for beside in ({}, {"model": str(base)}, task):
+        assert airtune.pack(folder, tmp_path / "p.atn", budget_bits=9_000, **beside).total_rank == 0
+
+
+def test_a_module_saved_whole_that_is_no_head_is_named(base: Path, task: dict, tmp_path: Path):
+    folder = save(tmp_path / "head", base, modules_to_save=["lm_head", "model.norm"])
+    line = r"holds lm_head\.weight \(32, 16\), model\.norm\.weight \(16,\) saved whole; .* has none for task text; "
+    with pytest.raises(DataError, match=line):
+        airtune.pack(folder, tmp_path / "p.atn", budget_bits=90_000, **task)
+    assert not (tmp_path / "p.atn").exists()
+    assert airtune.pack(folder, tmp_path / "p.atn", budget_bits=90_000, model=str(base)).bound_to == "weights"
+
+
+def test_a_model_of_another_width_is_refused(base: Path, tmp_path: Path):
+    folder = save(tmp_path / "kv", base)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    wide = {name: np.tile(value, (1, 2)) if "lora_A" in name else value for name, value in tensors.items()}
+    save_file(wide, folder / "adapter_model.safetensors")
+    with pytest.raises(DataError, match=r"k_proj has shape \(8, 32\), that of .* is \(8, 16\); name the model"):
+        airtune.pack(folder, tmp_path / "p.atn", budget_bits=20_000, model=str(base))
+
+
+def test_data_without_a_task_are_refused(base: Path, task: dict, tmp_path: Path):
+    with pytest.raises(ConfigError, match="data were given and no task; name the task too, or leave the data out"):
+        airtune.pack(save(tmp_path / "kv", base), tmp_path / "p.atn", budget_bits=20_000, **{**task, "task": ""})
