@@ -30,6 +30,9 @@ def task(base: Path) -> dict[str, str]:
     return {"model": str(base), "task": "text", "data": str(text)}
 
 
+HEAD = "base_model.model.lm_head.weight"
+
+
 def save(folder: Path, base: Path, **settings: object) -> Path:
     torch.manual_seed(1)
     plain = {"target_modules": ["k_proj", "v_proj"], "task_type": "CAUSAL_LM", "init_lora_weights": False}
@@ -102,3 +105,15 @@ def test_a_model_of_another_width_is_refused(base: Path, tmp_path: Path):
 def test_data_without_a_task_are_refused(base: Path, task: dict, tmp_path: Path):
     with pytest.raises(ConfigError, match="data were given and no task; name the task too, or leave the data out"):
         airtune.pack(save(tmp_path / "kv", base), tmp_path / "p.atn", budget_bits=20_000, **{**task, "task": ""})
+
+
+def test_modules_saved_whole_become_finer_with_the_budget(base: Path, tmp_path: Path):
+    folder, errors = save(tmp_path / "head", base, modules_to_save=["lm_head", "model.norm"]), []
+    sent = load_file(folder / "adapter_model.safetensors")[HEAD]
+    for budget in (14_000, 16_000, 40_000):
+        done = airtune.pack(folder, tmp_path / f"{budget}.atn", budget_bits=budget)
+        found = load_file(airtune.unpack(done.file, tmp_path / f"{budget}") / "adapter_model.safetensors")[HEAD]
+        error = np.linalg.norm(found - sent) / np.linalg.norm(sent)
+        assert error == pytest.approx(done.dense_error, rel=0.5)  # the norm's error is in it too
+        errors.append(error)
+    assert errors[0] > 5 * errors[2]
