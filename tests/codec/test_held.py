@@ -237,7 +237,7 @@ def test_numbers_and_scales_that_are_not_exact_are_refused():
 def test_ranks_and_sizes_stay_within_their_limits():
     held = decode(only(*[directions([1], [0], [(20, 20)], VECTORS)] * 2), BINDING).held
     twice = [directions([2], [0] * 2, [(0, 0)] * 2)] * 2
-    refused(changes(held.name, *twice), r"rank 4 at s is above", since=held)
+    refused(changes(held.name, *twice), "4 directions, its sites hold 2 at", since=held)
     data = changes(held.name, directions([1], [0], [(0, 0)]))
     assert decode(data, BINDING, Limits(max_decoded_bytes=48), since=held).ranks == (2,)  # 2 (3 + 2 + 1) numbers
     refused(data, "has 48 bytes, the limit is 47", limits=Limits(max_decoded_bytes=47), since=held)

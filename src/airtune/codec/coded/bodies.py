@@ -23,6 +23,9 @@ Direction = tuple[int, int]
 
 _DIRECTIONS = struct.Struct("<H")
 _MOST = 2**16 - 1
+SIDE_NUMBERS, SIDE_NUMBERS_PER_BYTE = 2**22, 16
+"""All bodies, of n bytes together, hold no more side numbers than the first and n times the second: these may take no
+bytes, but each takes memory."""
 
 SIDE = ("scales", "p_tables", "q_tables")
 """What the side stream says of every direction, after how many each site has."""
@@ -72,10 +75,11 @@ def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence
     Raises:
         PayloadError: bytes that no encoder writes, or more numbers than allowed.
     """
-    tensors = [] if dense is None else [_DenseBody(dense, contents.dense)]
     shapes = np.array([(site.fan_out, site.fan_in) for site in contents.sites], np.int64).reshape(-1, 2)
-    most = int(shapes.min(axis=1).sum())
-    groups = [_DirectionsBody(body, shapes, most) for body in bodies]
+    declared = [_declared(body) for body in bodies]
+    _check_declared(contents, dense, bodies, sum(declared), limits)
+    tensors = [] if dense is None else [_DenseBody(dense, contents.dense)]
+    groups = [_DirectionsBody(body, shapes, count) for body, count in zip(bodies, declared, strict=True)]
     all_bodies: list[_DenseBody | _DirectionsBody] = [*tensors, *groups]
     for body, side in zip(all_bodies, decode_lanes([body.streams.side for body in all_bodies]), strict=True):
         body.take_side(side)
@@ -99,17 +103,11 @@ class _DirectionsBody:
 
     Args:
         shapes: (out, in) of every site, shape (sites, 2).
-        most: How many directions the sites hold together.
+        directions: How many it declares.
     """
 
-    def __init__(self, body: memoryview, shapes: npt.NDArray[np.int64], most: int) -> None:
-        if len(body) < _DIRECTIONS.size:
-            raise PayloadError("a body ends inside its head; get the payload again")
-        (self._directions,) = _DIRECTIONS.unpack_from(body)
-        if self._directions > most:
-            raise PayloadError(
-                f"a body has {self._directions} directions, its sites hold {most}; get the payload again"
-            )
+    def __init__(self, body: memoryview, shapes: npt.NDArray[np.int64], directions: int) -> None:
+        self._directions = directions
         self._shapes = shapes
         self.streams = StreamReader(body[_DIRECTIONS.size :], [len(shapes), *[self._directions] * 3])
 
@@ -187,6 +185,28 @@ def _site(shape: SiteShape, parts: Sequence[tuple[Codes, Codes, int, int, int]])
     scales = np.array([part[2] for part in parts], np.int16)
     p_tables, q_tables = (np.array([part[at] for part in parts], np.uint8) for at in (3, 4))
     return CodedSite(p, q, scales, p_tables, q_tables)
+
+
+def _declared(body: memoryview) -> int:
+    """How many directions a body declares."""
+    if len(body) < _DIRECTIONS.size:
+        raise PayloadError("a body ends inside its head; get the payload again")
+    return int(_DIRECTIONS.unpack_from(body)[0])
+
+
+def _check_declared(
+    contents: Contents, dense: memoryview | None, bodies: Sequence[memoryview], directions: int, limits: Limits
+) -> None:
+    """Refuse more directions or side numbers than a payload may have, before any is taken out."""
+    most = sum(min(site.cap, limits.max_rank) for site in contents.sites)
+    if directions > most:
+        found = f"the payload has {directions} directions, its sites hold {most} at ranks up to {limits.max_rank}"
+        raise PayloadError(f"{found}; get the payload again, or raise Limits.max_rank")
+    rows = 0 if dense is None else sum(rows_of(tensor.shape)[0] for tensor in contents.dense)
+    numbers = len(contents.sites) * len(bodies) + 3 * directions + 2 * rows
+    size = sum(map(len, bodies)) + len(dense or b"")
+    if numbers > SIDE_NUMBERS + SIDE_NUMBERS_PER_BYTE * size:
+        raise PayloadError(f"{size} bytes declare {numbers} side numbers, which no adapter does; get the payload again")
 
 
 def _check_scales(scales: npt.NDArray[np.int64]) -> None:
