@@ -239,6 +239,14 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     ),
     "codes of no words": (only(directions([1], [0], [(1, 1)]), sites=WIDE), "14 bytes declare 2097152 codes"),
     "zeros beyond the decoded size": (only(ZEROS, sites=WIDE), "decodes to 8388612000 bytes"),
+    "zeros that take no bytes": (
+        only(ZEROS, sites=(("s", 2**16, 2**16),)),
+        "524288000 bytes of zeros that it does not send, the limit is 268435456",
+    ),
+    "zeros of a dense tensor": (
+        only(body([[0], [0]]), dense=[["d", [2**7, 2**20]]], sites=[]),
+        "536870912 bytes of zeros",
+    ),
     "rows of dense tensors": (only(bytes(10), dense=[["d", [2**20, 1]]], sites=[]), "10 bytes declare 1048576 rows"),
     "dense rows overflow": (only(bytes(10), dense=[["d", [2**20] * 8]], sites=[]), "10 bytes declare 1048576 rows"),
     "dense row overflows": (only(body([[0], [0]]), dense=[["d", [1] + [2**20] * 7]], sites=[]), "decodes to"),
@@ -406,6 +414,13 @@ def test_random_changes_with_hashes_recomputed_never_crash(data: st.DataObject):
 )
 def test_limits_are_kept(limits: Limits, message: str):
     refused(SMALL, message, limits=limits)
+
+
+def test_zeros_that_are_not_sent_have_a_limit_of_their_own():
+    """Of two directions at (3, 2), one sends P but not Q, the other neither: 2 + 5 numbers of 4 bytes."""
+    data = forge_coded(SMALL, only(directions([2], [0, 0], [(20, 0), (0, 0)], [[1, 0, -2], [0, 0], [], []])))
+    assert decode(data, BINDING, Limits(max_zero_bytes=28)).factors["s"].p.T.tolist() == [[1, 0, -2], [0, 0, 0]]
+    refused(data, "28 bytes of zeros that it does not send, the limit is 27", limits=Limits(max_zero_bytes=27))
 
 
 def test_limits_that_just_fit():

@@ -86,16 +86,13 @@ def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence
     owners = np.concatenate([np.zeros(0, np.int64), *(group.sites for group in groups)])
     ranks = np.bincount(owners, minlength=len(shapes))
     _check_ranks(contents.sites, ranks, limits)
-    numbers = sum(body.numbers for body in all_bodies)
-    if 4 * numbers > limits.max_decoded_bytes:
-        found = f"the payload decodes to {4 * numbers} bytes, the limit is {limits.max_decoded_bytes}"
-        raise PayloadError(f"{found}; raise Limits.max_decoded_bytes")
+    _check_decoded(all_bodies, limits)
     lanes = [body.lanes() for body in all_bodies]
     decoded = decode_lanes([lane for found in lanes for lane in found])
     of_dense = len(lanes[0]) if tensors else 0
-    found = tensors[0].tensors(decoded[:of_dense]) if tensors else {}
+    dense_tensors = tensors[0].tensors(decoded[:of_dense]) if tensors else {}
     del lanes, decoded[:of_dense]
-    return Coded(_sites(contents.sites, groups, _emptied(decoded)), found)
+    return Coded(_sites(contents.sites, groups, _emptied(decoded)), dense_tensors)
 
 
 class _DirectionsBody:
@@ -121,6 +118,11 @@ class _DirectionsBody:
     @property
     def numbers(self) -> int:
         return int(self._shapes[self.sites].sum()) + self._directions
+
+    @property
+    def zeros(self) -> int:
+        """Numbers in vectors that are not sent."""
+        return int(self._shapes[self.sites][self.tables == 0].sum())
 
     @property
     def tables(self) -> npt.NDArray[np.int64]:
@@ -150,6 +152,11 @@ class _DenseBody:
     @property
     def numbers(self) -> int:
         return sum(tensor.numbers for tensor in self._shapes)
+
+    @property
+    def zeros(self) -> int:
+        """Numbers in rows that are not sent."""
+        return int(self._lengths[self._tables == 0].sum())
 
     def lanes(self) -> list[tuple[Words, TableIndices]]:
         return self.streams.lanes(self._lengths, self._tables)
@@ -182,7 +189,7 @@ def _sites(sites: Sequence[SiteShape], groups: Sequence[_DirectionsBody], codes:
     """Every site's directions, from all the bodies in which it has some.
 
     Args:
-        codes: Of the vectors that are sent, in the order of the bodies. The others stay memory that nothing has touched.
+        codes: Of the vectors that are sent, in the order of the bodies; for the others no memory is touched.
     """
     none = np.zeros(0, np.int64)
     owners = np.concatenate([none, *(group.sites for group in groups)])
@@ -233,6 +240,17 @@ def _check_declared(
     size = sum(map(len, bodies)) + len(dense or b"")
     if numbers > SIDE_NUMBERS + SIDE_NUMBERS_PER_BYTE * size:
         raise PayloadError(f"{size} bytes declare {numbers} side numbers, which no adapter does; get the payload again")
+
+
+def _check_decoded(bodies: Sequence[_DenseBody | _DirectionsBody], limits: Limits) -> None:
+    """Refuse more numbers than a receiver allows, before memory is taken for them."""
+    size, zeros = 4 * sum(body.numbers for body in bodies), 4 * sum(body.zeros for body in bodies)
+    if size > limits.max_decoded_bytes:
+        found = f"the payload decodes to {size} bytes, the limit is {limits.max_decoded_bytes}"
+        raise PayloadError(f"{found}; raise Limits.max_decoded_bytes")
+    if zeros > limits.max_zero_bytes:
+        found = f"the payload decodes to {zeros} bytes of zeros that it does not send, the limit is"
+        raise PayloadError(f"{found} {limits.max_zero_bytes}; leave them out, or raise Limits.max_zero_bytes")
 
 
 def _check_scales(scales: npt.NDArray[np.int64]) -> None:

@@ -139,7 +139,8 @@ class StreamReader:
         """The codes of all vectors, one after the other, from the decoded lanes."""
         lengths, sent = self._vectors
         found = np.zeros(int(lengths.sum()), np.int16)
-        found[np.repeat(sent, lengths)] = np.concatenate([np.zeros(0, np.int16), *lanes])
+        if lanes:
+            found[np.repeat(sent, lengths)] = np.concatenate(lanes)
         return found
 
     def _take(self, size: int) -> memoryview:
