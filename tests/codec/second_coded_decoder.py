@@ -8,7 +8,7 @@ import zlib
 from functools import cache
 from hashlib import sha256
 from itertools import accumulate
-from math import prod
+from math import fsum, prod
 
 import numpy as np
 
@@ -193,6 +193,8 @@ def values(static: dict, found: list, rows: list | None) -> tuple[dict, dict, di
         p = np.array([p for p, _, _ in directions], np.float32).reshape(-1, out).T
         q = np.array([q for _, _, q in directions], np.float32).reshape(-1, into)
         sites[name] = p, np.array([scale(j) for _, j, _ in directions], np.float32), q
+        sizes = [max(1, *map(abs, p)) * max(1, *map(abs, q)) * float(scale(j)) for p, j, q in directions]
+        expect(fsum(sizes) <= 2.0**127, "update beyond float32")
     for name, shape in static["dense"] if rows is not None else []:
         count = shape[0] if len(shape) > 1 else 1
         with np.errstate(over="ignore"):

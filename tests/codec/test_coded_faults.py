@@ -251,6 +251,19 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     "dense rows overflow": (only(bytes(10), dense=[["d", [2**20] * 8]], sites=[]), "10 bytes declare 1048576 rows"),
     "dense row overflows": (only(body([[0], [0]]), dense=[["d", [1] + [2**20] * 7]], sites=[]), "decodes to"),
     "dense codes of no words": (only(body([[0], [1]]), dense=[["d", [2**20]]], sites=[]), "declare 1048576 codes"),
+    "update beyond float32": (
+        only(directions([1], [500], [(20, 20)], [[1026] * 3, [1026] * 2])),
+        "update of s may be beyond float32",
+    ),
+    "P of an update beyond float32, Q of zeros": (
+        only(directions([1], [500], [(20, 0)], [[1026] * 3])),
+        "update of s may be beyond float32",
+    ),
+    # 2 2^125 and 3 2^125 are more than 2^127
+    "directions add up beyond float32": (
+        only(directions([2], [500, 500], [(20, 20)] * 2, [[2, 0, 0], [1, 1], [0, 3, 0], [1, 1]])),
+        "update of s may be beyond float32",
+    ),
     "dense beyond float32": (only(body([[472], [20]], [([1026], 20)]), dense=[["d", []]], sites=[]), "beyond float32"),
     # the static part
     "bomb": (static(lambda document: zlib.compress(bytes(50_000_000))), "inflates beyond 1048576"),
@@ -279,6 +292,15 @@ def test_forged_payloads_are_refused_in_little_memory(name: str):
             assert tracemalloc.get_traced_memory()[1] < 2**24
         finally:
             tracemalloc.stop()
+
+
+def test_the_largest_update_is_finite():
+    """2^125 and 3 2^125 are 2^127, half of what float32 holds."""
+    vectors = [[1, 1, 1], [1, 1], [3, 0, -3], [1, 1]]
+    data = forge_coded(SMALL, only(directions([2], [500, 500], [(20, 20)] * 2, vectors)))
+    decoded = decode(data, BINDING)
+    assert decoded.factors["s"].update().tolist() == [[2.0**127] * 2, [2.0**125] * 2, [-(2.0**126)] * 2]
+    assert_second_agrees(decoded, data)
 
 
 def test_no_words_are_as_many_least_codes():

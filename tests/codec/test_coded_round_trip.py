@@ -213,7 +213,8 @@ def test_a_payload_by_hand():
 
 def test_any_scale_and_the_largest_codes():
     scales = [-500, -499, -3, -1, 0, 1, 498, 500]
-    p, q = [[1026, -1026, 0, 1] * 2] * 8, [[-1026, 1026, 5, -7] * 2] * 8
+    p, q = [[1026, -1026, 0, 1] * 2] * 6, [[-1026, 1026, 5, -7] * 2] * 6
+    p, q = [*p, *[[1, -1, 0, 1] * 2] * 2], [*q, *[[-1, 1, 1, -1] * 2] * 2]  # an update has to be one in float32
     vectors = [vector for pair in zip(p, q, strict=True) for vector in pair]
     chunk = directions([8], scales, [(20, 20)] * 8, vectors)
     document = CodedForgery.of(small_adapter(dense=False).draft().encode((0, 0, 0)).data).document
