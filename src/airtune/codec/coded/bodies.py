@@ -1,7 +1,7 @@
 """Chunk bodies <-> coded directions and dense tensors. docs/payload.md specifies every byte.
 
 All chunks of a payload are decoded together, lane beside lane. Knows sites and tensors; not hashes or files. Reading
-trusts nothing: ranks, tables and scales are checked, and the decoded size is known before memory is taken for it.
+trusts nothing: ranks, tables and scales are checked, and every size is held against its bound before memory is taken.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from airtune.codec.coded.bounds import check_declared, check_decoded, check_ranks
 from airtune.codec.coded.streams import CODES_PER_BYTE, Run, StreamReader, write_streams
 from airtune.codec.coded.values import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite, CodedTensor, rows_of
 from airtune.codec.contents import Contents, Limits, SiteShape, TensorShape
@@ -23,10 +24,6 @@ Direction = tuple[int, int]
 
 _DIRECTIONS = struct.Struct("<H")
 _MOST = 2**16 - 1
-SIDE_NUMBERS, SIDE_NUMBERS_PER_BYTE = 2**22, 16
-"""All bodies, of n bytes together, hold no more side numbers than the first and n times the second: these may take no
-bytes, but each takes memory."""
-
 SIDE = ("scales", "p_tables", "q_tables")
 """What the side stream says of every direction, after how many each site has."""
 
@@ -77,7 +74,7 @@ def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence
     """
     shapes = np.array([(site.fan_out, site.fan_in) for site in contents.sites], np.int64).reshape(-1, 2)
     declared = [_declared(body) for body in bodies]
-    _check_declared(contents, dense, bodies, sum(declared), limits)
+    check_declared(contents, sum(declared), [len(body) for body in bodies], len(dense or b""), limits)
     tensors = [] if dense is None else [_DenseBody(dense, contents.dense)]
     groups = [_DirectionsBody(body, shapes, count) for body, count in zip(bodies, declared, strict=True)]
     all_bodies: list[_DenseBody | _DirectionsBody] = [*tensors, *groups]
@@ -85,8 +82,8 @@ def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence
         body.take_side(side)
     owners = np.concatenate([np.zeros(0, np.int64), *(group.sites for group in groups)])
     ranks = np.bincount(owners, minlength=len(shapes))
-    _check_ranks(contents.sites, ranks, limits)
-    _check_decoded(all_bodies, limits)
+    check_ranks(contents.sites, ranks.tolist(), limits)
+    check_decoded(sum(body.numbers for body in all_bodies), sum(body.zeros for body in all_bodies), limits)
     lanes = [body.lanes() for body in all_bodies]
     decoded = decode_lanes([lane for found in lanes for lane in found])
     of_dense = len(lanes[0]) if tensors else 0
@@ -227,40 +224,6 @@ def _declared(body: memoryview) -> int:
     return int(_DIRECTIONS.unpack_from(body)[0])
 
 
-def _check_declared(
-    contents: Contents, dense: memoryview | None, bodies: Sequence[memoryview], directions: int, limits: Limits
-) -> None:
-    """Refuse more directions or side numbers than a payload may have, before any is taken out."""
-    most = sum(min(site.cap, limits.max_rank) for site in contents.sites)
-    if directions > most:
-        found = f"the payload has {directions} directions, its sites hold {most} at ranks up to {limits.max_rank}"
-        raise PayloadError(f"{found}; get the payload again, or raise Limits.max_rank")
-    rows = 0 if dense is None else sum(rows_of(tensor.shape)[0] for tensor in contents.dense)
-    numbers = len(contents.sites) * len(bodies) + 3 * directions + 2 * rows
-    size = sum(map(len, bodies)) + len(dense or b"")
-    if numbers > SIDE_NUMBERS + SIDE_NUMBERS_PER_BYTE * size:
-        raise PayloadError(f"{size} bytes declare {numbers} side numbers, which no adapter does; get the payload again")
-
-
-def _check_decoded(bodies: Sequence[_DenseBody | _DirectionsBody], limits: Limits) -> None:
-    """Refuse more numbers than a receiver allows, before memory is taken for them."""
-    size, zeros = 4 * sum(body.numbers for body in bodies), 4 * sum(body.zeros for body in bodies)
-    if size > limits.max_decoded_bytes:
-        found = f"the payload decodes to {size} bytes, the limit is {limits.max_decoded_bytes}"
-        raise PayloadError(f"{found}; raise Limits.max_decoded_bytes")
-    if zeros > limits.max_zero_bytes:
-        found = f"the payload decodes to {zeros} bytes of zeros that it does not send, the limit is"
-        raise PayloadError(f"{found} {limits.max_zero_bytes}; leave them out, or raise Limits.max_zero_bytes")
-
-
 def _check_scales(scales: npt.NDArray[np.int64]) -> None:
     if len(scales) and np.abs(scales).max() > LARGEST_SCALE:
         raise PayloadError(f"a body has a scale beyond 2^(+-{LARGEST_SCALE}/{SCALE_STEPS}); get the payload again")
-
-
-def _check_ranks(sites: Sequence[SiteShape], ranks: npt.NDArray[np.int64], limits: Limits) -> None:
-    if (rank := int(ranks.max(initial=0))) > limits.max_rank:
-        raise PayloadError(f"the payload has rank {rank}, the limit is {limits.max_rank}; raise Limits.max_rank")
-    for site, rank in zip(sites, ranks.tolist(), strict=True):
-        if rank > site.cap:
-            raise PayloadError(f"rank {rank} at {site.name} is above min(out, in) = {site.cap}; get the payload again")
