@@ -28,6 +28,7 @@ from payload_material import BINDING, draw_factors
 
 from airtune.codec import Decoded, Factors, chunk_ends, code_adapter, decode, held_static, inspect, self_contained
 from airtune.codec.coded.draft import Draft
+from airtune.codec.contents import Binding, Contents
 from airtune.codec.entropy import TABLES, decode_lanes, encode_lanes, largest_code
 from airtune.codec.entropy import lanes as numpy_lanes
 from airtune.errors import PayloadError
@@ -209,6 +210,12 @@ def test_a_payload_by_hand():
     assert (site.p.tolist(), site.q.tolist()) == ([[1.0], [0.0]], [[0.0]])
     assert site.lam.tolist() == [np.float32(2**1.25)]
     assert_decoders_agree(decode(data, None), data)
+
+
+def test_the_text_that_names_a_static_part_has_characters_as_themselves():
+    contents = Contents.of({'gefräßig/模型"\\': (2, 1)}, {}, Binding("0" * 64, "1" * 64), {"seed": 1})
+    text = '{"base":"%s","codec":"coded","dense":[],"meta":{},"sites":[["gefräßig/模型\\"\\\\",2,1]],"tokenizer":"%s"}'
+    assert list(held_static(contents)) == [sha256((text % ("0" * 64, "1" * 64)).encode()).digest()[:16]]
 
 
 def test_any_scale_and_the_largest_codes():
