@@ -8,7 +8,7 @@ import zlib
 from functools import cache
 from hashlib import sha256
 from itertools import accumulate
-from math import prod
+from math import fsum, prod
 
 import numpy as np
 
@@ -155,9 +155,16 @@ def read(data: bytes, prefix: bool, held: dict[bytes, bytes] | None, since: tupl
     static = since[1] if since else read_static(name if s else held[name])
     expect(c or not static["dense"], "no dense chunk")
 
+    shapes = [shape if len(shape) > 1 else [1, *shape] for _, shape in static["dense"]] if chunks else []
+    bodies = chunks[1:] if shapes else chunks
+    expect(all(len(body) >= 2 for body in bodies), "body too short")
+    d = sum(struct.unpack_from("<H", body)[0] for body in bodies)
+    expect(d <= sum(min(site[1:]) for site in static["sites"]), "directions")
+    side = len(static["sites"]) * len(bodies) + 3 * d + 2 * sum(shape[0] for shape in shapes)
+    expect(side <= 2**22 + 16 * sum(map(len, chunks)), "side numbers")
+
     rows = None
-    if static["dense"] and chunks:
-        shapes = [shape if len(shape) > 1 else [1, *shape] for _, shape in static["dense"]]
+    if shapes:
         body, count = Body(chunks.pop(0)), sum(shape[0] for shape in shapes)
         expect(count <= 4096 * len(body.data), "bomb")
         scales, tables = body.runs([count, count])
@@ -186,6 +193,8 @@ def values(static: dict, found: list, rows: list | None) -> tuple[dict, dict, di
         p = np.array([p for p, _, _ in directions], np.float32).reshape(-1, out).T
         q = np.array([q for _, _, q in directions], np.float32).reshape(-1, into)
         sites[name] = p, np.array([scale(j) for _, j, _ in directions], np.float32), q
+        sizes = [max(1, *map(abs, p)) * max(1, *map(abs, q)) * float(scale(j)) for p, j, q in directions]
+        expect(fsum(sizes) <= 2.0**127, "update beyond float32")
     for name, shape in static["dense"] if rows is not None else []:
         count = shape[0] if len(shape) > 1 else 1
         with np.errstate(over="ignore"):

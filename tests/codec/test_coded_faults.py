@@ -152,6 +152,11 @@ WIDE = (("s", 2**20, 2**20),)
 ZEROS = struct.pack("<HhBhBhBhBH", 1000, 1000, 0, 0, 0, 0, 0, 0, 0, 0)
 """A thousand directions of zeros at one site, in 16 bytes."""
 
+LONG = struct.pack("<HhBhBhBhBH", 32767, 32767, 0, 0, 0, 0, 0, 0, 0, 0)
+"""As many as one count of them says."""
+SPREAD = struct.pack("<HhBhBhBhBH", 65520, 16, 0, 0, 0, 0, 0, 0, 0, 0)
+"""16 directions of zeros at each of 4,095 sites."""
+
 EMPTY = bytes(2 + 3 * 4 + 2)
 """No directions."""
 
@@ -170,9 +175,9 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     # chunks
     "no chunks": (lambda p: p.chunks.clear(), "no chunk for them"),
     "dense chunk missing": (lambda p: p.chunks.pop(0), "names table"),
-    "chunks swapped": (lambda p: p.chunks.reverse(), "names table|ends inside|bytes more|does not end|scale beyond"),
+    "chunks swapped": (lambda p: p.chunks.reverse(), "65519 directions, its sites hold 15"),
     "empty chunk last": (lambda p: p.chunks.append(b""), "ends inside its head"),
-    "empty chunk first": (lambda p: p.chunks.insert(0, b""), "0 bytes declare 3 rows"),
+    "empty chunk first": (lambda p: p.chunks.insert(0, b""), "65524 directions, its sites hold 15"),
     "chunk of one byte": (lambda p: p.chunks.append(b"\1"), "ends inside its head"),
     "chunk of a head": (lambda p: p.chunks.append(bytes(13)), "ends inside its streams"),
     # heads and runs
@@ -198,8 +203,11 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
         only(directions([3, 0], [0] * 3, [(0, 0)] * 3), sites=[["s", 3, 2], ["t", 1, 9]]),
         r"rank 3 at s is above min\(out, in\) = 2",
     ),
-    "rank above it in two chunks": (only(*[directions([2], [0] * 2, [(0, 0)] * 2)] * 2), "rank 4 at s is above"),
-    "rank beyond the limit": (only(ZEROS, ZEROS, sites=WIDE), "rank 2000, the limit is 1024"),
+    "rank above it in two chunks": (
+        only(*[directions([2], [0] * 2, [(0, 0)] * 2)] * 2),
+        "4 directions, its sites hold 2 ",
+    ),
+    "rank beyond the limit": (only(ZEROS, ZEROS, sites=WIDE), "2000 directions, its sites hold 1024 at"),
     # the side stream
     "side words beyond the body": (put(1, 14, "H", 2**16 - 1), "ends inside its streams"),
     "side words for no codes": (only(side(struct.pack("<I", 7))), "does not end where it should"),
@@ -215,12 +223,47 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     "a byte behind the lanes": (only(ONE + b"\0"), "1 bytes more than its streams"),
     "words without codes": (only(directions([1], [0], [(0, 0)]) + b"\0\0"), "2 bytes more than its streams"),
     # bombs
+    "a thousand long chunks": (only(*[LONG] * 1000, sites=WIDE), "32767000 directions, its sites hold 1024 at"),
+    # 22 (4095 + 3 65520) numbers in 22 times 16 bytes; 2^22 + 16 352 is 4199936
+    "side numbers of directions": (
+        only(*[SPREAD] * 22, sites=[[f"{i}", 362, 362] for i in range(4095)]),
+        "352 bytes declare 4414410 side numbers",
+    ),
+    "side numbers of empty chunks": (
+        only(*[EMPTY] * 1100, sites=[[f"{i}", 3, 2] for i in range(4096)]),
+        "17600 bytes declare 4505600 side numbers",
+    ),
+    "side numbers of dense rows": (
+        only(bytes(10), dense=[["a", [2**20, 1]], ["b", [2**20, 1]], ["c", [2**20, 1]]], sites=[]),
+        "10 bytes declare 6291456 side numbers",
+    ),
     "codes of no words": (only(directions([1], [0], [(1, 1)]), sites=WIDE), "14 bytes declare 2097152 codes"),
     "zeros beyond the decoded size": (only(ZEROS, sites=WIDE), "decodes to 8388612000 bytes"),
+    "zeros that take no bytes": (
+        only(ZEROS, sites=(("s", 2**16, 2**16),)),
+        "524288000 bytes of zeros that it does not send, the limit is 268435456",
+    ),
+    "zeros of a dense tensor": (
+        only(body([[0], [0]]), dense=[["d", [2**7, 2**20]]], sites=[]),
+        "536870912 bytes of zeros",
+    ),
     "rows of dense tensors": (only(bytes(10), dense=[["d", [2**20, 1]]], sites=[]), "10 bytes declare 1048576 rows"),
     "dense rows overflow": (only(bytes(10), dense=[["d", [2**20] * 8]], sites=[]), "10 bytes declare 1048576 rows"),
     "dense row overflows": (only(body([[0], [0]]), dense=[["d", [1] + [2**20] * 7]], sites=[]), "decodes to"),
     "dense codes of no words": (only(body([[0], [1]]), dense=[["d", [2**20]]], sites=[]), "declare 1048576 codes"),
+    "update beyond float32": (
+        only(directions([1], [500], [(20, 20)], [[1026] * 3, [1026] * 2])),
+        "update of s may be beyond float32",
+    ),
+    "P of an update beyond float32, Q of zeros": (
+        only(directions([1], [500], [(20, 0)], [[1026] * 3])),
+        "update of s may be beyond float32",
+    ),
+    # 2 2^125 and 3 2^125 are more than 2^127
+    "directions add up beyond float32": (
+        only(directions([2], [500, 500], [(20, 20)] * 2, [[2, 0, 0], [1, 1], [0, 3, 0], [1, 1]])),
+        "update of s may be beyond float32",
+    ),
     "dense beyond float32": (only(body([[472], [20]], [([1026], 20)]), dense=[["d", []]], sites=[]), "beyond float32"),
     # the static part
     "bomb": (static(lambda document: zlib.compress(bytes(50_000_000))), "inflates beyond 1048576"),
@@ -251,6 +294,15 @@ def test_forged_payloads_are_refused_in_little_memory(name: str):
             tracemalloc.stop()
 
 
+def test_the_largest_update_is_finite():
+    """2^125 and 3 2^125 are 2^127, half of what float32 holds."""
+    vectors = [[1, 1, 1], [1, 1], [3, 0, -3], [1, 1]]
+    data = forge_coded(SMALL, only(directions([2], [500, 500], [(20, 20)] * 2, vectors)))
+    decoded = decode(data, BINDING)
+    assert decoded.factors["s"].update().tolist() == [[2.0**127] * 2, [2.0**125] * 2, [-(2.0**126)] * 2]
+    assert_second_agrees(decoded, data)
+
+
 def test_no_words_are_as_many_least_codes():
     """The state 0 gives a table's first code for ever; what is short of words is not always malformed."""
     decoded = decode(forge_coded(SMALL, only(lane(b""))), BINDING).factors["s"]
@@ -271,7 +323,7 @@ def test_many_chunks_beside_one_long_stream_take_little_memory():
     data = forge_coded(SMALL, only(long, *[EMPTY] * 2000, sites=(("s", 2**16, 2**15),)))
     tracemalloc.start()
     try:
-        refused(data, "rank 20000, the limit is 1024")
+        refused(data, "20000 directions, its sites hold 1024 at ranks up to 1024; .* raise Limits.max_rank")
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
@@ -384,6 +436,13 @@ def test_random_changes_with_hashes_recomputed_never_crash(data: st.DataObject):
 )
 def test_limits_are_kept(limits: Limits, message: str):
     refused(SMALL, message, limits=limits)
+
+
+def test_zeros_that_are_not_sent_have_a_limit_of_their_own():
+    """Of two directions at (3, 2), one sends P but not Q, the other neither: 2 + 5 numbers of 4 bytes."""
+    data = forge_coded(SMALL, only(directions([2], [0, 0], [(20, 0), (0, 0)], [[1, 0, -2], [0, 0], [], []])))
+    assert decode(data, BINDING, Limits(max_zero_bytes=28)).factors["s"].p.T.tolist() == [[1, 0, -2], [0, 0, 0]]
+    refused(data, "28 bytes of zeros that it does not send, the limit is 27", limits=Limits(max_zero_bytes=27))
 
 
 def test_limits_that_just_fit():

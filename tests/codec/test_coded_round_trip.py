@@ -28,6 +28,7 @@ from payload_material import BINDING, draw_factors
 
 from airtune.codec import Decoded, Factors, chunk_ends, code_adapter, decode, held_static, inspect, self_contained
 from airtune.codec.coded.draft import Draft
+from airtune.codec.contents import Binding, Contents
 from airtune.codec.entropy import TABLES, decode_lanes, encode_lanes, largest_code
 from airtune.codec.entropy import lanes as numpy_lanes
 from airtune.errors import PayloadError
@@ -211,9 +212,16 @@ def test_a_payload_by_hand():
     assert_decoders_agree(decode(data, None), data)
 
 
+def test_the_text_that_names_a_static_part_has_characters_as_themselves():
+    contents = Contents.of({'gefräßig/模型"\\': (2, 1)}, {}, Binding("0" * 64, "1" * 64), {"seed": 1})
+    text = '{"base":"%s","codec":"coded","dense":[],"meta":{},"sites":[["gefräßig/模型\\"\\\\",2,1]],"tokenizer":"%s"}'
+    assert list(held_static(contents)) == [sha256((text % ("0" * 64, "1" * 64)).encode()).digest()[:16]]
+
+
 def test_any_scale_and_the_largest_codes():
     scales = [-500, -499, -3, -1, 0, 1, 498, 500]
-    p, q = [[1026, -1026, 0, 1] * 2] * 8, [[-1026, 1026, 5, -7] * 2] * 8
+    p, q = [[1026, -1026, 0, 1] * 2] * 6, [[-1026, 1026, 5, -7] * 2] * 6
+    p, q = [*p, *[[1, -1, 0, 1] * 2] * 2], [*q, *[[-1, 1, 1, -1] * 2] * 2]  # an update has to be one in float32
     vectors = [vector for pair in zip(p, q, strict=True) for vector in pair]
     chunk = directions([8], scales, [(20, 20)] * 8, vectors)
     document = CodedForgery.of(small_adapter(dense=False).draft().encode((0, 0, 0)).data).document

@@ -234,10 +234,25 @@ def test_numbers_and_scales_that_are_not_exact_are_refused():
     refused(below, r"s changes to a scale below 2\^\(-500/4\); send it whole", since=low)
 
 
+def test_changes_to_an_update_beyond_float32_are_refused():
+    """A scale of 2^124: P at 1 + 4 stays below 2^127; P at 1 + 8, or a direction of 8 more, does not."""
+    held = decode(only(directions([1], [496], [(20, 20)], [[1, 0, 0], [1, 0]])), BINDING).held
+    most = changes(held.name, directions([1], [-2], [(20, 0)], [[1, 0, 0]]))
+    assert np.abs(decode(most, BINDING, since=held).factors["s"].update()).max() == 5 * 2.0**124
+    beyond = changes(held.name, directions([1], [-3], [(20, 0)], [[1, 0, 0]]))
+    refused(beyond, "update of s may be beyond float32", since=held)
+    added = changes(held.name, directions([2], [0, 496], [(0, 0), (20, 20)], [[], [], [8, 0, 0], [1, 0]]))
+    refused(added, "update of s may be beyond float32", since=held)
+    second = second_coded_decoder.read(only(directions([1], [496], [(20, 20)], [[1, 0, 0], [1, 0]])), False, None)
+    for data in (beyond, added):
+        with pytest.raises(ValueError, match="update beyond float32"):
+            second_coded_decoder.values(*second_delta_decoder.change(data, second))
+
+
 def test_ranks_and_sizes_stay_within_their_limits():
     held = decode(only(*[directions([1], [0], [(20, 20)], VECTORS)] * 2), BINDING).held
     twice = [directions([2], [0] * 2, [(0, 0)] * 2)] * 2
-    refused(changes(held.name, *twice), r"rank 4 at s is above", since=held)
+    refused(changes(held.name, *twice), "4 directions, its sites hold 2 at", since=held)
     data = changes(held.name, directions([1], [0], [(0, 0)]))
     assert decode(data, BINDING, Limits(max_decoded_bytes=48), since=held).ranks == (2,)  # 2 (3 + 2 + 1) numbers
     refused(data, "has 48 bytes, the limit is 47", limits=Limits(max_decoded_bytes=47), since=held)

@@ -31,8 +31,10 @@ class Limits:
 
     max_bytes: int = 2**30
     """The payload itself."""
-    max_decoded_bytes: int = 2**32
-    """All decoded tensors together, as float32."""
+    max_decoded_bytes: int = 2**30
+    """All decoded tensors together, as float32: those of rank 64 everywhere up to models of 13 billion parameters."""
+    max_zero_bytes: int = 2**28
+    """Of these, what takes no bytes in a payload of format 2: vectors of nothing but zeros."""
     max_static_bytes: int = 2**20
     """The static part, before and after decompression."""
     max_sites: int = 4096

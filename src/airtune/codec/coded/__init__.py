@@ -7,6 +7,7 @@ held.py        what a receiver holds in whole numbers: its name, and changes of 
 refining.py    a new adapter as changes of the held one
 order.py       which direction is sent when
 bodies.py      chunk bodies <-> codes
+bounds.py      what bodies may hold at most
 streams.py     runs and vectors <-> streams of words
 framing.py     header, chunk table, hashes
 """

@@ -1,7 +1,7 @@
 """Chunk bodies <-> coded directions and dense tensors. docs/payload.md specifies every byte.
 
 All chunks of a payload are decoded together, lane beside lane. Knows sites and tensors; not hashes or files. Reading
-trusts nothing: ranks, tables and scales are checked, and the decoded size is known before memory is taken for it.
+trusts nothing: ranks, tables and scales are checked, and every size is held against its bound before memory is taken.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from airtune.codec.coded.bounds import check_declared, check_decoded, check_ranks
 from airtune.codec.coded.streams import CODES_PER_BYTE, Run, StreamReader, write_streams
 from airtune.codec.coded.values import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite, CodedTensor, rows_of
 from airtune.codec.contents import Contents, Limits, SiteShape, TensorShape
@@ -23,7 +24,6 @@ Direction = tuple[int, int]
 
 _DIRECTIONS = struct.Struct("<H")
 _MOST = 2**16 - 1
-
 SIDE = ("scales", "p_tables", "q_tables")
 """What the side stream says of every direction, after how many each site has."""
 
@@ -72,26 +72,24 @@ def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence
     Raises:
         PayloadError: bytes that no encoder writes, or more numbers than allowed.
     """
-    tensors = [] if dense is None else [_DenseBody(dense, contents.dense)]
     shapes = np.array([(site.fan_out, site.fan_in) for site in contents.sites], np.int64).reshape(-1, 2)
-    most = int(shapes.min(axis=1).sum())
-    groups = [_DirectionsBody(body, shapes, most) for body in bodies]
+    declared = [_declared(body) for body in bodies]
+    check_declared(contents, sum(declared), [len(body) for body in bodies], len(dense or b""), limits)
+    tensors = [] if dense is None else [_DenseBody(dense, contents.dense)]
+    groups = [_DirectionsBody(body, shapes, count) for body, count in zip(bodies, declared, strict=True)]
     all_bodies: list[_DenseBody | _DirectionsBody] = [*tensors, *groups]
     for body, side in zip(all_bodies, decode_lanes([body.streams.side for body in all_bodies]), strict=True):
         body.take_side(side)
     owners = np.concatenate([np.zeros(0, np.int64), *(group.sites for group in groups)])
     ranks = np.bincount(owners, minlength=len(shapes))
-    _check_ranks(contents.sites, ranks, limits)
-    numbers = sum(body.numbers for body in all_bodies)
-    if 4 * numbers > limits.max_decoded_bytes:
-        found = f"the payload decodes to {4 * numbers} bytes, the limit is {limits.max_decoded_bytes}"
-        raise PayloadError(f"{found}; raise Limits.max_decoded_bytes")
+    check_ranks(contents.sites, ranks.tolist(), limits)
+    check_decoded(sum(body.numbers for body in all_bodies), sum(body.zeros for body in all_bodies), limits)
     lanes = [body.lanes() for body in all_bodies]
-    decoded = decode_lanes([lane for found in lanes for lane in found])[::-1]
-    for body, count in zip(all_bodies, map(len, lanes), strict=True):
-        body.take_codes([decoded.pop() for _ in range(count)])  # what is taken is held once
-    del lanes
-    return Coded(_sites(contents.sites, groups), tensors[0].tensors() if tensors else {})
+    decoded = decode_lanes([lane for found in lanes for lane in found])
+    of_dense = len(lanes[0]) if tensors else 0
+    dense_tensors = tensors[0].tensors(decoded[:of_dense]) if tensors else {}
+    del lanes, decoded[:of_dense]
+    return Coded(_sites(contents.sites, groups, _emptied(decoded)), dense_tensors)
 
 
 class _DirectionsBody:
@@ -99,17 +97,11 @@ class _DirectionsBody:
 
     Args:
         shapes: (out, in) of every site, shape (sites, 2).
-        most: How many directions the sites hold together.
+        directions: How many it declares.
     """
 
-    def __init__(self, body: memoryview, shapes: npt.NDArray[np.int64], most: int) -> None:
-        if len(body) < _DIRECTIONS.size:
-            raise PayloadError("a body ends inside its head; get the payload again")
-        (self._directions,) = _DIRECTIONS.unpack_from(body)
-        if self._directions > most:
-            raise PayloadError(
-                f"a body has {self._directions} directions, its sites hold {most}; get the payload again"
-            )
+    def __init__(self, body: memoryview, shapes: npt.NDArray[np.int64], directions: int) -> None:
+        self._directions = directions
         self._shapes = shapes
         self.streams = StreamReader(body[_DIRECTIONS.size :], [len(shapes), *[self._directions] * 3])
 
@@ -124,12 +116,18 @@ class _DirectionsBody:
     def numbers(self) -> int:
         return int(self._shapes[self.sites].sum()) + self._directions
 
-    def lanes(self) -> list[tuple[Words, TableIndices]]:
-        tables = np.stack([self.p_tables, self.q_tables], axis=1).ravel()
-        return self.streams.lanes(self._shapes[self.sites].ravel(), tables)
+    @property
+    def zeros(self) -> int:
+        """Numbers in vectors that are not sent."""
+        return int(self._shapes[self.sites][self.tables == 0].sum())
 
-    def take_codes(self, lanes: Sequence[Codes]) -> None:
-        self.vectors = self.streams.vectors(lanes)
+    @property
+    def tables(self) -> npt.NDArray[np.int64]:
+        """Of columns of P and rows of Q, shape (directions, 2)."""
+        return np.stack([self.p_tables, self.q_tables], axis=1)
+
+    def lanes(self) -> list[tuple[Words, TableIndices]]:
+        return self.streams.lanes(self._shapes[self.sites].ravel(), self.tables.ravel())
 
 
 class _DenseBody:
@@ -152,51 +150,80 @@ class _DenseBody:
     def numbers(self) -> int:
         return sum(tensor.numbers for tensor in self._shapes)
 
+    @property
+    def zeros(self) -> int:
+        """Numbers in rows that are not sent."""
+        return int(self._lengths[self._tables == 0].sum())
+
     def lanes(self) -> list[tuple[Words, TableIndices]]:
         return self.streams.lanes(self._lengths, self._tables)
 
-    def take_codes(self, lanes: Sequence[Codes]) -> None:
-        self._codes = self.streams.codes(lanes)
-
-    def tensors(self) -> dict[str, CodedTensor]:
+    def tensors(self, lanes: Sequence[Codes]) -> dict[str, CodedTensor]:
+        """The tensors, from the decoded lanes."""
+        codes = self.streams.codes(lanes)
         found, at, start = {}, 0, 0
         for tensor, (count, length) in zip(self._shapes, self._rows, strict=True):
             rows = slice(at, at + count)
-            codes = self._codes[start : start + tensor.numbers].reshape(count, length)
+            rows_codes = codes[start : start + tensor.numbers].reshape(count, length)
             scales, tables = self._scales[rows].astype(np.int16), self._tables[rows].astype(np.uint8)
-            found[tensor.name] = CodedTensor(codes, scales, tables, tensor.shape)
+            found[tensor.name] = CodedTensor(rows_codes, scales, tables, tensor.shape)
             at, start = at + count, start + tensor.numbers
         return found
 
 
-def _sites(sites: Sequence[SiteShape], groups: Sequence[_DirectionsBody]) -> dict[str, CodedSite]:
-    """Every site's directions, from all the bodies in which it has some."""
-    parts: list[list[tuple[Codes, Codes, int, int, int]]] = [[] for _ in sites]
-    for group in groups:
-        pairs = zip(group.vectors[::2], group.vectors[1::2], strict=True)
-        small = zip(group.scales.tolist(), group.p_tables.tolist(), group.q_tables.tolist(), strict=True)
-        for site, (p, q), (scale, p_table, q_table) in zip(group.sites.tolist(), pairs, small, strict=True):
-            parts[site].append((p, q, scale, p_table, q_table))
-    return {site.name: _site(site, found) for site, found in zip(sites, parts, strict=True)}
+def _emptied(lanes: list[Codes]) -> Codes:
+    """All codes, lane after lane; each lane is let go once it is copied."""
+    codes = np.empty(sum(map(len, lanes)), np.int16)
+    end = len(codes)
+    while lanes:
+        lane = lanes.pop()
+        codes[end - len(lane) : end] = lane
+        end -= len(lane)
+    return codes
 
 
-def _site(shape: SiteShape, parts: Sequence[tuple[Codes, Codes, int, int, int]]) -> CodedSite:
-    p, q = np.zeros((shape.fan_out, len(parts)), np.int16), np.zeros((len(parts), shape.fan_in), np.int16)
-    for at, part in enumerate(parts):
-        p[:, at], q[at] = part[0], part[1]
-    scales = np.array([part[2] for part in parts], np.int16)
-    p_tables, q_tables = (np.array([part[at] for part in parts], np.uint8) for at in (3, 4))
-    return CodedSite(p, q, scales, p_tables, q_tables)
+def _sites(sites: Sequence[SiteShape], groups: Sequence[_DirectionsBody], codes: Codes) -> dict[str, CodedSite]:
+    """Every site's directions, from all the bodies in which it has some.
+
+    Args:
+        codes: Of the vectors that are sent, in the order of the bodies; for the others no memory is touched.
+    """
+    none = np.zeros(0, np.int64)
+    owners = np.concatenate([none, *(group.sites for group in groups)])
+    tables = np.concatenate([none.reshape(0, 2), *(group.tables for group in groups)])
+    shapes = np.array([(site.fan_out, site.fan_in) for site in sites], np.int64).reshape(-1, 2)
+    lengths = np.where(tables > 0, shapes[owners], 0).ravel()
+    starts = (np.cumsum(lengths) - lengths).reshape(-1, 2)
+    scales = np.concatenate([none, *(group.scales for group in groups)])
+    order = np.argsort(owners, kind="stable")
+    cuts = np.cumsum(np.bincount(owners, minlength=len(sites)))[:-1] if sites else none
+    each = (np.split(values[order], cuts) for values in (starts, tables, scales))
+    return {site.name: _site(site, codes, *found) for site, *found in zip(sites, *each, strict=False)}
+
+
+def _site(
+    shape: SiteShape,
+    codes: Codes,
+    starts: npt.NDArray[np.int64],
+    tables: npt.NDArray[np.int64],
+    scales: npt.NDArray[np.int64],
+) -> CodedSite:
+    p, q = np.zeros((shape.fan_out, len(scales)), np.int16), np.zeros((len(scales), shape.fan_in), np.int16)
+    for vectors, begin, sent in ((p.T, starts[:, 0], tables[:, 0]), (q, starts[:, 1], tables[:, 1])):
+        (places,) = np.nonzero(sent)
+        for at, start in zip(places.tolist(), begin[places].tolist(), strict=True):
+            vectors[at] = codes[start : start + vectors.shape[1]]
+    p_tables, q_tables = tables.astype(np.uint8).T
+    return CodedSite(p, q, scales.astype(np.int16), p_tables, q_tables)
+
+
+def _declared(body: memoryview) -> int:
+    """How many directions a body declares."""
+    if len(body) < _DIRECTIONS.size:
+        raise PayloadError("a body ends inside its head; get the payload again")
+    return int(_DIRECTIONS.unpack_from(body)[0])
 
 
 def _check_scales(scales: npt.NDArray[np.int64]) -> None:
     if len(scales) and np.abs(scales).max() > LARGEST_SCALE:
         raise PayloadError(f"a body has a scale beyond 2^(+-{LARGEST_SCALE}/{SCALE_STEPS}); get the payload again")
-
-
-def _check_ranks(sites: Sequence[SiteShape], ranks: npt.NDArray[np.int64], limits: Limits) -> None:
-    if (rank := int(ranks.max(initial=0))) > limits.max_rank:
-        raise PayloadError(f"the payload has rank {rank}, the limit is {limits.max_rank}; raise Limits.max_rank")
-    for site, rank in zip(sites, ranks.tolist(), strict=True):
-        if rank > site.cap:
-            raise PayloadError(f"rank {rank} at {site.name} is above min(out, in) = {site.cap}; get the payload again")

@@ -6,6 +6,7 @@ alone, so two receivers that hold the same numbers hold the same adapter, whiche
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +34,12 @@ LARGEST_SHIFT = 16
 """Octaves by which a change's step may differ from that of the numbers it changes."""
 LARGEST_HELD = 2**24
 """Whole numbers up to this are exact in float32."""
+
+LARGEST_UPDATE = 2.0**127
+"""Sum over a site's directions of scale |p| |q|, with the largest numbers of p and q: half of what float32 holds, so
+that an update is finite in whatever order it is added up."""
+_SMALL_SCALE = 4 * (127 - 48 - 31)
+"""No site is beyond `LARGEST_UPDATE` with scales up to this: numbers are at most 2^24, ranks 2^31."""
 
 Whole = npt.NDArray[np.integer]
 
@@ -83,8 +90,9 @@ class HeldAdapter:
 
     @classmethod
     def of(cls, contents: Contents, coded: Coded) -> HeldAdapter:
-        """What a payload of its own brings."""
+        """What a payload of its own brings. Raises `PayloadError` where an update is beyond `LARGEST_UPDATE`."""
         sites = {name: HeldSite(site.p, site.q, site.scales) for name, site in coded.sites.items()}
+        _check_updates(sites)
         return cls(contents, sites, {name: _new_tensor(tensor) for name, tensor in coded.dense.items()})
 
     @cached_property
@@ -105,9 +113,10 @@ class HeldAdapter:
         """This adapter after a payload of changes; this one stays as it is.
 
         Raises:
-            PayloadError: a shift, scale or number beyond what is held exactly.
+            PayloadError: a shift, scale or number beyond what is held exactly, or an update beyond `LARGEST_UPDATE`.
         """
         sites = {name: _changed_site(name, site, coded.sites[name]) for name, site in self.sites.items()}
+        _check_updates(sites)
         dense = dict(self.dense)
         for name, tensor in coded.dense.items():
             dense[name] = _changed_tensor(name, self.dense[name], tensor) if name in dense else _new_tensor(tensor)
@@ -123,6 +132,16 @@ class HeldAdapter:
         for tensor in self.dense.values():
             yield tensor.scales.astype("<i2").tobytes()
             yield tensor.codes.astype("<i4").tobytes()
+
+
+def _check_updates(sites: Mapping[str, HeldSite]) -> None:
+    for name, site in sites.items():
+        if site.scales.max(initial=0) <= _SMALL_SCALE:
+            continue
+        of_p, of_q = np.abs(site.p).max(axis=0).clip(1), np.abs(site.q).max(axis=1).clip(1)
+        sizes = of_p.astype(np.float64) * of_q * scale_values(site.scales)
+        if math.fsum(sizes.tolist()) > LARGEST_UPDATE:
+            raise PayloadError(f"the update of {name} may be beyond float32; get the payload again")
 
 
 def _new_tensor(tensor: CodedTensor) -> HeldTensor:

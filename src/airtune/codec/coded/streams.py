@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -139,14 +139,9 @@ class StreamReader:
         """The codes of all vectors, one after the other, from the decoded lanes."""
         lengths, sent = self._vectors
         found = np.zeros(int(lengths.sum()), np.int16)
-        found[np.repeat(sent, lengths)] = np.concatenate([np.zeros(0, np.int16), *lanes])
+        if lanes:
+            found[np.repeat(sent, lengths)] = np.concatenate(lanes)
         return found
-
-    def vectors(self, lanes: Sequence[Codes]) -> list[Codes]:
-        """The vectors, from the decoded lanes."""
-        edges = np.cumsum([0, *self._vectors[0].tolist()]).tolist()
-        codes = self.codes(lanes)
-        return [codes[start:stop] for start, stop in pairwise(edges)]
 
     def _take(self, size: int) -> memoryview:
         if self._at + size > len(self._body):

@@ -150,9 +150,10 @@ def rows_of(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def dense_tensor(codes: npt.NDArray[np.integer], scales: Scales, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Rows of whole numbers under a scale each. Raises `PayloadError` where a number is beyond float32."""
+    found = codes.astype(np.float32)
     with np.errstate(over="ignore"):
-        found = codes.astype(np.float32) * scale_values(scales)[:, None]
-    if not np.isfinite(found).all():
+        found *= scale_values(scales)[:, None]
+    if not np.isfinite((found.min(), found.max())).all():
         raise PayloadError("a dense tensor holds a number beyond float32; get the payload again")
     return found.reshape(shape)
 
