@@ -175,9 +175,9 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     # chunks
     "no chunks": (lambda p: p.chunks.clear(), "no chunk for them"),
     "dense chunk missing": (lambda p: p.chunks.pop(0), "names table"),
-    "chunks swapped": (lambda p: p.chunks.reverse(), "65519 directions, its sites hold 15"),
+    "chunks swapped": (lambda p: p.chunks.reverse(), r"655\d\d directions, its sites hold 15"),
     "empty chunk last": (lambda p: p.chunks.append(b""), "ends inside its head"),
-    "empty chunk first": (lambda p: p.chunks.insert(0, b""), "65524 directions, its sites hold 15"),
+    "empty chunk first": (lambda p: p.chunks.insert(0, b""), r"655\d\d directions, its sites hold 15"),
     "chunk of one byte": (lambda p: p.chunks.append(b"\1"), "ends inside its head"),
     "chunk of a head": (lambda p: p.chunks.append(bytes(13)), "ends inside its streams"),
     # heads and runs
