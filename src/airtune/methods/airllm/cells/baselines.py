@@ -3,7 +3,7 @@
 | of        | what is sent: the largest that fits, or the next one cut to fit, whichever dev likes better          |
 |-----------|------------------------------------------------------------------------------------------------------|
 | `lora`    | of LoRAs trained at 1, 2, 4, ..., r_max, and at the largest rank everywhere that each link has room for |
-| `adalora` | of AdaLoRAs trained down to as many directions as each link has room for                             |
+| `adalora` | of AdaLoRAs trained down to as many directions as each link has room for, and to 80 % of them        |
 | `svd`     | the LoRA of r_max, cut                                                                               |
 
 All by the same codec, within what a decision may spend on that link.
@@ -40,9 +40,8 @@ from airtune.records import Measurements, generator
 from airtune.records.cells import Done, Outcome
 from airtune.records.plain import canonical_json
 
-FEWER = (0.7, 0.8, 0.9)
-"""Of few directions each is much: where not every site can have one, AdaLoRA is trained at these shares of them too,
-for it may choose sites of which fewer fit."""
+FEWER = 0.8
+"""AdaLoRA is trained at this share of the most directions that fit too, for it chooses sites that are dear."""
 
 
 def ladders(settings: Settings) -> Mapping[str, Settings]:
@@ -68,8 +67,8 @@ def _planned(settings: str) -> tuple[int, list[int], list[int]]:
     found = plan(config_from(json.loads(settings)))
     uniform = {row.uniform_rank for row in found.rows if row.uniform_rank}
     totals = {row.total_rank for row in found.rows if row.total_rank}
-    few = {max(1, math.floor(share * total)) for total in totals if total < found.sites for share in FEWER}
-    return found.sites, sorted(uniform), sorted(totals | few)
+    fewer = {max(1, math.floor(FEWER * total)) for total in totals}
+    return found.sites, sorted(uniform), sorted(totals | fewer)
 
 
 def baseline_settings(settings: Settings) -> Settings:
