@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airtune.errors import AirtuneError, ConfigError, PayloadError
+from airtune.errors import AirtuneError, ConfigError
 
 if TYPE_CHECKING:
     from airtune.adapters import RankVector
-    from airtune.codec import Allocation, HeldAdapter, Payload, PayloadInfo
+    from airtune.codec import Allocation, Payload, PayloadInfo
     from airtune.ledger import Ledger
     from airtune.links import ChannelState, Link
     from airtune.methods.airllm.plan import Plan
@@ -161,9 +161,10 @@ def inspect(file: str | Path, *, since: Sequence[str | Path] = ()) -> PayloadInf
         PayloadError: the file is not a whole payload, or changes another adapter than that of `since`, or none.
     """
     from airtune.codec import inspect as inspect_payload
+    from airtune.codec import read_payload
 
-    data = _read_payload(file, since)
-    return inspect_payload(data, since=_held_after(since))
+    data, held = read_payload(file, since)
+    return inspect_payload(data, since=held)
 
 
 def pack(
@@ -202,6 +203,7 @@ def pack(
     Raises:
         AirtuneError: one line that says what was found, what was expected and what to do.
     """
+    from airtune.codec import read_held
     from airtune.links import Link
     from airtune.services.packing import pack_peft
 
@@ -210,7 +212,6 @@ def pack(
         budget_bits = link.budget_bits(deadline_s, link.mean_state)
     elif budget_bits is None or snr_db is not None or bandwidth_hz is not None:
         raise ConfigError("give either budget_bits, or snr_db and bandwidth_hz of the link")
-    held = _held_after(since)
     return pack_peft(
         Path(peft_folder),
         Path(out),
@@ -218,7 +219,7 @@ def pack(
         model=model,
         task=task,
         data=data,
-        since=held,
+        since=read_held(since),
         tune_steps=tune_steps,
         progress=progress,
     )
@@ -241,12 +242,12 @@ def unpack(
     """
     from airtune.adapters.derived import lift_cores
     from airtune.adapters.export import export_peft
-    from airtune.codec import decode, whole_prefix
+    from airtune.codec import decode, read_payload, whole_prefix
 
-    data = _read_payload(file, since)
+    data, held = read_payload(file, since)
     if prefix_bytes is not None:
         data = whole_prefix(data, prefix_bytes)
-    decoded = decode(data, None, allow_prefix=prefix_bytes is not None, since=_held_after(since))
+    decoded = decode(data, None, allow_prefix=prefix_bytes is not None, since=held)
     meta = decoded.meta
     return export_peft(
         Path(out_dir),
@@ -256,24 +257,6 @@ def unpack(
         base_model=str(meta.get("base_model", "")),
         fan_in_fan_out=bool(meta.get("fan_in_fan_out", 0)),
     )
-
-
-def _held_after(files: Sequence[str | Path]) -> HeldAdapter | None:
-    from airtune.codec import held_after
-
-    return held_after([_read_payload(file) for file in files])
-
-
-def _read_payload(file: str | Path, since: Sequence[str | Path] = ()) -> bytes:
-    from airtune.codec import changes_of
-
-    try:
-        data = Path(file).read_bytes()
-    except OSError as error:
-        raise PayloadError(f"{file} cannot be read ({error.strerror}); give the path of a payload (.atn)") from error
-    if since and not changes_of(data):
-        raise PayloadError(f"{file} is an adapter of its own and changes none, yet since was given; leave since out")
-    return data
 
 
 def __getattr__(name: str) -> Any:

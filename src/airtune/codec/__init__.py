@@ -7,6 +7,7 @@ Knows no links, models or torch. Reading map, from the outside in:
                     or changes of an adapter that is held (Refiner)
     blockwise/      format 1: blocks with a scale, or floats; sizes known from shapes alone (encode, Layout)
     entropy/        codes <-> words
+    files.py        read_payload, read_held: payload files, with those that they change
     inspection.py   inspect: a table of what a payload holds
     payload.py      Payload, Decoded
     contents.py     the static part: Binding, names and shapes, Limits
@@ -31,6 +32,7 @@ from airtune.codec.coded.sizes import CodedSizes, estimated_sizes
 from airtune.codec.coded.values import Coded, CodedSite
 from airtune.codec.contents import Binding, Contents, Limits
 from airtune.codec.factors import Factors
+from airtune.codec.files import read_held, read_payload
 from airtune.codec.inspection import DenseRow, PayloadInfo, SiteRow, inspect
 from airtune.codec.payload import Decoded, Payload
 
@@ -69,6 +71,8 @@ __all__ = [
     "held_static",
     "inspect",
     "layout_of",
+    "read_held",
+    "read_payload",
     "self_contained",
     "whole_prefix",
 ]
