@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, TaskType, get_peft_model
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -19,14 +20,8 @@ from tiny_models import CONFIGS
 
 def saved(folder: Path, dtype: torch.dtype = torch.float32, **settings: object) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = LoraConfig(
-        r=3,
-        lora_alpha=7,
-        target_modules=["q_proj", "down_proj"],
-        task_type="CAUSAL_LM",
-        init_lora_weights=False,
-        **settings,
-    )
+    plain = {"r": 3, "lora_alpha": 7, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
+    config = LoraConfig(**{**plain, **settings}, init_lora_weights=False)
     model = get_peft_model(AutoModelForCausalLM.from_config(CONFIGS["llama"]), config)
     model.to(dtype).save_pretrained(str(folder))
     return model.float()
@@ -58,6 +53,22 @@ def test_what_we_export_comes_back(tmp_path: Path):
     np.testing.assert_array_equal(back.dense["score.weight"], dense["score.weight"])
     for path, site in factors.items():
         np.testing.assert_allclose(back.factors[path].update(), site.update(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("task", [*TaskType, None])
+def test_each_task_type_of_peft_comes_back_as_itself(tmp_path: Path, task: TaskType | None):
+    saved(tmp_path / "theirs", task_type=task)
+    adapter = import_peft(tmp_path / "theirs")
+    export_peft(tmp_path / "ours", adapter.factors, {}, kind=adapter.kind, base_model="tiny")
+    assert LoraConfig.from_pretrained(str(tmp_path / "ours")).task_type == task
+    with pytest.raises(DataError, match=r"is for task_type 'POETRY'; expected one of SEQ_CLS, CAUSAL_LM, .*, or none"):
+        import_peft(with_setting(tmp_path / "theirs", task_type="POETRY"))
+
+
+def with_setting(folder: Path, **settings: object) -> Path:
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    return folder
 
 
 def test_damaged_folders_are_refused_in_one_line(tmp_path: Path):

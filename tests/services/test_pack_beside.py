@@ -102,6 +102,18 @@ def test_a_model_of_another_width_is_refused(base: Path, tmp_path: Path):
         airtune.pack(folder, tmp_path / "p.atn", budget_bits=20_000, model=str(base))
 
 
+@pytest.mark.parametrize("task_type", ["SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"])
+def test_a_model_that_is_no_language_model_or_classifier_is_left_out(base: Path, tmp_path: Path, task_type: str):
+    """PEFT's wrapper of sequence to sequence asks for an encoder, so its record is changed after."""
+    folder = save(tmp_path / "lora", base, r=4)
+    record = folder / "adapter_config.json"
+    record.write_text(record.read_text().replace('"CAUSAL_LM"', f'"{task_type}"'))
+    with pytest.raises(DataError, match=r"the adapter is for (seq2seq|features); leave the model out"):
+        airtune.pack(folder, tmp_path / "p.atn", budget_bits=9_000, model=str(base))
+    airtune.pack(folder, tmp_path / "p.atn", budget_bits=9_000)
+    assert LoraConfig.from_pretrained(str(airtune.unpack(tmp_path / "p.atn", tmp_path / "out"))).task_type == task_type
+
+
 def test_data_without_a_task_are_refused(base: Path, task: dict, tmp_path: Path):
     with pytest.raises(ConfigError, match="data were given and no task; name the task too, or leave the data out"):
         airtune.pack(save(tmp_path / "kv", base), tmp_path / "p.atn", budget_bits=20_000, **{**task, "task": ""})

@@ -19,7 +19,16 @@ from safetensors.numpy import save
 from airtune.codec import Factors
 from airtune.errors import PayloadError, RunError
 
-TASK_TYPES: Mapping[str, str] = {"classify": "SEQ_CLS", "text": "CAUSAL_LM"}
+TASK_TYPES: Mapping[str, str | None] = {
+    "classify": "SEQ_CLS",
+    "text": "CAUSAL_LM",
+    "seq2seq": "SEQ_2_SEQ_LM",
+    "classify-tokens": "TOKEN_CLS",
+    "answer": "QUESTION_ANS",
+    "features": "FEATURE_EXTRACTION",
+    "any": None,
+}
+"""PEFT's task type by kind; `any` where an adapter's record names none."""
 
 
 def export_peft(
@@ -36,7 +45,7 @@ def export_peft(
     Args:
         factors: P, lam, Q by site path; a site with no directions is left out.
         dense: The trained head by parameter name; saved as PEFT's `modules_to_save`.
-        kind: `classify` or `text`.
+        kind: What the base model is for, a key of `TASK_TYPES`.
         base_model: Name or folder of the base model, for PEFT's own record.
         fan_in_fan_out: True where projections keep their weight as (in, out), as GPT-2's do.
 

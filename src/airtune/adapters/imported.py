@@ -33,7 +33,7 @@ class ImportedAdapter:
         factors: Updates by site path, in the order of their names.
         dense: Modules saved whole, by parameter name.
         base_model: What PEFT's record calls the base model.
-        kind: `classify` or `text`.
+        kind: What its base model is for, a key of `TASK_TYPES`.
         fan_in_fan_out: True where projections keep their weight as (in, out).
     """
 
@@ -75,9 +75,10 @@ def import_peft(folder: Path) -> ImportedAdapter:
     if not factors:
         raise DataError(f"{folder} holds no lora_A and lora_B; give the folder of a PEFT LoRA adapter")
     kinds = {task: kind for kind, task in TASK_TYPES.items()}
-    return ImportedAdapter(
-        factors, dense, config.base_model, kinds.get(config.task_type, "text"), config.fan_in_fan_out
-    )
+    if (task := config.task_type or None) not in kinds:
+        known = ", ".join(task for task in TASK_TYPES.values() if task)
+        raise DataError(f"{folder} is for task_type {task!r}; expected one of {known}, or none")
+    return ImportedAdapter(factors, dense, config.base_model, kinds[task], config.fan_in_fan_out)
 
 
 def _factors(path: str, parts: Mapping[str, np.ndarray], config: PeftConfig) -> Factors:

@@ -77,7 +77,7 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str) -> O
         overrides["task.data"] = data
     config = load_config("default", overrides)
     if not task:
-        base = open_base(config, 0 if adapter.kind == "text" else 2)
+        base = open_base(config, _labels(adapter))
         return Opened(_at_all_sites(adapter, base), Binding(base.sha256, base.tokenizer_sha256), {})
     reader = open_reader(config)
     base, factors = reader.base, _at_all_sites(adapter, reader.base)
@@ -91,6 +91,14 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str) -> O
     attached.detach()
     tuning = Tuning(base, parts.train, fit_plan(config, base.hidden_size))
     return Opened(factors, Binding(base.sha256, base.tokenizer_sha256), curvature, tuning)
+
+
+def _labels(adapter: ImportedAdapter) -> int:
+    """Classes of the head to open its base model with, as many as any; 0 for none."""
+    if adapter.kind not in (known := {"text": 0, "any": 0, "classify": 2}):
+        opened = f"only causal language models and classifiers are opened, and the adapter is for {adapter.kind}"
+        raise DataError(f"{opened}; leave the model out")
+    return known[adapter.kind]
 
 
 def _check_head(adapter: ImportedAdapter, base: BaseModel, task: str) -> None:
