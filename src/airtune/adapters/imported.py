@@ -76,8 +76,8 @@ def import_peft(folder: Path) -> ImportedAdapter:
         raise DataError(f"{folder} holds no lora_A and lora_B; give the folder of a PEFT LoRA adapter")
     kinds = {task: kind for kind, task in TASK_TYPES.items()}
     if (task := config.task_type or None) not in kinds:
-        known = ", ".join(task for task in TASK_TYPES.values() if task)
-        raise DataError(f"{folder} is for task_type {task!r}; expected one of {known}, or none")
+        types = ", ".join(task for task in TASK_TYPES.values() if task)
+        raise DataError(f"{folder} is for task_type {task!r}; expected one of {types}, or none")
     return ImportedAdapter(factors, dense, config.base_model, kinds[task], config.fan_in_fan_out)
 
 
