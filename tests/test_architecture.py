@@ -24,11 +24,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters": {"errors", "codec", "models"},
     "transport": {"errors", "ledger", "links", "codec"},
     "records": {"errors", "ledger"},
-    "methods": {"errors", "ledger", "links", "codec", "tasks", "models", "adapters", "transport", "records"},
+    "workloads": {"errors", "links", "tasks", "models", "records"},
+    "methods": {
+        *("errors", "ledger", "links", "codec", "tasks", "models", "adapters", "transport", "records", "workloads"),
+    },
     "reports": {"errors", "ledger", "records"},
     "studies": {"errors", "records", "reports"},
-    "benches": {"errors", "adapters", "codec", "links", "methods", "models", "records", "tasks"},
-    "services": {"errors", "adapters", "codec", "methods", "models", "records", "reports", "studies", "transport"},
+    "benches": {"errors", "adapters", "codec", "links", "methods", "models", "records", "tasks", "workloads"},
+    "services": {
+        *("errors", "adapters", "codec", "methods", "models", "records", "reports", "studies", "transport"),
+        "workloads",
+    },
     "cli": {"errors", "benches", "links", "records", "reports", "services", "studies"},
 }
 TORCH_FREE = (

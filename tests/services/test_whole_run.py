@@ -20,9 +20,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import airtune as api
-from airtune.methods.airllm.building import fit_plan, new_trainee, open_reader, parts_of, rank_sampler
+from airtune.methods.airllm.building import fit_plan, new_trainee, parts_of, rank_sampler
 from airtune.models import Items, score
 from airtune.records import Measurements, RunFolder
+from airtune.workloads.opening import open_reader
 from services.tiny_runs import (
     ALLOCATORS,
     GRADIENTS_BESIDE,

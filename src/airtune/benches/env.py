@@ -17,11 +17,12 @@ import numpy as np
 
 from airtune.benches.result import Measured, Ratio
 from airtune.benches.timing import median
-from airtune.methods.airllm.building import new_env, new_trainee, open_links, open_reader, parts_of
+from airtune.methods.airllm.building import new_env, new_trainee, open_links, parts_of
 from airtune.methods.airllm.config import load_config
 from airtune.methods.airllm.packing import block_packer
 from airtune.models import BaseModel
 from airtune.records import Measurements, Progress
+from airtune.workloads.opening import open_reader
 
 OUTSIDE = 0.10
 ITEMS = 64

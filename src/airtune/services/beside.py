@@ -69,8 +69,9 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str) -> O
     from airtune.adapters import Adapter
     from airtune.adapters.curvature import measure_curvature
     from airtune.methods.airllm.baselines.truncation import spectral
-    from airtune.methods.airllm.building import fit_plan, open_base, open_reader, parts_of
+    from airtune.methods.airllm.building import fit_plan, parts_of
     from airtune.methods.airllm.config import load_config
+    from airtune.workloads.opening import open_base, open_reader
 
     overrides: dict[str, object] = {"model.name": model, "task.name": task or "text"}
     if data:

@@ -14,10 +14,10 @@ from airtune.adapters.gains import measure_gains
 from airtune.codec import Factors
 from airtune.errors import ModelError, RunError
 from airtune.methods.airllm import trainee as trainee_module
-from airtune.methods.airllm.data import Parts
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import FitPlan, Items, load_base, sentences, windows
 from airtune.records import Measurements, generator
+from airtune.workloads.parts import Parts
 from tiny_models import WORDS, save_tiny_model
 
 PLAN = FitPlan(steps=10, batch_size=4, learning_rate=1e-2, seed=5)

@@ -11,22 +11,21 @@ import torch
 from airtune.adapters import Adapter, RankSampler, RankVector
 from airtune.adapters.curvature import measure_curvature
 from airtune.errors import ConfigError, DeadlineError, LinkError
-from airtune.links import Link, make_fading
+from airtune.links import Link
 from airtune.methods.airllm.allocation import TryRanks, decision_budget, project
 from airtune.methods.airllm.allocators import AirLLM
 from airtune.methods.airllm.config import AirLLMConfig
-from airtune.methods.airllm.data import Parts, Reader, read_parts
 from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.packing import Packer, block_packer, coded_packer, fitting_bandwidth, sizes_of
 from airtune.methods.airllm.policy.saved import load_policy
 from airtune.methods.airllm.roles import EdgeRole
 from airtune.methods.airllm.sizes import Sizes
 from airtune.methods.airllm.trainee import Trainee
-from airtune.methods.airllm.workload import LinkConfig
-from airtune.models import BaseModel, FitPlan, load_base
+from airtune.models import FitPlan
 from airtune.records import Measurements, seed_for
-from airtune.tasks import Classification, Columns, Task, load_task
-from airtune.tasks import Sizes as TaskSizes
+from airtune.workloads.config import LinkConfig
+from airtune.workloads.opening import links_at, open_reader
+from airtune.workloads.parts import Parts, Reader, read_parts
 
 RATE_TIMES_WIDTH = 0.384
 """Adam's best rate falls as 1 / width (Yang et al. 2203.03466): 1e-3 at MiniLM's 384, 1.9e-4 at OPT-1.3B's 2048."""
@@ -43,44 +42,6 @@ def check_machine(config: AirLLMConfig) -> None:
             f"{GPU_GB} GB of memory), the model {name} and the data of {task}; this machine has no CUDA GPU; "
             "run it on one that has, or take --preset cpu or cpu-paper here"
         )
-
-
-def open_task(config: AirLLMConfig) -> Task:
-    """Load the task by its settings; a seed redraws calibration alone. Raises `DataError`."""
-    task = config.task
-    return load_task(
-        task.name,
-        data=Path(task.data).expanduser() if task.data else None,
-        columns=Columns(text=task.text_column, label=task.label_column),
-        sizes=TaskSizes(calibration=task.calibration_items),
-        seed=config.seed,
-    )
-
-
-def labels_of(task: Task) -> int:
-    """How many classes a task tells apart; 0 for running text."""
-    return len(task.labels) if isinstance(task, Classification) else 0
-
-
-def open_reader(config: AirLLMConfig) -> Reader:
-    """Load task and base model. Raises `DataError`, `ModelError`, or `ConfigError` where items are too long for it."""
-    task = open_task(config)
-    base = open_base(config, labels_of(task))
-    name = "max_length" if isinstance(task, Classification) else "window"
-    if (asked := getattr(config.model, name)) > base.max_tokens:
-        raise ConfigError(f"model.{name} is {asked}, {base.name} takes up to {base.max_tokens} tokens; choose less")
-    return Reader(task, base, max_length=config.model.max_length, window=config.model.window)
-
-
-def open_base(config: AirLLMConfig, labels: int) -> BaseModel:
-    """Load the base model: a classifier with a new head of so many classes, or with 0 one that predicts next tokens."""
-    return load_base(
-        config.model.name,
-        "classify" if labels else "text",
-        labels=labels,
-        seed=seed_for(config.seed, "head") % 2**31,
-        device=config.model.device,
-    )
 
 
 def edge_role(config: AirLLMConfig) -> EdgeRole:
@@ -146,27 +107,15 @@ def open_links(config: LinkConfig, sizes: Sizes, caps: RankVector) -> tuple[list
         ConfigError: `trace` fading without a file.
         LinkError: a value that is not physical, or as `DeadlineError` a deadline that no bandwidth meets.
     """
-    options: dict[str, object] = {
-        "rician": {"k_factor": config.k_factor},
-        "nakagami": {"m": config.m},
-        "trace": {"path": Path(config.trace).expanduser(), "column": config.trace_column},
-    }.get(config.fading, {})  # type: ignore[assignment]
-    if config.fading == "trace" and not config.trace:
-        raise ConfigError("link.fading is 'trace' but link.trace names no file; give a CSV with a column of SNRs in dB")
-    fading = make_fading(config.fading, **options)
-
-    def links_at(bandwidth_hz: float) -> list[Link]:
-        return [Link(bandwidth_hz, snr_db, fading, config.gap_db) for snr_db in sorted(config.snrs_db)]
-
     if config.bandwidth_hz > 0:
-        return links_at(config.bandwidth_hz), "as asked"
-    nominal = links_at(1e6)
+        return links_at(config, config.bandwidth_hz), "as asked"
+    nominal = links_at(config, 1e6)
     least = RankVector((0,) * len(caps))
     bandwidth_hz, reason = fitting_bandwidth(
         sizes.air_bits(caps), sizes.air_bits(least), nominal[0], nominal[-1], config.deadline_s, config.late_share
     )
     try:
-        return links_at(bandwidth_hz), reason
+        return links_at(config, bandwidth_hz), reason
     except LinkError:
         asked = f"head and container would need {bandwidth_hz:.3g} Hz to arrive in {config.deadline_s:g} s"
         line = f"at {nominal[0].snr_db:g} dB {asked}, which no link has; allow a longer deadline or a higher SNR"

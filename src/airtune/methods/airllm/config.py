@@ -6,17 +6,16 @@ Configs stop at the door: `method.py` hands plain values to the parts.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any, Literal
 
 from airtune.errors import ConfigError
 from airtune.methods.airllm.paper.settings import READING, PaperConfig, check_paper
 from airtune.methods.airllm.policy.settings import PolicyConfig
-from airtune.methods.airllm.settings import build, group, require, require_between, require_positive
-from airtune.methods.airllm.workload import LinkConfig, ModelConfig, TaskConfig
+from airtune.workloads.config import LinkConfig, ModelConfig, TaskConfig
+from airtune.workloads.presets import lay_over, preset_values
+from airtune.workloads.settings import build, require, require_between, require_positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,40 +124,16 @@ class AirLLMConfig:
 def load_config(preset: str, overrides: Mapping[str, object] = {}) -> AirLLMConfig:
     """Read a preset and lay overrides (`group.key` -> value or its text) over it.
 
-    A preset that wants a model and data of one's own says under `instead` what stands in where neither is given.
-
     Raises:
         ConfigError: unknown preset, key or a value of the wrong kind (the line lists what there is), or one that the
             mode does not read.
     """
-    folder = resources.files("airtune.methods.airllm") / "presets"
-    presets = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    if preset not in presets:
-        raise ConfigError(f"preset is {preset!r}; choose one of {', '.join(presets)}")
-    values = tomllib.loads((folder / f"{preset}.toml").read_text(encoding="utf-8"))
-    instead = values.pop("instead", {})
-    if not {"model.name", "task.name", "task.data", "model", "task"} & overrides.keys():
-        values = _over(values, instead)
-    values = _over(values, overrides)
+    values = preset_values("airtune.methods.airllm", preset, overrides)
     if values.get("mode") == "paper":
-        values = _over(READING, values)
+        values = lay_over(READING, values)
     elif unread := [key for key in overrides if key.startswith("paper.")]:
         raise ConfigError(f"{unread[0]} was given, but mode is 'nested', which does not read it; add mode=paper")
     return config_from(values)
-
-
-def _over(values: Mapping[str, Any], others: Mapping[str, object]) -> dict[str, Any]:
-    """Lay settings over settings: `group.key`, or a whole group, whose other keys stay."""
-    found = dict(values)
-    for dotted, value in others.items():
-        where, _, key = dotted.rpartition(".")
-        if where:
-            found[where] = {**group(where, found.get(where, {})), key: value}
-        elif isinstance(value, Mapping):
-            found[key] = {**group(key, found.get(key, {})), **value}
-        else:
-            found[key] = value
-    return found
 
 
 def config_from(values: Mapping[str, Any]) -> AirLLMConfig:

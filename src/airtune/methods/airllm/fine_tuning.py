@@ -5,10 +5,10 @@ from __future__ import annotations
 from airtune.adapters import RankVector, export_peft
 from airtune.methods.airllm.building import rank_sampler
 from airtune.methods.airllm.session import Session
-from airtune.methods.airllm.settings import require
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import FitPlan, Score, Step, head_only, score
 from airtune.records import generator
+from airtune.workloads.settings import require
 
 
 def fine_tune(session: Session, trainee: Trainee, plan: FitPlan) -> None:

@@ -18,7 +18,6 @@ from airtune.methods.airllm.building import (
     new_packer,
     new_trainee,
     open_links,
-    open_reader,
     parts_of,
     practice_links,
 )
@@ -34,6 +33,7 @@ from airtune.methods.airllm.search.greedy import Greedy
 from airtune.methods.airllm.session import Session
 from airtune.records import Measurements, Progress, RunFolder, generator
 from airtune.transport import Transport
+from airtune.workloads.opening import open_reader
 
 RIVAL_EPISODES = 128
 """Episodes over which the rewards of uniform and random are averaged, to stand beside the policy's."""

@@ -17,10 +17,11 @@ from airtune.adapters import Adapter, RankVector
 from airtune.errors import ConfigError, DataError, DeadlineError
 from airtune.links import Link
 from airtune.methods.airllm.allocation import decision_budget, project
-from airtune.methods.airllm.building import labels_of, open_base, open_links, open_task, planned_sizes
+from airtune.methods.airllm.building import open_links, planned_sizes
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.sizes import Sizes
 from airtune.models import BaseModel
+from airtune.workloads.opening import labels_of, open_base, open_task
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from airtune.adapters.gains import losses_worth, measure_gains
 from airtune.codec import Factors
 from airtune.errors import ModelError, RunError
 from airtune.methods.airllm.allocation import Trial
-from airtune.methods.airllm.data import Parts
 from airtune.models import FitPlan, Items, Score, Step, fit, new_optimiser, score
 from airtune.records import Measurements, generator, write_bytes
+from airtune.workloads.parts import Parts
 
 CHECKPOINT_EVERY = 100
 """Training steps between two checkpoints."""

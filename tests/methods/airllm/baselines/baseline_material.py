@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from airtune.methods.airllm.data import Parts
 from airtune.models import BaseModel, FitPlan, Items, load_base, sentences, windows
+from airtune.workloads.parts import Parts
 from tiny_models import WORDS, save_tiny_model
 
 PLAN = FitPlan(steps=6, batch_size=4, learning_rate=2e-2, seed=5)

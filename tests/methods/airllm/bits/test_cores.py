@@ -16,9 +16,9 @@ from airtune.errors import ConfigError, PayloadError
 from airtune.methods.airllm.baselines.cores import train_cores
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.cores import cores, within
-from airtune.methods.airllm.data import Parts
 from airtune.methods.airllm.packing import about, held_by
 from airtune.models import BaseModel, FitPlan, Items, load_base, weights_hash
+from airtune.workloads.parts import Parts
 from tiny_models import save_tiny_model
 
 PLAN = FitPlan(6, batch_size=4, learning_rate=0.02)

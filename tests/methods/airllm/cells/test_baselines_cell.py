@@ -11,7 +11,7 @@ from airtune.adapters import RankVector
 from airtune.errors import ConfigError, DeadlineError
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import score_adapter
-from airtune.methods.airllm.building import new_trainee, open_reader, parts_of
+from airtune.methods.airllm.building import new_trainee, parts_of
 from airtune.methods.airllm.cells import KINDS
 from airtune.methods.airllm.cells.baselines import Ladder, ladders, largest_that_fits
 from airtune.methods.airllm.cells.trained import ADAPTER, nearest_swept, ranks_to_train
@@ -20,6 +20,7 @@ from airtune.methods.airllm.packing import block_packer
 from airtune.methods.airllm.sizes import adapter_overhead_bits
 from airtune.records import Measurements
 from airtune.records.cells import Value, kind_of
+from airtune.workloads.opening import open_reader
 
 SNRS = (8.0, 12.0, 15.0)
 

@@ -9,13 +9,14 @@ from airtune.codec import Draft, code_adapter, decode
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import score_adapter
 from airtune.methods.airllm.bits.ours import Choice, Ours
-from airtune.methods.airllm.building import open_reader, parts_of
+from airtune.methods.airllm.building import parts_of
 from airtune.methods.airllm.cells.bits import TIMES_FEWER, trainings
 from airtune.methods.airllm.cells.trained import ADAPTER
 from airtune.methods.airllm.config import config_from
 from airtune.methods.airllm.packing import about, held_by
 from airtune.models import FitPlan
 from airtune.records.cells import Value
+from airtune.workloads.opening import open_reader
 
 FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "tuned", "cores", "either", "longer", "whole")
 CORES = {"cores16 1", "cores32 1", "cores64 1"}

@@ -15,10 +15,11 @@ from airtune.errors import ModelError
 from airtune.methods.airllm.baselines.direct import train_lora
 from airtune.methods.airllm.baselines.kept import kept, load_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
-from airtune.methods.airllm.building import open_reader, parts_of
+from airtune.methods.airllm.building import parts_of
 from airtune.methods.airllm.cells import KINDS, trained
 from airtune.methods.airllm.cells.trained import ADAPTER, BASELINES, TOTAL, sweep_of
 from airtune.methods.airllm.config import config_from
+from airtune.workloads.opening import open_reader
 
 Settings = dict[str, Any]
 

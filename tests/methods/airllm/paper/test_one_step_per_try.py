@@ -16,7 +16,6 @@ from airtune.adapters import Adapter, RankVector
 from airtune.errors import ModelError, RunError
 from airtune.links import Link
 from airtune.methods.airllm.allocators import Random, Uniform
-from airtune.methods.airllm.data import Parts
 from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.paper import training
 from airtune.methods.airllm.paper.adaptive import STRONGER, SteppedAdaLora
@@ -28,6 +27,7 @@ from airtune.methods.airllm.trainee import Trainee
 from airtune.models import FitPlan, load_base, new_optimiser, sentences
 from airtune.records import Measurements, generator
 from airtune.tasks import Complexity
+from airtune.workloads.parts import Parts
 from tiny_models import WORDS, save_tiny_model
 
 PLAN = FitPlan(steps=12, batch_size=4, learning_rate=1e-2, warmup_share=0.0, seed=5)

@@ -19,8 +19,8 @@ from airtune.adapters import RankVector
 from airtune.codec import Factors
 from airtune.errors import ConfigError, ModelError
 from airtune.methods.airllm.baselines.training import NAME, OnStep, TrainedAdapter, as_numpy, train_wrapped, wrapped
-from airtune.methods.airllm.data import Parts
 from airtune.models import BaseModel, FitPlan, Step
+from airtune.workloads.parts import Parts
 
 INIT_OVER_FINAL = 1.5
 """Ranks at the start over ranks at the end, as in AdaLoRA's paper."""

@@ -10,9 +10,9 @@ import torch
 from airtune.adapters.core_adapter import CoreAdapter, bases_of
 from airtune.errors import ConfigError
 from airtune.methods.airllm.baselines.training import TrainedAdapter, head_kept, train_wrapped
-from airtune.methods.airllm.data import Parts
 from airtune.models import BaseModel, FitPlan
 from airtune.records import seed_for
+from airtune.workloads.parts import Parts
 
 
 def train_cores(base: BaseModel, parts: Parts, plan: FitPlan, size: int, rank: int, *, alpha: float) -> TrainedAdapter:

@@ -14,8 +14,8 @@ from peft import LoraConfig
 from airtune.adapters import rank_caps
 from airtune.codec import Factors
 from airtune.methods.airllm.baselines.training import NAME, OnStep, TrainedAdapter, as_numpy, train_wrapped, wrapped
-from airtune.methods.airllm.data import Parts
 from airtune.models import BaseModel, FitPlan
+from airtune.workloads.parts import Parts
 
 
 def train_lora(

@@ -15,9 +15,9 @@ import torch
 from airtune.errors import ModelError
 from airtune.methods.airllm.bits.candidate import Candidate, changed
 from airtune.methods.airllm.bits.grid import SCALE_BITS, on_grid
-from airtune.methods.airllm.data import Parts
 from airtune.models import BaseModel, FitPlan, fit, score
 from airtune.records import generator
+from airtune.workloads.parts import Parts
 
 WIDTHS = (1, 2, 3, 4)
 Change = dict[str, np.ndarray]

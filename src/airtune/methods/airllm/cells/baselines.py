@@ -27,7 +27,7 @@ from airtune.methods.airllm.allocation import decision_budget, project
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.baselines.truncation import keep_within
-from airtune.methods.airllm.building import new_trainee, open_links, open_reader, parts_of
+from airtune.methods.airllm.building import new_trainee, open_links, parts_of
 from airtune.methods.airllm.cells.opening import MEASURED, Opened, Settings, adapter_settings, session_in
 from airtune.methods.airllm.cells.policy import rank_values
 from airtune.methods.airllm.cells.rows import Measurer
@@ -39,6 +39,7 @@ from airtune.methods.airllm.trainee import Trainee
 from airtune.records import Measurements, generator
 from airtune.records.cells import Done, Outcome
 from airtune.records.plain import canonical_json
+from airtune.workloads.opening import open_reader
 
 FEWER = 0.8
 """AdaLoRA is trained at this share of the most directions that fit too, for it chooses sites that are dear."""

@@ -27,15 +27,16 @@ from airtune.methods.airllm.bits.grid import blockwise, cuts, grid
 from airtune.methods.airllm.bits.ours import Ours
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import train_whole, whole
-from airtune.methods.airllm.building import fit_plan, open_reader, parts_of, suited_rate
+from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
 from airtune.methods.airllm.cells.trained import ADAPTER, CORE_SIZES, ranks_to_train, trained_settings
 from airtune.methods.airllm.config import AirLLMConfig, config_from
-from airtune.methods.airllm.data import Parts, Reader
 from airtune.methods.airllm.packing import about
 from airtune.models import Score
 from airtune.records import generator, write_bytes
 from airtune.records.cells import Done, Outcome, Value
+from airtune.workloads.opening import open_reader
+from airtune.workloads.parts import Parts, Reader
 
 CHANGE = "change.safetensors"
 WHOLE_RATES = (0.03, 0.1, 0.3)

@@ -21,7 +21,7 @@ from airtune.errors import ConfigError
 from airtune.ledger import Ledger
 from airtune.links import Link
 from airtune.methods.airllm.allocation import decision_budget
-from airtune.methods.airllm.building import fit_plan, new_packer, new_trainee, open_links, open_reader, parts_of
+from airtune.methods.airllm.building import fit_plan, new_packer, new_trainee, open_links, parts_of
 from airtune.methods.airllm.config import AdapterConfig, AirLLMConfig, config_from
 from airtune.methods.airllm.fine_tuning import fine_tune
 from airtune.methods.airllm.learning import learn_surrogate, settle
@@ -38,6 +38,7 @@ from airtune.methods.airllm.trainee import Trainee
 from airtune.models import EMBEDDED
 from airtune.records import Measurements, RunFolder, Silent
 from airtune.records.cells import Done
+from airtune.workloads.opening import open_reader
 
 CHECKPOINT, MEASURED = "checkpoint.safetensors", "measurements.jsonl"
 Settings = Mapping[str, Any]

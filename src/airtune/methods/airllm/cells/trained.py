@@ -25,12 +25,13 @@ from airtune.methods.airllm.baselines.cores import train_cores
 from airtune.methods.airllm.baselines.direct import train_lora
 from airtune.methods.airllm.baselines.kept import kept, load_adapter, save_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter, sweep
-from airtune.methods.airllm.building import fit_plan, open_reader, parts_of, suited_rate
+from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
 from airtune.methods.airllm.config import config_from
-from airtune.methods.airllm.data import Parts
 from airtune.models import BaseModel, FitPlan
 from airtune.records.cells import Done, Outcome, Value
+from airtune.workloads.opening import open_reader
+from airtune.workloads.parts import Parts
 
 ADAPTER = "adapter.safetensors"
 TOTAL = "total_rank"

@@ -18,11 +18,11 @@ from airtune.methods.airllm.allocation import Trial
 from airtune.methods.airllm.baselines.adalora import AdaLora, adalora_config
 from airtune.methods.airllm.baselines.training import wrapped
 from airtune.methods.airllm.baselines.truncation import spectral
-from airtune.methods.airllm.data import Parts
 from airtune.methods.airllm.paper.checkpoint import Kept, Tensors, of_optimiser, of_tensors
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import BaseModel, FitPlan, Items, Score, Step, fit, new_optimiser, score
 from airtune.records import Measurements, generator
+from airtune.workloads.parts import Parts
 
 ORTHOGONALITY = 0.5
 """Weight of peft's penalty, peft's default."""

@@ -9,15 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airtune.methods.airllm.building import (
-    fit_plan,
-    new_packer,
-    new_trainee,
-    open_links,
-    open_reader,
-    parts_of,
-    planned_sizes,
-)
+from airtune.methods.airllm.building import fit_plan, new_packer, new_trainee, open_links, parts_of, planned_sizes
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.fine_tuning import export, score_references
 from airtune.methods.airllm.finishing import new_rounds, send_all, summarise
@@ -29,6 +21,7 @@ from airtune.methods.airllm.session import Session
 from airtune.models import BaseModel
 from airtune.records import Measurements
 from airtune.transport import Transport
+from airtune.workloads.opening import open_reader
 
 PAPERS_STEPS = 15_000
 PAPERS_MODEL = ("opt", 2048, 24)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airtune.adapters.ranks import Count
 from airtune.methods.airllm.encoding import Rule
-from airtune.methods.airllm.settings import require, require_between
+from airtune.workloads.settings import require, require_between
 
 if TYPE_CHECKING:
     from airtune.methods.airllm.config import AdapterConfig

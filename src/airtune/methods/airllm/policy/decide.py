@@ -9,8 +9,8 @@ from airtune.adapters import RankVector
 from airtune.links import Link
 from airtune.methods.airllm.allocation import AllocationState, project
 from airtune.methods.airllm.policy.saved import POLICY, SavedPolicy, TrainedOn, load_policy, shipped_policy
-from airtune.methods.airllm.settings import require_between
 from airtune.tasks import Complexity
+from airtune.workloads.settings import require_between
 
 EMBEDDED = "minilm"
 """Name of the base model whose policy comes with airtune."""

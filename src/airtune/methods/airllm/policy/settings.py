@@ -8,7 +8,7 @@ from typing import Literal
 from airtune.methods.airllm.policy.diffusion import Kind, Target
 from airtune.methods.airllm.policy.objective import Objective
 from airtune.methods.airllm.policy.unet import DEPTH
-from airtune.methods.airllm.settings import require, require_between, require_positive
+from airtune.workloads.settings import require, require_between, require_positive
 
 
 @dataclass(frozen=True, slots=True)

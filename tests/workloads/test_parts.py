@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from airtune.errors import DataError
-from airtune.methods.airllm.data import Parts, Reader, read_parts
 from airtune.models import BaseModel, load_base
 from airtune.tasks import Classification, Example, Sizes, Text, load_task, words_of
+from airtune.workloads.parts import Parts, Reader, read_parts
 from tiny_models import WORDS, save_tiny_model
 
 PARTS = ("train", "calibration", "dev", "test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airtune.links import FADINGS
-from airtune.methods.airllm.settings import require, require_between
+from airtune.workloads.settings import require, require_between
 
 
 @dataclass(frozen=True, slots=True)
