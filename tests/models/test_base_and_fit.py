@@ -121,6 +121,24 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(bert):
         list(fit(base.model, head, items, FitPlan(steps=2, batch_size=2), rng=np.random.default_rng(0)))
 
 
+def test_a_gradient_that_is_not_finite_stops_before_any_weight_takes_it_up(bert):
+    """The root of a zero: a penalty of 0 whose slope is none."""
+    base = load_base(str(bert), "classify", labels=2)
+    items = sentences(TEXTS, [0, 1, 0, 1, 1], base.tokenizer, max_length=8)
+    head = {name: base.model.get_parameter(name) for name in base.head}
+    before = {name: parameter.detach().clone() for name, parameter in head.items()}
+    weight = head["classifier.weight"]
+
+    def penalty() -> torch.Tensor:
+        return (weight.sum() - weight.sum().detach()).abs().sqrt()
+
+    with pytest.raises(ModelError, match=r"gradient's norm is nan at step 0 \(rows \[.*; lower the learning rate"):
+        list(
+            fit(base.model, head, items, FitPlan(steps=2, batch_size=2), rng=np.random.default_rng(0), penalty=penalty)
+        )
+    assert all(torch.equal(parameter, before[name]) for name, parameter in head.items())
+
+
 def test_rate_rises_over_the_warm_up_and_falls_to_zero():
     plan = FitPlan(steps=100, warmup_share=0.1)
     rates = [plan.rate_factor(step) for step in range(101)]

@@ -103,7 +103,12 @@ def fit(
             )
         optimiser.zero_grad(set_to_none=True)
         total.backward()
-        nn.utils.clip_grad_norm_(trained, plan.clip_norm)
+        norm = float(nn.utils.clip_grad_norm_(trained, plan.clip_norm))
+        if not math.isfinite(norm):  # before any weight takes it up: what was saved last stays good
+            raise ModelError(
+                f"the gradient's norm is {norm} at step {index} (rows {schedule[index][:8].tolist()}...), the loss "
+                f"{value:.4g}; expected a finite number; lower the learning rate or look at those rows"
+            )
         optimiser.step()
         yield Step(index, value, batch.tokens)
     for parameter in trained:

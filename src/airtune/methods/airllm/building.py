@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from airtune.methods.airllm.environment import AllocationEnv
 from airtune.methods.airllm.packing import Packer, block_packer, coded_packer, fitting_bandwidth, sizes_of
 from airtune.methods.airllm.policy.saved import load_policy
 from airtune.methods.airllm.roles import EdgeRole
+from airtune.methods.airllm.rounds import Specialise
 from airtune.methods.airllm.sizes import Sizes
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import FitPlan
@@ -29,6 +32,8 @@ from airtune.workloads.parts import Parts, Reader, read_parts
 
 RATE_TIMES_WIDTH = 0.384
 """Adam's best rate falls as 1 / width (Yang et al. 2203.03466): 1e-3 at MiniLM's 384, 1.9e-4 at OPT-1.3B's 2048."""
+SPECIALISE_RATE = 1 / 3
+"""Over the rate of fine-tuning (docs/log.md)."""
 GPU_GB = 24
 """Rough need of OPT-1.3B in float32 at batch 32: the cloud's weights and the edge's (5.3 GB each), activations."""
 
@@ -74,7 +79,7 @@ def fit_plan(config: AirLLMConfig, hidden_size: int) -> FitPlan:
     """How long and how fast to fine-tune; a rate of 0 asks for one that suits the width."""
     adapter = config.adapter
     return FitPlan(
-        steps=adapter.steps,
+        steps=adapter.steps - adapter.specialise_steps,
         batch_size=adapter.batch_size,
         learning_rate=adapter.learning_rate or suited_rate(hidden_size),
         clip_norm=adapter.clip_norm,
@@ -160,11 +165,33 @@ def new_packer(config: AirLLMConfig, trainee: Trainee) -> Packer:
     codec, base = config.codec, trainee.adapter.base
     if not codec.coded:
         return block_packer(base, trainee.factors, trainee.dense, round(codec.bits))
-    trainee.adapter.set_ranks(trainee.adapter.caps)
+    trainee.adapter.set_ranks(RankVector(tuple(site.rank for site in trainee.factors.values())))
     curvature = measure_curvature(base, trainee.parts.calibration)
     coded = coded_packer(base, trainee.factors, trainee.dense, codec.bits, curvature)
     trainee.hold(coded.factors, coded.dense, rounded=True)
     return coded.packer
+
+
+def specialiser(config: AirLLMConfig, trainee: Trainee, packer: Packer, folder: Path) -> Specialise:
+    """What is sent instead of the nested adapter at some ranks: the same, trained on at them; or itself, for 0 steps.
+
+    Args:
+        folder: Takes a checkpoint for every rank vector.
+    """
+
+    @contextmanager
+    def specialise(ranks: RankVector, budget: int) -> Iterator[tuple[RankVector, Packer]]:
+        if not (steps := config.adapter.specialise_steps) or not ranks.total:
+            yield ranks, packer
+            return
+        plan = fit_plan(config, trainee.adapter.base.hidden_size)
+        plan = replace(plan, steps=steps, learning_rate=SPECIALISE_RATE * plan.learning_rate)
+        name = hashlib.sha256(str((trainee.identity, ranks.ranks)).encode()).hexdigest()[:16]
+        with trainee.specialised(ranks, plan, folder / f"specialised-{name}.safetensors"):
+            own = new_packer(config, trainee)
+            yield project(ranks, own.air_bits, budget), own  # coded sizes are not known before
+
+    return specialise
 
 
 def new_env(

@@ -46,6 +46,9 @@ class AdapterConfig:
     all of these and two mixed."""
     rank_one_weight: float = 2.0
     """Nested training with `prefixes`: weight of rank 1 in a step's loss over r_max's; those between lie between."""
+    specialise_share: float = 0.0
+    """Share of the steps that are kept for training on at the ranks decided for a link, for that link alone; 0 sends
+    the nested adapter as it is."""
 
     def __post_init__(self) -> None:
         require_positive("adapter.scale", self.scale)
@@ -62,8 +65,16 @@ class AdapterConfig:
         require(self.full_share + self.uniform_share <= 1, "adapter.uniform_share", self.uniform_share, expected)
         halvings = self.max_rank.bit_length()
         expected = f"choose 0 or 1, or {halvings} to 64, one at least for each of r_max, r_max / 2, ... 1"
+        share, largest = self.specialise_share, 1 - 1 / self.steps
+        leaves = f"choose 0 to {largest:g}, which leaves a step before"
+        require(0 <= share <= largest, "adapter.specialise_share", share, leaves)
         known = self.prefixes in (0, 1) or halvings <= self.prefixes <= 64
         require(known, "adapter.prefixes", self.prefixes, expected)
+
+    @property
+    def specialise_steps(self) -> int:
+        """Steps of training on for each link."""
+        return round(self.specialise_share * self.steps)
 
     @property
     def copies(self) -> int:

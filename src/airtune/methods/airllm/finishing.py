@@ -8,6 +8,7 @@ from typing import Any
 
 from airtune.links import Link
 from airtune.methods.airllm.allocators import Allocator
+from airtune.methods.airllm.building import specialiser
 from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.rounds import Rounds, Row
 from airtune.methods.airllm.session import Session
@@ -33,6 +34,7 @@ def new_rounds(
         late_share=config.link.late_share,
         run_id=secrets.randbits(64),  # after a resume too: the edge may remember the messages from before
         soft=soft,
+        specialise=specialiser(config, trainee, packer, session.folder.path),
     )
 
 

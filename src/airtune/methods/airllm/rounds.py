@@ -6,7 +6,8 @@ Knows the cloud's trainee, the packer, the link and the edge; not how any decisi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ from airtune.models import Score, score
 from airtune.tasks import Complexity
 from airtune.transport import OverTheAir, Transport
 
+Specialise = Callable[[RankVector, int], AbstractContextManager[tuple[RankVector, Packer]]]
+"""Ranks and budget -> what is sent and the packer that packs it, of the adapter that is held inside the block."""
 COUNTED_BLOCKS = 200
 """Blocks of a fading channel over which late deliveries are counted."""
 
@@ -88,6 +91,7 @@ class Rounds:
         run_id: Tells this run's messages from another's to the same edge, which answers a repeated message from memory.
         late_share: Under fading, the share of blocks that may be late; 0 trusts the last block seen.
         soft: Send what is asked for, in time or not, instead of cutting it to the deadline.
+        specialise: Trains on at the ranks that were decided; the nested adapter itself is sent without it.
     """
 
     def __init__(
@@ -104,26 +108,30 @@ class Rounds:
         late_share: float,
         run_id: int,
         soft: bool = False,
+        specialise: Specialise | None = None,
     ) -> None:
         self._trainee, self._packer, self._edge, self._ledger = trainee, packer, edge, ledger
         self._complexity, self._metric = complexity, metric
         self._deadline_s, self._cost_weight, self._late_share = deadline_s, cost_weight, late_share
         self._held = RankVector(tuple(cap // 2 for cap in trainee.adapter.caps.ranks))
         self._scored: dict[str, tuple[Score, float, float, np.ndarray]] = {}
-        self._trained: dict[RankVector, Score] = {}
+        self._trained: dict[tuple[str, RankVector], Score] = {}
+        self._specialise = specialise or (lambda ranks, budget: nullcontext((ranks, packer)))
         self._run_id, self._number, self._soft = run_id, 0, soft
 
     def run(self, allocator: Allocator, link: Link, rng: np.random.Generator) -> tuple[Row, Payload]:
         """One round over `link`; under fading, late deliveries are then counted over further blocks."""
         before, block = link.observe(rng, 2)
-        asked, ranks = self._decide(allocator, link, before)
-        trial = self._trainee.try_ranks(ranks)
-        payload = self._packer.encode(ranks)
-        air = OverTheAir(self._edge, link, self._ledger, "cloud", lambda: block)
-        _, sent = air.send(adapter_message(payload, self._name), round=self._number)
-        eta = communication_cost(sent.air_bits, link, block, self._deadline_s)
-        cloud, edge_score, _, edge_logits = self._score(payload)
+        asked, decided, budget = self._decide(allocator, link, before)
         blocks, late = self._count_late(allocator, link, rng) if link.fades else (None, None)
+        with self._specialise(decided, budget) as (ranks, packer):
+            trial = self._trainee.try_ranks(ranks)
+            payload = packer.encode(ranks)
+            air = OverTheAir(self._edge, link, self._ledger, "cloud", lambda: block)
+            _, sent = air.send(adapter_message(payload, self._name), round=self._number)
+            cloud, edge_score, _, edge_logits = self._score(payload, packer)
+            trained = self._score_trained(ranks)
+        eta = communication_cost(sent.air_bits, link, block, self._deadline_s)
         self._number += 1
         row = Row(
             allocator=allocator.name,
@@ -142,7 +150,7 @@ class Rounds:
             loss_calibration=trial.loss,
             reward=allocation_reward(trial.loss, eta, self._cost_weight),
             metric=self._metric,
-            score_trained=self._score_trained(ranks).metric,
+            score_trained=trained.metric,
             score_cloud=cloud.metric,
             score_edge=edge_score,
             payload_sha256=payload.sha256,
@@ -163,8 +171,8 @@ class Rounds:
 
     def _decide(
         self, allocator: Allocator, link: Link, seen: ChannelState, *, measure: bool = True
-    ) -> tuple[RankVector, RankVector]:
-        """What an allocator asks for on what it has seen, and what is sent: that projected onto the deadline.
+    ) -> tuple[RankVector, RankVector, int]:
+        """What an allocator asks for on what it has seen, what is sent: that projected onto the deadline; the budget.
 
         Without `measure`, greedy stops at its proposal: 200 blocks of different rates would be 200 searches.
         """
@@ -174,19 +182,19 @@ class Rounds:
             asked = allocator.propose(budget)
         else:
             asked = allocator.decide(AllocationState(seen, self._complexity, self._held), budget)
-        return asked, asked if self._soft else project(asked, self._packer.air_bits, budget)
+        return asked, asked if self._soft else project(asked, self._packer.air_bits, budget), budget
 
     def _count_late(self, allocator: Allocator, link: Link, rng: np.random.Generator) -> tuple[int, int]:
         states = link.observe(rng, COUNTED_BLOCKS + 1)
         late = 0
         for seen, realised in itertools.pairwise(states):
-            _, ranks = self._decide(allocator, link, seen, measure=False)
+            _, ranks, _ = self._decide(allocator, link, seen, measure=False)
             late += link.airtime_s(self._packer.air_bits(ranks), realised) > self._deadline_s
         return COUNTED_BLOCKS, late
 
-    def _score(self, payload: Payload) -> tuple[Score, float, float, np.ndarray]:
+    def _score(self, payload: Payload, packer: Packer) -> tuple[Score, float, float, np.ndarray]:
         if payload.sha256 not in self._scored:
-            adapter, decoded = self._trainee.adapter, self._packer.decode(payload)
+            adapter, decoded = self._trainee.adapter, packer.decode(payload)
             with self._trainee.borrowed():
                 adapter.load(decoded.factors, decoded.dense)
                 cloud = score(adapter.base.model, self._trainee.parts.test, keep_logits=PROBE_ITEMS)
@@ -195,9 +203,10 @@ class Rounds:
         return self._scored[payload.sha256]
 
     def _score_trained(self, ranks: RankVector) -> Score:
-        if ranks not in self._trained:
-            self._trained[ranks] = self._trainee.score_trained(ranks, self._trainee.parts.test)
-        return self._trained[ranks]
+        asked = self._trainee.identity, ranks
+        if asked not in self._trained:
+            self._trained[asked] = self._trainee.score_trained(ranks, self._trainee.parts.test)
+        return self._trained[asked]
 
 
 def notes_on(rows: Sequence[Row]) -> list[str]:

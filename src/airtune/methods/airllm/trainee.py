@@ -11,19 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from airtune.adapters import Adapter, RankSampler, RankVector
 from airtune.adapters.gains import losses_worth, measure_gains
 from airtune.codec import Factors
 from airtune.errors import ModelError, RunError
 from airtune.methods.airllm.allocation import Trial
+from airtune.methods.airllm.checkpoint import restore_steps, save_steps
 from airtune.models import FitPlan, Items, Score, Step, fit, new_optimiser, score
-from airtune.records import Measurements, generator, write_bytes
+from airtune.records import Measurements, generator
 from airtune.workloads.parts import Parts
 
 CHECKPOINT_EVERY = 100
@@ -65,11 +64,6 @@ class Trainee:
         Each step draws its rank vectors from (seed, step) alone, so a resumed run takes the very steps it had left.
         """
         plan = replace(plan, copies=sampler.weights(self.adapter.caps))
-        parameters = self.adapter.parameters()
-        optimiser = new_optimiser(list(parameters.values()), plan)
-        start = _restore(checkpoint, parameters, optimiser) if checkpoint.exists() else 0
-        if start:
-            on_resume(start)
 
         def draw_ranks(step: int, items: int) -> None:
             drawn = sampler.draw(self.adapter.caps, items, generator(plan.seed, "nested-ranks", step))
@@ -79,22 +73,49 @@ class Trainee:
                 self.adapter.set_ranks(drawn[0])
 
         penalty = (lambda: orthogonality * self.adapter.orthogonality()) if orthogonality else None
-        for step in fit(
-            self.adapter.base.model,
-            parameters,
-            self.parts.train,
-            plan,
-            rng=generator(plan.seed, "batches"),
-            before_step=draw_ranks,
-            penalty=penalty,
-            optimiser=optimiser,
-            start=start,
-        ):
+        rng = generator(plan.seed, "batches")
+        self._fit(plan, rng, checkpoint, on_step, on_resume, before_step=draw_ranks, penalty=penalty)
+        self.hold(self.adapter.factors(), self.adapter.dense())  # unit rows, norms in lam: measured as it is sent
+
+    @contextmanager
+    def specialised(self, ranks: RankVector, plan: FitPlan, checkpoint: Path) -> Iterator[None]:
+        """Train the trained adapter on at these ranks alone; inside the block that is held, cut to them, and not after.
+
+        Args:
+            checkpoint: Of this training, picked up where there is one.
+        """
+        before = self.factors, self.dense, self._trained, self.identity
+        try:
+            self.adapter.load(*self._trained)
+            self.adapter.set_ranks(ranks)
+            self._fit(plan, generator(plan.seed, "specialising"), checkpoint)
+            found = zip(self.adapter.factors().items(), ranks.ranks, strict=True)
+            self.hold({path: site.prefix(rank) for (path, site), rank in found}, self.adapter.dense())
+            yield
+        finally:
+            self.factors, self.dense, self._trained, self.identity = before
+            self.adapter.load(self.factors, self.dense)
+
+    def _fit(
+        self,
+        plan: FitPlan,
+        rng: np.random.Generator,
+        checkpoint: Path,
+        on_step: Callable[[Step], None] = lambda step: None,
+        on_resume: Callable[[int], None] = lambda steps_done: None,
+        **more: Any,
+    ) -> None:
+        parameters = self.adapter.parameters()
+        optimiser = new_optimiser(list(parameters.values()), plan)
+        start = restore_steps(checkpoint, parameters, optimiser) if checkpoint.exists() else 0
+        if start:
+            on_resume(start)
+        model, train = self.adapter.base.model, self.parts.train
+        for step in fit(model, parameters, train, plan, rng=rng, optimiser=optimiser, start=start, **more):
             done = step.index + 1
             if done % CHECKPOINT_EVERY == 0 or done == plan.steps:
-                _save(checkpoint, parameters, optimiser, done)
+                save_steps(checkpoint, parameters, optimiser, done)
             on_step(step)
-        self.hold(self.adapter.factors(), self.adapter.dense())  # unit rows, norms in lam: measured as it is sent
 
     def hold(self, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], *, rounded: bool = False) -> None:
         """Take these factors and this head for the trained ones from now on; a site's rank is at most its cap.
@@ -194,37 +215,3 @@ class Trainee:
         """Score the adapter that is held, cut to these ranks; `keep_logits` as in `models.score`."""
         self.adapter.set_ranks(ranks)
         return score(self.adapter.base.model, items, keep_logits=keep_logits)
-
-
-def _save(path: Path, parameters: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer, done: int) -> None:
-    tensors = {name: parameter.detach() for name, parameter in parameters.items()}
-    for name, parameter in parameters.items():
-        for key, value in optimiser.state[parameter].items():
-            tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value).detach()
-    metadata = {"steps_done": str(done)}
-    write_bytes(path, save({name: value.contiguous() for name, value in tensors.items()}, metadata=metadata))
-
-
-def _restore(path: Path, parameters: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> int:
-    try:
-        with safe_open(path, framework="pt") as file, torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(_like(parameter, file.get_tensor(name)))
-                average, square = (file.get_tensor(f"optimiser.{key}.{name}") for key in ("exp_avg", "exp_avg_sq"))
-                optimiser.state[parameter] = {
-                    "step": file.get_tensor(f"optimiser.step.{name}"),  # AdamW counts on the CPU
-                    "exp_avg": _like(parameter, average),
-                    "exp_avg_sq": _like(parameter, square),
-                }
-            return int((file.metadata() or {})["steps_done"])
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise RunError(
-            f"checkpoint {path.name} cannot be read ({error}); expected one written by this run; "
-            "remove it to train from the start"
-        ) from error
-
-
-def _like(parameter: torch.nn.Parameter, tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.shape != parameter.shape:
-        raise ValueError(f"a tensor is {tuple(tensor.shape)}, expected {tuple(parameter.shape)}")
-    return tensor.to(parameter.device)

@@ -5,6 +5,7 @@
 | `adapter` | -                 | the nested adapter of a workload and seed, and measured losses    | `adapter`  |
 | `policy`  | adapter           | a policy variant, trained on the surrogate; decisions, state use  | `policy`   |
 | `rows`    | adapter, policy   | real losses and scores of the policy's decisions, by SNR          | `rows`     |
+| `specialised` | policy, adapter | the same, trained on at those ranks for each link; and uniform's  | `rows`     |
 | `rivals`  | adapter           | the same for uniform, random and greedy                           | `rows`     |
 | `uniform` | adapter           | the same for uniform alone                                        | `rows`     |
 | `search`  | adapter           | the same for searches without a policy, a long one among them     | `regret`   |
@@ -38,10 +39,10 @@ from functools import partial
 from airtune.methods.airllm.cells.adapter import compute_adapter
 from airtune.methods.airllm.cells.baselines import baseline_settings, compute_baselines, ladders
 from airtune.methods.airllm.cells.bits import bits_settings, compute_bits, compute_whole, trainings, whole_settings
-from airtune.methods.airllm.cells.opening import adapter_settings, policy_settings, rival_settings
+from airtune.methods.airllm.cells.opening import adapter_settings, policy_settings, rival_settings, specialised_settings
 from airtune.methods.airllm.cells.policy import compute_policy
 from airtune.methods.airllm.cells.regret import compute_regret, compute_search
-from airtune.methods.airllm.cells.rows import compute_rivals, compute_rows, compute_uniform
+from airtune.methods.airllm.cells.rows import compute_rivals, compute_rows, compute_specialised, compute_uniform
 from airtune.methods.airllm.cells.times import compute_times, times_settings
 from airtune.methods.airllm.cells.timing import compute_timing, timing_settings
 from airtune.methods.airllm.cells.trained import (
@@ -59,6 +60,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("adapter", 3, (), adapter_settings, compute_adapter),
         Kind("policy", 2, ("adapter",), policy_settings, compute_policy),
         Kind("rows", 1, ("policy", "adapter"), policy_settings, compute_rows),
+        Kind("specialised", 1, ("policy", "adapter"), specialised_settings, compute_specialised),
         Kind("rivals", 2, ("adapter",), rival_settings, compute_rivals),
         Kind("uniform", 1, ("adapter",), rival_settings, compute_uniform),
         Kind("search", 2, ("adapter",), rival_settings, compute_search),

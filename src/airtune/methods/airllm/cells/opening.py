@@ -56,7 +56,8 @@ def adapter_settings(settings: Settings) -> Settings:
     if settings["mode"] != "nested":
         raise ConfigError(f"mode is {settings['mode']!r}, but studies are of nested mode; leave it out")
     link, model, adapter = settings["link"], settings["model"], AdapterConfig(**settings["adapter"])
-    told = {**settings["adapter"], "prefixes": adapter.copies}
+    told = {**settings["adapter"], "prefixes": adapter.copies, "steps": adapter.steps - adapter.specialise_steps}
+    del told["specialise_share"]  # of what is sent, not of the nested adapter
     if adapter.copies == 1 or adapter.rank_one_weight == AdapterConfig().rank_one_weight:
         del told["rank_one_weight"]  # nothing reads it, or it is what it was before it could be set
     if not adapter.off_share:
@@ -85,6 +86,11 @@ def policy_settings(settings: Settings) -> Settings:
     policy, defaults = settings["policy"], PolicyConfig()
     idle = {name: getattr(defaults, name) for name in unread(policy)}
     return {**adapter_settings(settings), "policy": {**policy, **idle}}
+
+
+def specialised_settings(settings: Settings) -> Settings:
+    """What decisions depend on, and how long the adapter is trained on at them."""
+    return {**policy_settings(settings), "share": settings["adapter"]["specialise_share"]}
 
 
 def unread(policy: Settings) -> tuple[str, ...]:

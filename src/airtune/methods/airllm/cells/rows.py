@@ -1,4 +1,4 @@
-"""The `rows` and `rivals` cells: real losses and scores of decisions at each SNR, as a run's table has them.
+"""The `rows`, `rivals` and `specialised` cells: real losses and scores of decisions at each SNR, as a run has them.
 
 The payload is encoded, decoded and scored here; nothing is sent, so no edge is needed. Test items stand behind every
 `loss`, one by one, for paired comparisons.
@@ -16,6 +16,7 @@ from airtune.adapters import RankVector
 from airtune.links import ChannelState, Link
 from airtune.methods.airllm.allocation import allocation_reward, communication_cost
 from airtune.methods.airllm.allocators import Allocator, Random, Uniform
+from airtune.methods.airllm.building import specialiser
 from airtune.methods.airllm.cells.opening import Opened, opened
 from airtune.methods.airllm.cells.policy import decided, rank_values
 from airtune.models import Score, score
@@ -27,8 +28,8 @@ class Measurer:
     """Measures allocations of one adapter; equal ranks are scored once."""
 
     def __init__(self, found: Opened) -> None:
-        self._found = found
-        self._scored: dict[RankVector, tuple[Score, int]] = {}
+        self._found, self.packer = found, found.packer
+        self._scored: dict[tuple[str, RankVector], tuple[Score, int]] = {}
         self.values: list[Value] = []
         self.items: dict[str, np.ndarray] = {}
 
@@ -56,15 +57,16 @@ class Measurer:
 
     def _score(self, ranks: RankVector) -> tuple[Score, int]:
         """The decoded payload's score on test, and its bits on the air."""
-        if ranks not in self._scored:
-            packer, trainee = self._found.packer, self._found.trainee
+        trainee = self._found.trainee
+        if (asked := (trainee.identity, ranks)) not in self._scored:
+            packer = self.packer
             payload = packer.encode(ranks)
             decoded = packer.decode(payload)
             with trainee.borrowed():
                 trainee.adapter.load(decoded.factors, decoded.dense)
                 scored = score(trainee.adapter.base.model, trainee.parts.test, keep_logits=0)
-            self._scored[ranks] = scored, packer.sent_bits(payload)
-        return self._scored[ranks]
+            self._scored[asked] = scored, packer.sent_bits(payload)
+        return self._scored[asked]
 
     def decide(self, allocator: Allocator, of: str) -> None:
         """Ask an allocator at every SNR and measure its answers."""
@@ -101,6 +103,20 @@ def compute_rows(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Do
         for link in found.links:
             block = link.observe(generator(found.config.seed, "channel", f"{link.snr_db:g}"), 2)[1]
             measurer.measure(policy.ranks(link), link, block, "policy")
+        return measurer.outcome
+
+
+def compute_specialised(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
+    """The policy's decisions and uniform's, trained on for their links, measured."""
+    with opened(settings, work, needs["adapter"]) as found:
+        policy, measurer = Decided(needs["policy"]), Measurer(found)
+        nested, uniform = measurer.packer, Uniform(found.trainee.adapter.caps)
+        specialise = specialiser(found.config, found.trainee, nested, work)
+        for link in found.links:
+            _, even, block = decided(found, uniform, link)
+            for name, ranks in (("policy", policy.ranks(link)), ("uniform", even)):
+                with specialise(ranks, found.budget(link)) as (sent, measurer.packer):
+                    measurer.measure(sent, link, block, name)
         return measurer.outcome
 
 

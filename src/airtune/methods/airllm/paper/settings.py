@@ -56,6 +56,7 @@ def check_paper(paper: PaperConfig, adapter: AdapterConfig, policy: PolicyConfig
     require(paper.evaluate_every <= adapter.steps, "paper.evaluate_every", paper.evaluate_every, often)
     expected = "mode is 'paper', which trains at the ranks that are chosen; leave it out"
     require(adapter.prefixes == 1, "adapter.prefixes", adapter.prefixes, expected)
+    require(adapter.specialise_share == 0, "adapter.specialise_share", adapter.specialise_share, expected)
     require(adapter.draw_per == "step", "adapter.draw_per", adapter.draw_per, expected)
     learns = "it trains its policy with the adapter; leave it out, or choose mode 'nested'"
     require(policy.trained == "", "policy.trained", policy.trained, f"mode is 'paper': {learns}")
