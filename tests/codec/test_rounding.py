@@ -188,3 +188,23 @@ def test_other_metrics_are_refused(weights, message: str):
     with pytest.raises(PayloadError, match=message) as refusal:
         Metric(weights, 2)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("weights", "matrix"), METRICS.values(), ids=METRICS)
+def test_errors_are_fed_back_under_any_way_of_rounding(weights, matrix: np.ndarray):
+    """To whole steps it is `round`; to a coarser set of values, the definition with that set."""
+    rng, metric = np.random.default_rng(5), Metric(weights, 6)
+    rows, steps = rng.normal(size=(3, 6)), np.array([0.3, 0.5, 0.2])
+    codes = metric.round(rows, steps)
+    whole = metric.fed_back(rows, lambda part: np.round(part / steps[:, None]) * steps[:, None])
+    np.testing.assert_allclose(whole, codes * steps[:, None], atol=1e-12)
+    values = np.array([-1.5, -0.4, 0.4, 1.5])
+    found = metric.fed_back(rows, lambda part: values[np.abs(part[..., None] - values).argmin(axis=-1)])
+    for row, rounded in zip(rows, found, strict=True):
+        now, order = row.copy(), sorted(range(6), key=lambda at: -matrix[at, at])
+        for done, at in enumerate(order):
+            fixed, free = order[: done + 1], order[done + 1 :]
+            assert rounded[at] == values[np.abs(now[at] - values).argmin()]
+            if free:
+                error = rounded[fixed] - row[fixed]
+                now[free] = row[free] - np.linalg.solve(matrix[np.ix_(free, free)], matrix[np.ix_(free, fixed)] @ error)

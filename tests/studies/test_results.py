@@ -68,6 +68,7 @@ def test_a_claim_holds_is_contradicted_or_not_shown(runs: Runs):
     assert words(5, better="plus 1", worse="plus 0") == "contradicted"
     assert words(2) == "not shown"
     assert words(5, measure="nothing") == "not run"
+    assert words(5, better="plus 1", worse="plus 1") == "the same"
 
 
 def test_a_claim_with_a_margin_looks_at_every_x(runs: Runs):

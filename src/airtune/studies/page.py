@@ -66,7 +66,7 @@ def _workload(gathered: Gathered, workload: str) -> Markup:
 def _claims(rows: Sequence[tuple[str, str, str]], found: Sequence[Verdict]) -> Markup:
     counts = ", ".join(
         f"{sum(v.word == word for v in found)} {word}"
-        for word in ("holds", "contradicted", "not shown", "not run")
+        for word in ("holds", "contradicted", "the same", "not shown", "not run")
         if any(v.word == word for v in found)
     )
     items = (join([tag("dt", says), tag("dd", tag("strong", word), f": {because}")]) for says, word, because in rows)

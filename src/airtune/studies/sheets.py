@@ -27,7 +27,7 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A claim of the paper and what our numbers say to it: `holds`, `contradicted` or `not shown`."""
+    """A claim of the paper and what our numbers say to it: `holds`, `contradicted`, `the same` or `not shown`."""
 
     says: str
     word: str
@@ -70,6 +70,8 @@ def _judge(gathered: Gathered, workload: str, claim: Claim, table: Table) -> Ver
     because = f"{claim.worse} less {claim.better}: {shown(found, table, signed=True)} {table.unit}".rstrip()
     if found.seeds < SEEDS_FOR_A_CLAIM:
         return Verdict(claim.says, "not shown", f"{because}; {found.seeds} seeds are too few to say")
+    if _same(found):
+        return Verdict(claim.says, "the same", f"{because}; equal in every seed")
     if not found.real:
         return Verdict(claim.says, "not shown", f"{because}; the interval holds 0")
     return Verdict(claim.says, "holds" if sign * found.mean > 0 else "contradicted", because)
@@ -90,21 +92,26 @@ def _judge_mean(gathered: Gathered, workload: str, claim: Claim, table: Table) -
 
 
 def _judge_within(gathered: Gathered, workload: str, claim: Claim, table: Table) -> Verdict:
-    """Whether `better` is behind by less than the margin wherever both were measured: at each x the whole interval."""
+    """Whether `better` is behind by less than the margin, the whole interval, at each x where `worse` has a value."""
     assert claim.margin is not None
     more, less = (claim.worse, claim.better) if table.better == "higher" else (claim.better, claim.worse)
-    behind = {}
+    behind, lacking = {}, []
     for x in gathered.xs(claim.measure):
         found = gathered.difference(Slot(workload, more, claim.measure, x), less)
         if found is not None:
             behind[x] = found
+        elif gathered.mean(Slot(workload, claim.worse, claim.measure, x)) is not None:
+            lacking.append(x)
     if not behind:
         return Verdict(claim.says, "not run", f"no {claim.measure} of both variants under the same seed")
     x, most = max(behind.items(), key=lambda entry: entry[1].high)
     because = f"furthest behind at {x:g}: {shown(most, table, signed=True)} {table.unit}".rstrip()
+    because += f", of {len(behind)} from {min(behind):g} to {max(behind):g}"
     fewest = min(found.seeds for found in behind.values())
     if fewest < SEEDS_FOR_A_CLAIM:
         return Verdict(claim.says, "not shown", f"{because}; {fewest} seeds are too few to say")
+    if lacking:
+        return Verdict(claim.says, "not shown", f"{because}; {claim.better} has none at {lacking[0]:g}")
     if most.high < claim.margin:
         return Verdict(claim.says, "holds", because)
     beyond = any(found.low > claim.margin for found in behind.values())
@@ -178,10 +185,17 @@ def _real(found: Interval | None, table: Table) -> str:
         return MISSING
     if found.seeds < SEEDS_FOR_A_CLAIM:
         return f"{found.seeds} of {SEEDS_FOR_A_CLAIM} seeds"
+    if _same(found):
+        return "the same"
     if not found.real:
         return "no"
     words = {"lower": ("worse", "better"), "higher": ("better", "worse")}.get(table.better, ("more", "less"))
     return f"yes, {words[0] if found.mean > 0 else words[1]}"
+
+
+def _same(found: Interval) -> bool:
+    """Whether every paired difference is 0."""
+    return found.low == found.mean == found.high == 0
 
 
 def _unit(table: Table) -> str:

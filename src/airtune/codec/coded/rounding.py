@@ -7,6 +7,8 @@ towards zero and zero the one of least error + price x bits. Knows metrics and c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -101,6 +103,22 @@ class Metric:
             return codes
         bits = np.stack([code_bits(best_table(row)[0]) for row in codes])
         return self._pass(rows, steps, prices, np.where(np.isfinite(bits), bits, 64.0))
+
+    def fed_back(self, rows: Floats, nearest: Callable[[Floats], Floats]) -> Floats:
+        """Rows rounded column by column as `nearest` has it, each column's errors fed back into those that follow.
+
+        Args:
+            nearest: Columns ``(rows, n)`` to what they become.
+        """
+        if self._feedback is None:
+            return nearest(rows)
+        left, found = rows[:, self._order].copy(), np.zeros_like(rows)
+        for at in range(self.size):
+            exact = left[:, at : at + 1]
+            rounded = nearest(exact)
+            found[:, self._order[at]] = rounded[:, 0]
+            left[:, at + 1 :] -= (exact - rounded) * self._feedback[at, at + 1 :]
+        return found
 
     def _pass(self, rows: Floats, steps: Floats, prices: Floats | None, bits: Floats | None) -> Codes:
         if self._feedback is None:

@@ -32,7 +32,7 @@ from airtune.workloads.parts import Parts, Reader, read_parts
 
 RATE_TIMES_WIDTH = 0.384
 """Adam's best rate falls as 1 / width (Yang et al. 2203.03466): 1e-3 at MiniLM's 384, 1.9e-4 at OPT-1.3B's 2048."""
-SPECIALISE_RATE = 1 / 3
+SPECIALISE_RATE = 1 / 2
 """Over the rate of fine-tuning (docs/log.md)."""
 GPU_GB = 24
 """Rough need of OPT-1.3B in float32 at batch 32: the cloud's weights and the edge's (5.3 GB each), activations."""

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.codec import Factors
+from airtune.codec import Curvature, Factors
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
-from airtune.methods.airllm.bits.grid import cuts, grid, on_grid
+from airtune.methods.airllm.bits.grid import RowGrids, calibrated, cuts, grid, on_grid
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import whole
 from airtune.models import Items, load_base, score, weights_hash
@@ -63,6 +63,25 @@ def test_bits_of_the_grid(trained: dict[int, TrainedAdapter]):
     assert bits["rank 1, 3 bits"] == 32 * 3 + 2 * 16 + 12 * 8 + 3 * 16
     assert bits["rank 4, 2 bits"] == 4 * (32 * 2 + 2 * 16) + 12 * 8 + 3 * 16
     assert bits["rank 4, 32 bits"] == (4 * 32 + 12) * 32
+
+
+def test_a_calibrated_grid_is_the_same_grid_with_less_error_where_it_counts(trained: dict[int, TrainedAdapter]):
+    rng = np.random.default_rng(3)
+    inputs, outputs = (seen.T @ seen for seen in (rng.normal(size=(9, n)) @ rng.normal(size=(n, n)) for n in (12, 20)))
+    bends = {rank: {"a": Curvature(inputs, outputs)} for rank in trained}
+    plain, made = ({one.name: one for one in found} for found in (grid(trained), calibrated(trained, bends)))
+    assert {name.removesuffix(", calibrated") for name in made} == plain.keys()
+    for name, one in plain.items():
+        other = made[f"{name}, calibrated"]
+        assert other.bits == one.bits
+        if (width := int(name.split()[2])) < 32:
+            grids = RowGrids.fitted(trained[int(name.split()[1][:-1])].factors["a"].q, width)
+            places = other.factors["a"].q / grids.steps - np.where(grids.around, 0.5, 0)
+            np.testing.assert_allclose(places, np.round(places), atol=1e-4)
+            assert -(2 ** (width - 1)) <= np.round(places.min()) <= np.round(places.max()) < 2 ** (width - 1)
+        error = [found.factors["a"].q - trained[int(name.split()[1][:-1])].factors["a"].q for found in (one, other)]
+        counts = [np.trace(e @ inputs @ e.T) for e in error]
+        assert counts[1] == counts[0] == 0 if "32 bits" in name else counts[1] < counts[0]
 
 
 def test_32_bits_and_no_cut_are_the_adapter_itself(trained: dict[int, TrainedAdapter]):

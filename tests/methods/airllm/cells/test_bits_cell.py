@@ -18,7 +18,8 @@ from airtune.models import FitPlan
 from airtune.records.cells import Value
 from airtune.workloads.opening import open_reader
 
-FAMILIES = ("grid", "cut", "blockwise", "ternary", "ours", "tuned", "cores", "either", "longer", "whole")
+WAYS = ("grid", "calibrated", "cut", "blockwise", "ternary", "whole", "others")
+FAMILIES = (*WAYS, "ours", "tuned", "cores", "either", "longer")
 CORES = {"cores16 1", "cores32 1", "cores64 1"}
 
 

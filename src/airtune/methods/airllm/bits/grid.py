@@ -7,11 +7,13 @@ and bits; not losses.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from airtune.adapters import RankVector
-from airtune.codec import Binding, Factors, decode, encode
+from airtune.codec import Binding, Curvature, Factors, decode, encode
+from airtune.codec.coded.rounding import Metric
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.baselines.truncation import cut
@@ -23,46 +25,80 @@ SHRINKS = np.linspace(0.1, 1.1, 51)
 """Largest value of the grid, as shares of a row's largest number, that are tried."""
 
 
-def on_grid(rows: np.ndarray, width: int) -> np.ndarray:
-    """Every row rounded to a symmetric uniform grid of its own, the one of least squared error.
+@dataclass(frozen=True, slots=True, eq=False)
+class RowGrids:
+    """A symmetric uniform grid for every row: all 2 ** width values around 0, or one fewer with 0 among them.
 
-    Either all 2 ** width values around 0, or one fewer with 0 among them, whichever is nearer; at width 1 two.
+    Args:
+        steps: Shape (n, 1).
+        around: Whether a row's values lie around 0, shape (n, 1).
+    """
+
+    steps: np.ndarray
+    around: np.ndarray
+    width: int
+
+    @classmethod
+    def fitted(cls, rows: np.ndarray, width: int) -> RowGrids:
+        """The grids of least squared error, their largest values among `SHRINKS` of the rows'."""
+        peaks = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+        best, least = None, np.full((len(rows), 1), np.inf)
+        for shrink in SHRINKS:
+            peak = np.maximum(shrink * peaks, np.finfo(np.float32).tiny)
+            for around, largest in ((True, 2 ** (width - 1) - 0.5), (False, 2 ** (width - 1) - 1)):
+                found = cls(peak / largest, np.full((len(rows), 1), around), width)
+                error = ((rows - found.nearest(rows)) ** 2).sum(axis=1, keepdims=True)
+                nearer = error < least
+                best = found if best is None else best._or(found, nearer)
+                least = np.minimum(error, least)
+        assert best is not None
+        return best
+
+    def _or(self, other: RowGrids, there: np.ndarray) -> RowGrids:
+        steps = np.where(there, other.steps, self.steps)
+        return RowGrids(steps, np.where(there, other.around, self.around), self.width)
+
+    def nearest(self, rows: np.ndarray) -> np.ndarray:
+        """Every number's nearest value on its row's grid, shape (n, any)."""
+        half = 2 ** (self.width - 1)
+        scaled = rows / self.steps
+        around = np.clip(np.floor(scaled), -half, half - 1) + 0.5
+        return np.where(self.around, around, np.clip(np.round(scaled), 1 - half, half - 1)) * self.steps
+
+
+def on_grid(rows: np.ndarray, width: int, metric: Metric | None = None) -> np.ndarray:
+    """Every row rounded to a grid of its own (`RowGrids`); at width 1 to two values.
 
     Args:
         rows: Any numbers, shape (n, k).
         width: Bits a number; 32 leaves float32.
+        metric: What an error counts; given, errors are fed back under it.
     """
     if width == 32:
         return rows.astype(np.float32)
     if width == 1:
         return (np.sign(rows) * np.abs(rows).mean(axis=1, keepdims=True)).astype(np.float32)
-    best, least = np.zeros_like(rows, np.float64), np.full((len(rows), 1), np.inf)
-    peaks = np.abs(rows).max(axis=1, keepdims=True, initial=0)
-    for shrink in SHRINKS:
-        peak = np.maximum(shrink * peaks, np.finfo(np.float32).tiny)
-        for found in (_around_zero(rows, peak, width), _with_zero(rows, peak, width)):
-            error = ((rows - found) ** 2).sum(axis=1, keepdims=True)
-            best, least = np.where(error < least, found, best), np.minimum(error, least)
-    return best.astype(np.float32)
+    grids, rows = RowGrids.fitted(rows, width), rows.astype(np.float64)
+    return (grids.nearest(rows) if metric is None else metric.fed_back(rows, grids.nearest)).astype(np.float32)
 
 
-def _with_zero(rows: np.ndarray, peak: np.ndarray, width: int) -> np.ndarray:
-    most = 2 ** (width - 1) - 1
-    step = peak / most
-    return np.clip(np.round(rows / step), -most, most) * step
+def grid_of(
+    name: str,
+    factors: Mapping[str, Factors],
+    dense: Mapping[str, np.ndarray],
+    width: int,
+    curvature: Mapping[str, Curvature] | None = None,
+) -> Candidate:
+    """An adapter on the grid: P with lam in it by column, Q by row, the head by row.
 
-
-def _around_zero(rows: np.ndarray, peak: np.ndarray, width: int) -> np.ndarray:
-    half = 2 ** (width - 1)
-    step = peak / (half - 0.5)
-    return (np.clip(np.floor(rows / step), -half, half - 1) + 0.5) * step
-
-
-def grid_of(name: str, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray], width: int) -> Candidate:
-    """An adapter on the grid: P with lam in it by column, Q by row, the head by row."""
+    Args:
+        curvature: Of every site; given, P and Q are rounded under it.
+    """
     rounded, bits = {}, 0.0
     for path, site in factors.items():
-        columns, rows = on_grid((site.p * site.lam).T, width), on_grid(site.q, width)
+        bends = curvature[path] if curvature is not None else None
+        metrics = (Metric(bends.outputs, site.shape[0]), Metric(bends.inputs, site.shape[1])) if bends else (None, None)
+        columns, rows = on_grid((site.p * site.lam).T, width, metrics[0]), on_grid(site.q, width, metrics[1])
         rounded[path] = Factors(columns.T.copy(), np.ones(site.rank, np.float32), rows)
         bits += site.rank * (sum(site.shape) * width + (2 * SCALE_BITS if width < 32 else 0))
     head, head_bits = head_on_grid(dense, 32 if width == 32 else HEAD_WIDTH)
@@ -81,6 +117,16 @@ def grid(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
     for rank, adapter in trained.items():
         for width in WIDTHS:
             yield grid_of(f"rank {rank}, {width} bits", adapter.factors, adapter.dense, width)
+
+
+def calibrated(
+    trained: Mapping[int, TrainedAdapter], curvature: Mapping[int, Mapping[str, Curvature]]
+) -> Iterator[Candidate]:
+    """The same, rounded under the measured curvature, as format 2 is: on the same grids, at the same bits."""
+    for rank, adapter in trained.items():
+        for width in WIDTHS:
+            name = f"rank {rank}, {width} bits, calibrated"
+            yield grid_of(name, adapter.factors, adapter.dense, width, curvature[rank] if width < 32 else None)
 
 
 def cuts(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:

@@ -52,8 +52,9 @@ class Ours:
         meta: Meta,
     ) -> None:
         self._base, self._binding, self._meta = base, binding, meta
+        self.curvature = {rank: curvature_at(one, base, calibration) for rank, one in trained.items()}
         self._quantisers = {
-            rank: Quantiser(one.factors, one.dense, curvature_at(one, base, calibration), canonical=True)
+            rank: Quantiser(one.factors, one.dense, self.curvature[rank], canonical=True)
             for rank, one in trained.items()
         }
 

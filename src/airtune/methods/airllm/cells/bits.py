@@ -23,7 +23,7 @@ from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.methods.airllm.bits.cores import cores
 from airtune.methods.airllm.bits.front import best_within, bits_saved, front
-from airtune.methods.airllm.bits.grid import blockwise, cuts, grid
+from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, grid
 from airtune.methods.airllm.bits.ours import Ours
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import train_whole, whole
@@ -45,6 +45,9 @@ CORE_RANK = 1
 """Rank at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
 TIMES_FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
+
+OTHERS = ("grid", "calibrated", "cut", "blockwise", "ternary", "whole", "others")
+"""Ways to send that are not ours; the last is all of them."""
 
 
 def whole_settings(settings: Settings) -> Settings:
@@ -87,8 +90,8 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
     """Values by family (of):
 
     `loss` and `score` on test, `kbit` and `dev_loss` of the best on dev within a budget, by how many times fewer bits
-    it has (x); `lost`, points of score below float32's, where the score is a share; `saved`, percent of the bits saved
-    over the grid at equal test loss.
+    it has (x); `lost`, points of score below float32's, where the score is a share; `saved` and `saved_others`, percent
+    of the bits saved at equal test loss over the grid, and over the best of all ways but ours.
     """
     config = config_from(settings)
     reader = open_reader(config)
@@ -114,7 +117,9 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
                 if best.test.hits is not None:
                     values.append(Value("lost", 100 * (anchor.metric - best.test.metric), times, name))
         if name != "grid":
-            values += _saved(family, found["grid"], name)
+            values += _saved("saved", family, found["grid"], name)
+        if name not in OTHERS:
+            values += _saved("saved_others", family, found["others"], name)
     return Outcome(tuple(values), items=items)
 
 
@@ -144,13 +149,18 @@ def _families(
     def family(candidates: Iterable[Candidate]) -> Family:
         return [Scored(candidate, reader, parts) for candidate in candidates]
 
-    yield "grid", family(grid(trained))
-    yield "cut", family(cuts(trained))
-    yield "blockwise", family(blockwise(trained, binding, meta))
-    yield "ternary", family(ternary(trained))
-    if "whole" in needs:
-        yield "whole", family(whole(load((needs["whole"].work / CHANGE).read_bytes())))
     format_2 = Ours(trained, reader.base, parts.calibration, binding, meta)
+    others = {
+        "grid": family(grid(trained)),
+        "calibrated": family(calibrated(trained, format_2.curvature)),
+        "cut": family(cuts(trained)),
+        "blockwise": family(blockwise(trained, binding, meta)),
+        "ternary": family(ternary(trained)),
+    }
+    if "whole" in needs:
+        others["whole"] = family(whole(load((needs["whole"].work / CHANGE).read_bytes())))
+    yield from others.items()
+    yield "others", [one for each in others.values() for one in each]
     choices, candidates = zip(*format_2.sent(), strict=True)
     ours = family(candidates)
     plan = fit_plan(config, reader.base.hidden_size)
@@ -174,13 +184,13 @@ def _trained(needs: Mapping[str, Done], kind: str) -> dict[int, TrainedAdapter]:
     return {int(name.split()[1]): load_adapter(needs[name].work / ADAPTER) for name in names}
 
 
-def _saved(family: Family, grid: Family, name: str) -> Iterator[Value]:
+def _saved(measure: str, family: Family, others: Family, name: str) -> Iterator[Value]:
     curves = []
-    for one in (family, grid):
+    for one in (family, others):
         kept = [one[index] for index in front(*_sizes_and_losses(one))]
         curves.append(([each.bits for each in kept], [each.test.loss for each in kept]))
     try:
-        yield Value("saved", 100 * bits_saved(*curves[0], *curves[1]), of=name)
+        yield Value(measure, 100 * bits_saved(*curves[0], *curves[1]), of=name)
     except DataError:
         return  # a family of one point has no front
 
