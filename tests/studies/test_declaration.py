@@ -79,10 +79,14 @@ def test_figure_7_reads_table_6_s_policies_and_adapters_are_shared_by_all():
     of_table = {key for key, cell in plan_of("table6").cells.items() if cell.kind.name == "policy"}
     assert of_table <= set(plan_of("fig7").cells)
     trained = [name for name in STUDIES if name not in ("bits", "complexity", "table4", "nested")]
-    adapters = [keys_of(name, "adapter") for name in trained]
-    assert all(found == adapters[0] for found in adapters)
-    assert len(adapters[0]) == 5
-    assert adapters[0] < keys_of("table4", "adapter")  # which has two more r_max
+    adapters = {name: keys_of(name, "adapter") for name in trained}
+    shared = adapters["fig3"]
+    assert len(shared) == 5
+    shorter = adapters.pop("table3")  # those that leave steps for training on
+    assert shorter == adapters.pop("fig4") > shared
+    assert len(shorter) == 10
+    assert all(found == shared for found in adapters.values())
+    assert shared < keys_of("table4", "adapter")  # which has two more r_max
 
 
 def keys_of(name: str, kind: str) -> set[str]:
