@@ -60,6 +60,8 @@ class DiskTier:
 
     def __init__(self, path: Path, key: str, row_bytes: int, disk_mb: float = 0.0) -> None:
         self._path, self._row_bytes, self._limit = path, row_bytes, 0
+        self._free: list[int] = []  # slots to be taken again, the next one last
+        self._last = 0
         with self._plainly():
             self._base = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
             try:

@@ -1,18 +1,18 @@
 """The server as a role: what it is asked, what it answers, what it refuses.
 
-| message   | header                                      | body     | answer: header                      | answer: body  |
-|-----------|---------------------------------------------|----------|-------------------------------------|---------------|
-| `open`    | `identity`, `side`, `seed` (see `binding`)  | none     | `opened`: `key`, `cached`, `epoch`  | none          |
-| `samples` | `key`, `count`, `several`                   | `wire`   | `stored`: `stored`, `known`         | none          |
-| `have`    | `key`                                       | ids, u64 | `have`: `cached`                    | a bit per id  |
-| `forget`  | `key`                                       | ids, u64 | `forgotten`: `forgotten`            | none          |
-| `train`   | `key`, `until` (epochs in all)              | none     | `trained`: `epoch`, and of each     | none          |
-|           |                                             |          | until then `losses` and `rows`      |               |
-| `side`    | `key`                                       | none     | `side`: `epoch`                     | safetensors   |
+| message   | header                             | body         | answer                                                |
+|-----------|------------------------------------|--------------|-------------------------------------------------------|
+| `open`    | `identity`, `side`, `seed`         |              | `opened`: `key`, `cached`, `epoch`                    |
+| `samples` | `key`, `count`, `several`          | see `wire`   | `stored`: `stored`, `known`                           |
+| `have`    | `key`                              | ids, u64     | `have`: body of one bit per id                        |
+| `forget`  | `key`                              | ids, u64     | `forgotten`: `forgotten`                              |
+| `train`   | `key`, `until` (epochs in all)     |              | `trained`: `epoch`; `losses`, `rows` of each to there |
+| `side`    | `key`                              |              | `side`: `epoch`; body of safetensors                  |
 
-`key` is that of the identity. Bits are as `np.packbits` gives them, most significant first; `cached` counts all samples
-that are there. Asked twice, each message has the effect of once, so the role needs no `Idempotent` around it; and must
-have none, for an answer to `have`, `forget` or `side` that is remembered is no longer true.
+`open` carries a `Binding`; `key` is that of its identity. Bits are as `np.packbits` gives them, the first id in the most
+significant; `cached` counts the samples that are there. Asked twice, each message has the effect of once, so the role
+needs no `Idempotent` around it; and must have none, for a remembered answer to `have`, `forget` or `side` may no longer
+be true.
 
 To forget removes samples, not what was learned from them: weights trained on them stay as they are.
 
@@ -132,7 +132,11 @@ class ServerRole:
         bound = self._bound
         bound.binding.check(asked)
         bound.cache.expire(self._clock())
-        header = {"key": asked.identity.key, "cached": len(bound.cache), "epoch": len(bound.training.history)}
+        header: dict[str, JSON] = {
+            "key": asked.identity.key,
+            "cached": len(bound.cache),
+            "epoch": len(bound.training.history),
+        }
         return message.reply("opened", header)
 
     def _samples(self, message: Message, bound: _Bound) -> Message:
@@ -145,7 +149,7 @@ class ServerRole:
 
     def _have(self, message: Message, bound: _Bound) -> Message:
         bits = np.packbits(bound.cache.present(_ids(message))).tobytes()
-        return message.reply("have", {"cached": len(bound.cache)}, bits)
+        return message.reply("have", {}, bits)
 
     def _forget(self, message: Message, bound: _Bound) -> Message:
         return message.reply("forgotten", {"forgotten": bound.cache.forget(_ids(message))})

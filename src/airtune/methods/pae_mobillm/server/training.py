@@ -8,7 +8,7 @@ samples and side networks; not how samples came.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, final
@@ -25,7 +25,7 @@ from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.methods.pae_mobillm.wire import Samples
 from airtune.records import generator, seed_for
 
-_LOSSES: Final = {"mse": functional.mse_loss, "huber": functional.huber_loss}
+_LOSSES: Final[dict[str, Callable[..., torch.Tensor]]] = {"mse": functional.mse_loss, "huber": functional.huber_loss}
 _MOMENTS: Final = ("step", "exp_avg", "exp_avg_sq")
 
 
