@@ -86,7 +86,7 @@ class ActivationCache:
         return len(self._disk)
 
     def rows(self, ids: np.ndarray) -> Samples:
-        """Decode some samples, at least one, each once, in the order given. Raises `TransportError` for one not here."""
+        """Decode samples, at least one, each once, in the order given. Raises `TransportError` for one not here."""
         found = self._contents(ids.tolist())
         if missing := [one for one in ids.tolist() if one not in found]:
             raise TransportError(f"sample {missing[0]} is not cached; send it first")

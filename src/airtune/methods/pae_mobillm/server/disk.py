@@ -63,7 +63,7 @@ class DiskTier:
         self._free: list[int] = []  # slots to be taken again, the next one last
         self._last = 0
         with self._plainly():
-            self._base = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+            self._base = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
             try:
                 self._open(key, disk_mb)
             except BaseException:
@@ -136,7 +136,8 @@ class DiskTier:
 
     def _open(self, key: str, disk_mb: float) -> None:
         settings = "locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"
-        for setting in (*settings, "temp_store=MEMORY"):
+        pages = "page_size=1024" if 1000 <= self._row_bytes < 4000 else "page_size=4096"  # such rows fill no large page
+        for setting in (pages, *settings, "temp_store=MEMORY"):
             self._base.execute(f"PRAGMA {setting}").fetchall()
         if disk_mb:
             (page,) = self._base.execute("PRAGMA page_size").fetchone()

@@ -1,18 +1,18 @@
 """The server as a role: what it is asked, what it answers, what it refuses.
 
-| message   | header                             | body         | answer                                                |
-|-----------|------------------------------------|--------------|-------------------------------------------------------|
-| `open`    | `identity`, `side`, `seed`         |              | `opened`: `key`, `cached`, `epoch`                    |
-| `samples` | `key`, `count`, `several`          | see `wire`   | `stored`: `stored`, `known`                           |
-| `have`    | `key`                              | ids, u64     | `have`: body of one bit per id                        |
-| `forget`  | `key`                              | ids, u64     | `forgotten`: `forgotten`                              |
-| `train`   | `key`, `until` (epochs in all)     |              | `trained`: `epoch`; `losses`, `rows` of each to there |
-| `side`    | `key`                              |              | `side`: `epoch`; body of safetensors                  |
+| message   | header                         | body       | answer                                                |
+|-----------|--------------------------------|------------|-------------------------------------------------------|
+| `open`    | `identity`, `side`, `seed`     |            | `opened`: `key`, `cached`, `epoch`                    |
+| `samples` | `key`, `count`, `several`      | see `wire` | `stored`: `stored`, `known`                           |
+| `have`    | `key`                          | ids, u64   | `have`: body of one bit per id                        |
+| `forget`  | `key`                          | ids, u64   | `forgotten`: `forgotten`                              |
+| `train`   | `key`, `until` (epochs in all) |            | `trained`: `epoch`; `losses`, `rows` of each to there |
+| `side`    | `key`                          |            | `side`: `epoch`; body of safetensors                  |
 
-`open` carries a `Binding`; `key` is that of its identity. Bits are as `np.packbits` gives them, the first id in the most
-significant; `cached` counts the samples that are there. Asked twice, each message has the effect of once, so the role
-needs no `Idempotent` around it; and must have none, for a remembered answer to `have`, `forget` or `side` may no longer
-be true.
+`open` carries a `Binding`; `key` is that of its identity. Bits are as `np.packbits` gives them, the first id in the
+most significant; `cached` counts the samples that are there. Asked twice, each message has the effect of once, so the
+role needs no `Idempotent` around it; and must have none, for a remembered answer to `have`, `forget` or `side` may no
+longer be true.
 
 To forget removes samples, not what was learned from them: weights trained on them stay as they are.
 

@@ -94,6 +94,13 @@ class Training:
         while len(self.history) < epoch:
             try:
                 self._train_epoch(source)
+            except RuntimeError as error:  # torch's: no memory, or a step beyond its numbers
+                self._restore()
+                at, line = len(self.history), str(error).partition("\n")[0]
+                raise DataError(
+                    f"epoch {at + 1} failed ({line}); epoch {at} is kept; free memory, or train with a lower learning "
+                    "rate in a new store"
+                ) from None
             except BaseException:
                 self._restore()
                 raise
