@@ -276,6 +276,17 @@ def test_a_file_that_is_no_database_is_refused(path):
         ActivationCache(path, IDENTITY)
 
 
+@pytest.mark.parametrize("start", [100, 4096])
+def test_a_damaged_database_is_refused(path, start):
+    with ActivationCache(path, IDENTITY) as cache:
+        put(cache, list(range(300)))
+    data = bytearray(path.read_bytes())
+    data[start:] = b"\xff" * (len(data) - start)
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=r"cache\.db is damaged .*delete it"):
+        ActivationCache(path, IDENTITY)
+
+
 def test_a_folder_that_is_missing_is_refused(tmp_path):
     with pytest.raises(RunError, match="cannot be used"):
         ActivationCache(tmp_path / "none" / "cache.db", IDENTITY)

@@ -15,7 +15,7 @@ class MemoryTier:
     """
 
     def __init__(self, most_bytes: float) -> None:
-        self._most, self.held_bytes = most_bytes, 0
+        self._most, self._held = most_bytes, 0
         self._contents: OrderedDict[int, bytes] = OrderedDict()
 
     def get(self, one: int) -> bytes | None:
@@ -28,10 +28,10 @@ class MemoryTier:
         """Hold a content, the others as there is room."""
         self.forget(one)
         self._contents[one] = content
-        self.held_bytes += len(content)
-        while self.held_bytes > self._most:
-            self.held_bytes -= len(self._contents.popitem(last=False)[1])
+        self._held += len(content)
+        while self._held > self._most:
+            self._held -= len(self._contents.popitem(last=False)[1])
 
     def forget(self, one: int) -> None:
         """Let a content go, if it is here."""
-        self.held_bytes -= len(self._contents.pop(one, b""))
+        self._held -= len(self._contents.pop(one, b""))
