@@ -1,0 +1,128 @@
+"""Samples that were sent, on disk and partly in memory, until they are forgotten or expire.
+
+A row keeps the bytes it came in, so that disk and memory cost what the wire cost, and is decoded when it is read.
+Knows identities and bodies of samples; no messages, models or training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import final
+
+import numpy as np
+
+from airtune.errors import TransportError
+from airtune.methods.pae_mobillm.identity import Identity
+from airtune.methods.pae_mobillm.server.disk import DiskTier
+from airtune.methods.pae_mobillm.server.layout import cut, join
+from airtune.methods.pae_mobillm.server.memory import MemoryTier
+from airtune.methods.pae_mobillm.wire import Samples, row_bytes
+
+
+@final
+class ActivationCache:
+    """The samples of one identity in one file. Close it, or use it as a context manager.
+
+    Args:
+        path: The file; it is made where it is missing, in a folder that exists.
+        identity: What the samples were sent under.
+        memory_mb: Samples kept in memory too, the least recently used leave first; in 10^6 bytes.
+        disk_mb: The most that the file may take; 0 sets no limit. See `DiskTier`.
+        keep_s: How long `expire` leaves a sample; 0 is for ever.
+
+    Raises:
+        AirtuneError: as `DiskTier` does; so do all operations.
+    """
+
+    def __init__(
+        self, path: Path, identity: Identity, *, memory_mb: float = 256.0, disk_mb: float = 0.0, keep_s: float = 0.0
+    ) -> None:
+        self._identity, self._keep_s, self._row_bytes = identity, keep_s, row_bytes(identity)
+        self._memory = MemoryTier(memory_mb * 1e6)
+        self._disk = DiskTier(path, identity.key, self._row_bytes, disk_mb)
+
+    def put(self, body: bytes, count: int, *, several: bool = False, now: float) -> tuple[int, int]:
+        """Keep the samples of a body (see `wire`); those that are here with the same content stay as they are.
+
+        A sample that was forgotten and comes again is a new one.
+
+        Args:
+            now: Time in seconds.
+
+        Returns:
+            How many were stored, and how many were here before.
+
+        Raises:
+            TransportError: the body is none, a sample is here with other content, or the disk is full. Nothing of this
+                body is stored then, and what is cached stays.
+        """
+        samples, rows = cut(body, count, self._identity, several=several)
+        came = {one: rows[where].tobytes() for one, where in samples.rows_of()}
+        here = self._contents(came)
+        for one, content in here.items():
+            if content != came[one]:
+                raise TransportError(
+                    f"sample {one} came again with other content; the first is kept and nothing of this message "
+                    "stored; send other samples under other ids, or have this one forgotten first"
+                )
+        new = {one: content for one, content in came.items() if one not in here}
+        self._disk.store(new, now)
+        for one, content in new.items():
+            self._memory.put(one, content)
+        return len(new), len(here)
+
+    def present(self, ids: np.ndarray) -> np.ndarray:
+        """Which of these ids are here, as bool of their shape ``(n,)``."""
+        here = self._disk.present(ids.tolist())
+        return np.array([one in here for one in ids.tolist()], bool)
+
+    def ids(self) -> np.ndarray:
+        """All that are here, uint64 ascending: the order in which they came does not show."""
+        return np.array(self._disk.ids(), np.uint64)
+
+    def __len__(self) -> int:
+        return len(self._disk)
+
+    def rows(self, ids: np.ndarray) -> Samples:
+        """Decode samples, at least one, each once, in the order given. Raises `TransportError` for one not here."""
+        found = self._contents(ids.tolist())
+        if missing := [one for one in ids.tolist() if one not in found]:
+            raise TransportError(f"sample {missing[0]} is not cached; send it first")
+        contents = [found[one] for one in ids.tolist()]
+        counts = np.array([len(content) // self._row_bytes for content in contents])
+        rows = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, self._row_bytes)
+        return join(ids, counts, rows, self._identity)
+
+    def forget(self, ids: np.ndarray) -> int:
+        """Write zeros over samples, on disk and in its log; return how many of them were here."""
+        for one in ids.tolist():
+            self._memory.forget(one)
+        return self._disk.forget(ids.tolist())
+
+    def expire(self, now: float) -> int:
+        """Forget what came more than `keep_s` seconds before `now`; return how many these were."""
+        old = self._disk.ids(before=now - self._keep_s) if self._keep_s else []
+        return self.forget(np.array(old, np.uint64))
+
+    def close(self) -> None:
+        """Let others open the file."""
+        self._disk.close()
+
+    def __enter__(self) -> ActivationCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _contents(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """Those of these that are here, from memory where they are there."""
+        asked = list(ids)
+        found = {one: content for one in asked if (content := self._memory.get(one)) is not None}
+        loaded = self._disk.contents(one for one in asked if one not in found)
+        for one, content in loaded.items():
+            self._memory.put(one, content)
+        return found | loaded

@@ -1,0 +1,228 @@
+"""Samples on disk, in one SQLite file, until they are forgotten.
+
+| table     | a line is                                                                                      |
+|-----------|------------------------------------------------------------------------------------------------|
+| `bound`   | the identity's key: every row here was sent under it                                           |
+| `samples` | a sample: its id (as int64), when it came, the slots of its rows                               |
+| `slots`   | a row: 16 bytes of SHA-256 over id and row, then the row (see `layout`)                        |
+
+SQLite's `secure_delete` alone does not forget: when its tree is balanced, copies of small rows stay in unused parts of
+pages. Slots are therefore of one size and never deleted: to forget, zeros are written over them in place, the
+write-ahead log is emptied, and a later sample takes the slot. Of a forgotten sample its id and time of arrival may
+stay in unused parts of pages; what lies below the file system (a flash disk's spare blocks, backups) is not ours.
+
+A message is one transaction: after a crash all of it is there or nothing. Knows ids and bytes; not what rows mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+
+from airtune.errors import AirtuneError, BusyError, ModelError, RunError, TransportError
+
+_DIGEST_BYTES: Final = 16
+_AT_ONCE: Final = 500  # values in one statement; every SQLite takes 999
+_SCHEMA: Final = (
+    "CREATE TABLE bound (key TEXT NOT NULL)",
+    "CREATE TABLE samples (id INTEGER PRIMARY KEY, arrived REAL NOT NULL, slots BLOB NOT NULL)",
+    "CREATE INDEX arrivals ON samples (arrived)",
+    "CREATE TABLE slots (slot INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+)
+
+
+@final
+class DiskTier:
+    """Contents by id, each some rows of one size.
+
+    One process at a time; whoever opens the file a second time is refused.
+
+    Args:
+        path: The file; it is made where it is missing, in a folder that exists.
+        key: Of the identity.
+        row_bytes: Bytes of a row.
+        disk_mb: The most that the file may take, in 10^6 bytes; 0 sets no limit. The log beside it takes the latest
+            messages, a few MB and the largest of them.
+
+    Raises:
+        ModelError: the file holds samples of another identity.
+        BusyError: another process has it.
+        RunError: it cannot be read or written, or is damaged.
+        TransportError: it has no room even for an empty cache.
+    """
+
+    def __init__(self, path: Path, key: str, row_bytes: int, disk_mb: float = 0.0) -> None:
+        self._path, self._row_bytes, self._limit = path, row_bytes, 0
+        self._free: list[int] = []  # slots to be taken again, the next one last
+        self._last = 0
+        with self._plainly():
+            self._base = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
+            try:
+                self._open(key, disk_mb)
+            except BaseException:
+                self._base.close()
+                raise
+
+    def store(self, contents: Mapping[int, bytes], now: float) -> None:
+        """Keep contents of ids that are not here, all or, where one is refused, none. Raises as the class says."""
+        free, last = list(self._free), self._last
+        with self._transaction():
+            for one, content in contents.items():
+                slots = []
+                for start in range(0, len(content), self._row_bytes):
+                    row = content[start : start + self._row_bytes]
+                    data = _digest(one, row) + row
+                    if free:
+                        slots.append(free.pop())
+                        self._base.execute("UPDATE slots SET data = ? WHERE slot = ?", (data, slots[-1]))
+                    else:
+                        last += 1
+                        slots.append(last)
+                        self._base.execute("INSERT INTO slots VALUES (?, ?)", (last, data))
+                line = _signed(one), now, np.array(slots, "<i8").tobytes()
+                self._base.execute("INSERT INTO samples VALUES (?, ?, ?)", line)
+        self._free, self._last = free, last
+
+    def contents(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """Those of these that are here. Raises `RunError` for one that is not what was written."""
+        slots = self._slots(ids)
+        flat = (slot for some in slots.values() for slot in some)
+        data = dict(self._among("SELECT slot, data FROM slots WHERE slot IN", flat))
+        found = {}
+        for one, some in slots.items():
+            rows = [data.get(slot, b"") for slot in some]
+            if any(row[:_DIGEST_BYTES] != _digest(one, row[_DIGEST_BYTES:]) for row in rows):
+                raise RunError(f"sample {one} in {self._path} is not what was written; forget it and send it again")
+            found[one] = b"".join(row[_DIGEST_BYTES:] for row in rows)
+        return found
+
+    def present(self, ids: Iterable[int]) -> set[int]:
+        """Which of these are here."""
+        return set(self._slots(ids))
+
+    def ids(self, before: float = float("inf")) -> list[int]:
+        """All that are here and came before then, ascending: the order in which they came does not show."""
+        with self._plainly():
+            found = self._base.execute("SELECT id FROM samples WHERE arrived < ?", (before,)).fetchall()
+        return sorted(_unsigned(one) for (one,) in found)
+
+    def __len__(self) -> int:
+        with self._plainly():
+            return int(self._base.execute("SELECT count(*) FROM samples").fetchone()[0])
+
+    def forget(self, ids: Iterable[int]) -> int:
+        """Write zeros over those of these that are here, and empty the log; return how many they were."""
+        gone = self._slots(ids)
+        freed = [slot for slots in gone.values() for slot in slots]
+        zeros = bytes(_DIGEST_BYTES + self._row_bytes)
+        if gone:
+            with self._transaction():
+                self._base.executemany("UPDATE slots SET data = ? WHERE slot = ?", ((zeros, slot) for slot in freed))
+                self._base.executemany("DELETE FROM samples WHERE id = ?", ((_signed(one),) for one in gone))
+            self._free = sorted([*self._free, *freed], reverse=True)
+            self._empty_log()
+        return len(gone)
+
+    def close(self) -> None:
+        """Let others open the file."""
+        self._base.close()
+
+    def _open(self, key: str, disk_mb: float) -> None:
+        settings = "locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"
+        pages = "page_size=1024" if 1000 <= self._row_bytes < 4000 else "page_size=4096"  # such rows fill no large page
+        for setting in (pages, *settings, "temp_store=MEMORY"):
+            self._base.execute(f"PRAGMA {setting}").fetchall()
+        if disk_mb:
+            (page,) = self._base.execute("PRAGMA page_size").fetchone()
+            (pages,) = self._base.execute(f"PRAGMA max_page_count={max(1, int(disk_mb * 1e6 / page))}").fetchone()
+            self._limit = pages * page
+        if not self._base.execute("SELECT 1 FROM sqlite_master").fetchone():
+            with self._transaction():
+                for table in _SCHEMA:
+                    self._base.execute(table)
+                self._base.execute("INSERT INTO bound VALUES (?)", (key,))
+        (bound,) = self._base.execute("SELECT key FROM bound").fetchone()
+        if bound != key:
+            raise ModelError(
+                f"{self._path} holds samples of identity {bound[:12]}, not {key[:12]}; give the server a new store"
+            )
+        self._empty_log()  # a crash may have come between forgetting and this
+        (self._last,) = self._base.execute("SELECT coalesce(max(slot), 0) FROM slots").fetchone()
+        taken = {slot for (slots,) in self._base.execute("SELECT slots FROM samples") for slot in _numbers(slots)}
+        self._free = [slot for slot in range(self._last, 0, -1) if slot not in taken]
+
+    def _slots(self, ids: Iterable[int]) -> dict[int, list[int]]:
+        """The slots of those samples that are here."""
+        lines = self._among("SELECT id, slots FROM samples WHERE id IN", map(_signed, ids))
+        return {_unsigned(one): _numbers(slots) for one, slots in lines}
+
+    def _among(self, question: str, values: Iterable[int]) -> Iterator[Any]:
+        """Lines for some values, however many."""
+        left = iter(values)
+        with self._plainly():
+            while some := list(islice(left, _AT_ONCE)):
+                yield from self._base.execute(f"{question} ({', '.join('?' * len(some))})", some).fetchall()
+
+    def _empty_log(self) -> None:
+        with self._plainly():
+            (busy, *_) = self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise RunError(f"the log of {self._path} cannot be emptied, another reads it; stop that one and ask again")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._plainly():
+            self._base.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._base.execute("COMMIT")
+            except BaseException:
+                if self._base.in_transaction:  # SQLite itself ends it where the disk is full
+                    self._base.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: sqlite3.Error) -> AirtuneError:
+        name = str(getattr(error, "sqlite_errorname", ""))
+        if name.startswith("SQLITE_FULL"):
+            limit = f"its {self._limit / 1e6:g} MB are" if self._limit else "the disk is"
+            return TransportError(
+                f"the cache has no room for more samples, {limit} full; nothing of this message is stored; forget "
+                "samples or wait until some expire, then send it again; training goes on with what is cached"
+            )
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return BusyError(f"another server uses {self._path}; stop it or choose another store")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return RunError(f"{self._path} is damaged ({error}); delete it and have the samples sent again")
+        return RunError(f"{self._path} cannot be used ({error}); choose a folder that can be written")
+
+
+def _digest(one: int, row: bytes) -> bytes:
+    return hashlib.sha256(one.to_bytes(8, "little") + row).digest()[:_DIGEST_BYTES]
+
+
+def _numbers(slots: bytes) -> list[int]:
+    return [int(slot) for slot in np.frombuffer(slots, "<i8")]
+
+
+def _signed(one: int) -> int:
+    """A 64-bit id as SQLite's integer."""
+    return one - (1 << 64) if one >> 63 else one
+
+
+def _unsigned(one: int) -> int:
+    return one % (1 << 64)

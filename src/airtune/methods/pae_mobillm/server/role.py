@@ -1,0 +1,206 @@
+"""The server as a role: what it is asked, what it answers, what it refuses.
+
+| message   | header                         | body       | answer                                                |
+|-----------|--------------------------------|------------|-------------------------------------------------------|
+| `open`    | `identity`, `side`, `seed`     |            | `opened`: `key`, `cached`, `epoch`                    |
+| `samples` | `key`, `count`, `several`      | see `wire` | `stored`: `stored`, `known`                           |
+| `have`    | `key`                          | ids, u64   | `have`: body of one bit per id                        |
+| `forget`  | `key`                          | ids, u64   | `forgotten`: `forgotten`                              |
+| `train`   | `key`, `until` (epochs in all) |            | `trained`: `epoch`; `losses`, `rows` of each to there |
+| `side`    | `key`                          |            | `side`: `epoch`; body of safetensors                  |
+
+`open` carries a `Binding`; `key` is that of its identity. Bits are as `np.packbits` gives them, the first id in the
+most significant; `cached` counts the samples that are there. Asked twice, each message has the effect of once, so the
+role needs no `Idempotent` around it; and must have none, for a remembered answer to `have`, `forget` or `side` may no
+longer be true.
+
+To forget removes samples, not what was learned from them: weights trained on them stay as they are.
+
+Knows messages; the link in between, and the models of devices, it does not know.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, final
+
+import numpy as np
+
+from airtune.errors import ModelError, RunError, TransportError
+from airtune.methods.pae_mobillm.config import PAEConfig
+from airtune.methods.pae_mobillm.server.binding import Binding
+from airtune.methods.pae_mobillm.server.cache import ActivationCache
+from airtune.methods.pae_mobillm.server.training import Training
+from airtune.methods.pae_mobillm.wire import ID_BYTES
+from airtune.transport import JSON, Message
+
+MAX_EPOCHS: Final = 10_000
+"""Epochs in all; the losses of so many fit into a header."""
+
+
+@final
+class ServerRole:
+    """One store's server: it goes on where the last one on this store ended, however that one ended.
+
+    Close it, or use it as a context manager; another cannot open the store before that, or before the process ends.
+
+    Args:
+        store: Folder of cache and checkpoint; the first `open` binds it to an identity and settings.
+        memory_mb: Samples kept in memory, in 10^6 bytes; all are on disk.
+        disk_mb: The most that the cache may take on disk; 0 sets no limit.
+        keep_s: Samples are forgotten so long after they came; 0 keeps them.
+        clock: Seconds; the same clock for every server of this store.
+
+    Raises:
+        RunError: the store cannot be used, is damaged, or another server uses it.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        *,
+        memory_mb: float = 256.0,
+        disk_mb: float = 0.0,
+        keep_s: float = 0.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._clock = store, clock
+        self._memory_mb, self._disk_mb, self._keep_s = memory_mb, disk_mb, keep_s
+        self._bound: _Bound | None = None
+        if binding := Binding.load(store):
+            self._bound = self._enter(binding)
+
+    def handle(self, message: Message) -> Message:
+        """Answer one message. Raises an `AirtuneError` to refuse it: what was there then stays."""
+        answers = {
+            "samples": self._samples,
+            "have": self._have,
+            "forget": self._forget,
+            "train": self._train,
+            "side": self._side,
+        }
+        if message.kind == "open":
+            return self._open(message)
+        if message.kind not in answers:
+            raise TransportError(f"message kind is {message.kind!r}; a server answers open, {', '.join(answers)}")
+        bound, key = self._bound, message.header.get("key")
+        if bound is None:
+            raise TransportError(f"the server is not open, so it cannot answer {message.kind}; send open first")
+        if key != (mine := bound.binding.identity.key):
+            shown = key[:12] if isinstance(key, str) else repr(key)[:40]
+            raise ModelError(f"the message is for identity {shown}, the server holds {mine[:12]}; send open first")
+        bound.cache.expire(self._clock())
+        return answers[message.kind](message, bound)
+
+    def close(self) -> None:
+        """Let another server use the store."""
+        if self._bound is not None:
+            self._bound.cache.close()
+
+    def __enter__(self) -> ServerRole:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _enter(self, binding: Binding) -> _Bound:
+        try:
+            self._store.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot use {self._store} as a store ({error}); choose another folder") from None
+        training = Training(self._store, binding.identity, binding.plan)
+        cache = ActivationCache(
+            self._store / "cache.db",
+            binding.identity,
+            memory_mb=self._memory_mb,
+            disk_mb=self._disk_mb,
+            keep_s=self._keep_s,
+        )
+        return _Bound(binding, cache, training)
+
+    def _open(self, message: Message) -> Message:
+        asked = Binding.of_header(message.header)
+        if self._bound is None:
+            bound = self._enter(asked)
+            asked.save(self._store)
+            self._bound = bound
+        bound = self._bound
+        bound.binding.check(asked)
+        bound.cache.expire(self._clock())
+        header: dict[str, JSON] = {
+            "key": asked.identity.key,
+            "cached": len(bound.cache),
+            "epoch": len(bound.training.history),
+        }
+        return message.reply("opened", header)
+
+    def _samples(self, message: Message, bound: _Bound) -> Message:
+        several = message.header.get("several")
+        if not isinstance(several, bool):
+            raise TransportError(f"samples' several is {several!r:.40}, true or false expected; update airtune")
+        count = _whole(message.header, "count", len(message.body) // ID_BYTES)
+        stored, known = bound.cache.put(message.body, count, several=several, now=self._clock())
+        return message.reply("stored", {"stored": stored, "known": known})
+
+    def _have(self, message: Message, bound: _Bound) -> Message:
+        bits = np.packbits(bound.cache.present(_ids(message))).tobytes()
+        return message.reply("have", {}, bits)
+
+    def _forget(self, message: Message, bound: _Bound) -> Message:
+        return message.reply("forgotten", {"forgotten": bound.cache.forget(_ids(message))})
+
+    def _train(self, message: Message, bound: _Bound) -> Message:
+        until = _whole(message.header, "until", MAX_EPOCHS)
+        for _ in bound.training.until(bound.cache, until):
+            bound.cache.expire(self._clock())
+        history = bound.training.history
+        header: dict[str, JSON] = {
+            "epoch": len(history),
+            "losses": [one.loss for one in history[:until]],
+            "rows": [one.rows for one in history[:until]],
+        }
+        return message.reply("trained", header)
+
+    def _side(self, message: Message, bound: _Bound) -> Message:
+        training = bound.training
+        return message.reply("side", {"epoch": len(training.history)}, training.network.to_bytes())
+
+
+@final
+class _Bound:
+    """What a role works on once its store is bound."""
+
+    def __init__(self, binding: Binding, cache: ActivationCache, training: Training) -> None:
+        self.binding, self.cache, self.training = binding, cache, training
+
+
+def server_role(config: PAEConfig, store: Path) -> ServerRole:
+    """The server that settings describe; `store` is where they name none."""
+    settings = config.server
+    return ServerRole(
+        Path(settings.store) if settings.store else store,
+        memory_mb=settings.memory_mb,
+        disk_mb=settings.disk_mb,
+        keep_s=settings.keep_s,
+    )
+
+
+def _whole(header: Mapping[str, JSON], name: str, most: int) -> int:
+    found = header.get(name)
+    if type(found) is not int or not 1 <= found <= most:
+        raise TransportError(f"{name} is {found!r:.40}; expected a whole number from 1 to {most}; update airtune")
+    return found
+
+
+def _ids(message: Message) -> np.ndarray:
+    """A body of ids, uint64 ``(n,)``."""
+    if not message.body or len(message.body) % ID_BYTES:
+        raise TransportError(
+            f"{message.kind} came with {len(message.body)} bytes, whole ids of {ID_BYTES} bytes expected; send it again"
+        )
+    return np.frombuffer(message.body, "<u8").astype(np.uint64)

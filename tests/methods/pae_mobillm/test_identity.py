@@ -1,0 +1,99 @@
+"""What device and server must share: hashes over all of it, and one line for each difference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+
+from airtune.errors import ModelError, TransportError
+from airtune.methods.pae_mobillm.identity import Identity
+from airtune.transport import Message
+
+IDENTITY = Identity("a" * 64, "b" * 64, "c" * 64, width=8, layers=(0, 2), bits=(8, 16), outputs=4)
+
+
+def test_the_key_is_the_hash_of_canonical_json():
+    text = (
+        f'{{"backbone":"{"a" * 64}","bits":[8,16],"layers":[0,2],"outputs":4,"space":"logit",'
+        f'"template":"{"c" * 64}","tokenizer":"{"b" * 64}","width":8}}'
+    )
+    assert IDENTITY.key == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("backbone", "d" * 64),
+        ("tokenizer", "d" * 64),
+        ("template", "d" * 64),
+        ("width", 9),
+        ("layers", (0, 3)),
+        ("bits", (8, 32)),
+        ("outputs", 5),
+        ("space", "probability"),
+    ],
+)
+def test_each_part_changes_the_key_and_is_refused_with_both_values(name, value):
+    other = replace(IDENTITY, **{name: value})
+    assert other.key != IDENTITY.key
+    with pytest.raises(ModelError, match=f"device's {name} is ") as refusal:
+        IDENTITY.check(other)
+    for found in (value, getattr(IDENTITY, name)):
+        assert (found[:12] if isinstance(found, str) else str(found)) in str(refusal.value)
+
+
+def test_an_equal_identity_is_accepted():
+    IDENTITY.check(replace(IDENTITY))
+
+
+def test_it_crosses_a_message_unchanged():
+    sent = Message("open", "one", {"identity": IDENTITY.as_header()})
+    came = Message.parse(sent.frame()).header["identity"]
+    assert Identity.of_header(came) == IDENTITY
+    assert json.loads(json.dumps(IDENTITY.as_header())) == IDENTITY.as_header()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layers": (), "bits": ()},
+        {"layers": (2, 0)},
+        {"layers": (1, 1)},
+        {"layers": (-1, 2)},
+        {"bits": (8,)},
+        {"bits": (8, 12)},
+        {"width": 0},
+        {"outputs": 0},
+        {"space": "angle"},
+    ],
+)
+def test_what_is_no_way_to_send_is_refused(changes):
+    with pytest.raises(TransportError, match="no way to send"):
+        replace(IDENTITY, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("backbone", None),
+        ("width", 8.0),
+        ("width", True),
+        ("outputs", "4"),
+        ("layers", 3),
+        ("layers", [0, "2"]),
+        ("bits", [8, True]),
+        ("space", ["logit"]),
+    ],
+)
+def test_a_header_of_other_kinds_is_refused(name, value):
+    with pytest.raises(TransportError, match="identity is"):
+        Identity.of_header({**IDENTITY.as_header(), name: value})
+
+
+def test_a_header_without_a_part_is_refused():
+    for name in IDENTITY.as_header():
+        with pytest.raises(TransportError):
+            Identity.of_header({key: value for key, value in IDENTITY.as_header().items() if key != name})
