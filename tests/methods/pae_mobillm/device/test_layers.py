@@ -92,7 +92,7 @@ def test_more_bits_are_bought_where_they_help():
 def test_the_budget_is_honoured_to_the_bit(spare):
     rng = np.random.default_rng(1)
     states = rng.normal(size=(SAMPLES, 3, WIDTH)).astype(np.float32)
-    maps = rng.normal(size=(3, WIDTH, OUTPUTS)) * [[[3.0]], [[1.0]], [[2.0]]]
+    maps = np.eye(WIDTH, OUTPUTS) * [[[3.0]], [[0.5]], [[2.0]]]
     differences = np.einsum("nkd,kdc->nc", states, maps)
     budget = bits_of((1, 3), (8, 8)) + spare
     found = greedy_layers((1, 2, 3), worth_of(states, differences), bits_of, budget)
@@ -190,4 +190,4 @@ def test_the_budget_is_what_the_uplink_carries_by_the_deadline():
     seen = fading.mean_state
     assert uplink_budget(fading, 2.0, 0.0, seen) == 2_000_000
     # Rayleigh: |h|^2 is exponential, its 5 % quantile -ln 0.95
-    assert uplink_budget(fading, 2.0, 0.05, seen) == pytest.approx(2e6 * np.log2(1 - np.log(0.95)), rel=1e-6)
+    assert uplink_budget(fading, 2.0, 0.05, seen) == int(2e6 * np.log2(1 - np.log(0.95)))
