@@ -111,7 +111,8 @@ class Device:
         self._base, self._identity, self._transport = base, identity, transport
         self._name, self._batch_size, self._scale = name, batch_size, scale
         self._secrecy = secrecy or Plainly()
-        self._ledger, self._progress = ledger or Ledger(), progress or Silent()
+        self._ledger = Ledger() if ledger is None else ledger
+        self._progress = progress or Silent()
         self._session = session or uuid.uuid4().hex
         self._sleep, self._clock = sleep, clock
         self._asked = 0
@@ -147,10 +148,11 @@ class Device:
             DataError: items of another kind than the backbone's, or a number that cannot be sent.
         """
         ids = sample_ids(self._name, items, first)
-        rest = self._lacking(ids)
-        batches = [rest[rows] for rows in items.chosen(rest).in_order(self._batch_size)]
-        repeats, sent_bytes = self._repeats, 0
-        with self._progress.stage("upload", len(rest)) as stage:
+        lacking = self._lacking(ids)
+        # the same batches after a restart: in others, sums round differently
+        batches = [kept for rows in items.in_order(self._batch_size) if len(kept := rows[lacking[rows]])]
+        total, sent_bytes, repeats = int(lacking.sum()), 0, self._repeats
+        with self._progress.stage("upload", total) as stage:
             for rows in batches:
                 body = encode_samples(self.samples(items, rows, ids[rows]), self._identity, several=self._several)
                 if len(body) > DEFAULT_LIMITS.body_bytes:
@@ -162,7 +164,7 @@ class Device:
                 self._held.update(ids[rows].tolist())
                 sent_bytes += len(body)
                 stage.advance(len(rows))
-        return Upload(len(rest), len(items) - len(rest), len(batches), sent_bytes, self._repeats - repeats)
+        return Upload(total, len(items) - total, len(batches), sent_bytes, self._repeats - repeats)
 
     def samples(self, items: Items, rows: np.ndarray, ids: np.ndarray) -> Samples:
         """Some items as they are sent, under these ids."""
@@ -223,8 +225,8 @@ class Device:
         self._ledger.book("compute_seconds", self._clock() - start, role="device", what=what)
 
     def _lacking(self, ids: np.ndarray) -> np.ndarray:
-        """Rows of the ids that the server does not hold."""
-        unknown = np.array([row for row, one in enumerate(ids.tolist()) if one not in self._held], dtype=int)
+        """Which of the ids the server does not hold, ``(n,)``."""
+        unknown = np.flatnonzero([one not in self._held for one in ids.tolist()])
         for start in range(0, len(unknown), ASKED_AT_ONCE):
             asked = ids[unknown[start : start + ASKED_AT_ONCE]]
             header: dict[str, JSON] = {"key": self._identity.key, "count": len(asked)}
@@ -236,7 +238,7 @@ class Device:
                 )
             held = np.unpackbits(np.frombuffer(answer, np.uint8), count=len(asked)).astype(bool)
             self._held.update(asked[held].tolist())
-        return np.array([row for row in unknown.tolist() if int(ids[row]) not in self._held], dtype=int)
+        return np.array([one not in self._held for one in ids.tolist()])
 
     def _ask(self, kind: str, header: Mapping[str, JSON], body: bytes = b"") -> Message:
         """Ask once; a failed request is repeated under its id, a new question never gets an old one's answer."""
