@@ -58,9 +58,7 @@ def test_several_pivots_cost_their_rows_and_a_count():
     assert len(body) == body_bytes(of, 3, 6, several=True) == 3 * 12 + 6 * 24
     back = decode_samples(body, 3, of, several=True)
     assert back.counts.tolist() == [3, 1, 2]
-    assert dict(back.rows_of()) == dict(
-        zip(samples.ids.tolist(), (slice(0, 3), slice(3, 4), slice(4, 6)), strict=True)
-    )
+    assert dict(back.rows_of()) == dict(zip(samples.ids.tolist(), (slice(0, 3), slice(3, 4), slice(4, 6)), strict=True))
 
 
 def test_the_bytes_by_hand():

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_models import save_tiny_model
 
 from airtune.errors import DataError, DeadlineError
 from airtune.ledger import Ledger
@@ -18,8 +17,12 @@ from airtune.methods.pae_mobillm.device.pivots import identity_of, read_pivots
 from airtune.methods.pae_mobillm.device.upload import uplink_bits
 from airtune.models import BaseModel, Items, load_base
 from airtune.transport import Message, OverTheAir
+from tiny_models import save_tiny_model
 
-OPTIONS = dict(layer_count=1, bits=16, value_items=64, batch_size=8, outputs=3, space="logit", scale=4.0)
+OPTIONS = {
+    **{"layer_count": 1, "bits": 16, "value_items": 64, "batch_size": 8},
+    **{"outputs": 3, "space": "logit", "scale": 4.0},
+}
 
 
 @pytest.fixture(scope="module")

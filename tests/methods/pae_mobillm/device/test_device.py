@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from tiny_models import save_tiny_model
 
 from airtune.errors import ConfigError, DataError, LinkError, ModelError, TransportError
 from airtune.ledger import Ledger
@@ -23,6 +22,7 @@ from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.methods.pae_mobillm.wire import as_received, decode_samples
 from airtune.models import BaseModel, Items, load_base, score
 from airtune.transport import Loopback, Message, OverTheAir, Transport
+from tiny_models import save_tiny_model
 
 SETTINGS = {"bottleneck": 4}
 

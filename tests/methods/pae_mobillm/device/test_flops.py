@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONFIGS, save_tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from airtune.methods.pae_mobillm.device.flops import forward_flops, side_flops
 from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.models import load_base
+from tiny_models import CONFIGS, save_tiny_model
 
 
 @pytest.mark.parametrize("kind", ["classify", "text"])

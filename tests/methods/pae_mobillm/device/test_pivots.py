@@ -7,11 +7,11 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONFIGS, save_tiny_model
 
 from airtune.errors import DataError, ModelError
 from airtune.methods.pae_mobillm.device.pivots import blocks_of, identity_of, outputs_of, read_pivots, selector_of
 from airtune.models import BaseModel, Items, load_base
+from tiny_models import CONFIGS, save_tiny_model
 
 FAMILIES = tuple(CONFIGS)
 LAYERS = (0, 1, 2)
@@ -38,28 +38,26 @@ def final_norm(base: BaseModel) -> torch.nn.Module | None:
     return base.model.base_model.get_submodule(path[family]) if family in path else None
 
 
-def own_outputs(base: BaseModel, items: Items) -> tuple[list[np.ndarray], np.ndarray, torch.Tensor]:
+def own_outputs(base: BaseModel, items: Items) -> tuple[list[np.ndarray], np.ndarray]:
     """Hugging Face's hidden states (the last one as what its final norm was given) and logits."""
     batch = items.batch(range(len(items)))
     before_norm: list[torch.Tensor] = []
     norm = final_norm(base)
     hook = norm and norm.register_forward_pre_hook(lambda _, inputs: before_norm.append(inputs[0]))
     with torch.no_grad():
-        found = base.model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True
-        )
+        found = base.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True)
     if hook:
         hook.remove()
     states = [*found.hidden_states[:-1], before_norm[0] if norm else found.hidden_states[-1]]
     if norm:
         torch.testing.assert_close(found.hidden_states[-1], norm(before_norm[0]))
-    return [state.numpy() for state in states], found.logits.numpy(), batch.attention_mask
+    return [state.numpy() for state in states], found.logits.numpy()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_classifiers_are_read_where_their_head_reads(bases, family):
     base = bases[family, "classify"]
-    states, logits, mask = own_outputs(base, SENTENCES)
+    states, logits = own_outputs(base, SENTENCES)
     at = [0, 0, 0] if family in ("bert", "roberta") else [3, 2, 5]
     found = read_pivots(base, SENTENCES, np.arange(3), LAYERS)
     expected = np.stack([[state[n, at[n]] for state in states] for n in range(3)])
@@ -91,7 +89,7 @@ def test_a_sentence_that_ends_in_the_padding_token_is_read_before_it(bases):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_running_text_is_read_at_every_token_whose_next_is_known(bases, family):
     base = bases[family, "text"]
-    states, logits, _ = own_outputs(base, WINDOWS)
+    states, logits = own_outputs(base, WINDOWS)
     found = read_pivots(base, WINDOWS, np.arange(2), LAYERS)
     expected = np.stack([state[:, :3].reshape(6, 16) for state in states], axis=1)
     np.testing.assert_allclose(found.activations, expected, rtol=1e-5, atol=1e-6)
@@ -203,8 +201,8 @@ def test_items_of_another_kind_are_refused(bases):
 def test_items_without_a_pivot_are_refused(bases):
     with pytest.raises(DataError, match="item 1 has 1 tokens, at least 2"):
         read_pivots(bases["opt", "text"], Items((np.array([5, 6]), np.array([5])), None, 0), np.arange(2), [1])
+    empty = Items((np.array([], int),), np.array([0]), 0)
     with pytest.raises(DataError, match="item 0 has 0 tokens, at least 1"):
-        empty = Items((np.array([], int),), np.array([0]), 0)
         read_pivots(bases["opt", "classify"], empty, np.arange(1), [1])
 
 

@@ -78,7 +78,9 @@ def measured_worth(
     differences = np.empty((len(items), outputs_of(base)), np.float32)
     for rows in items.in_order(batch_size):
         read = read_pivots(base, items, rows, range(1, blocks + 1))
-        one = np.cumsum(read.counts) - 1 - rng.integers(0, read.counts)  # one pivot of each: neighbours tell little more
+        one = (
+            np.cumsum(read.counts) - 1 - rng.integers(0, read.counts)
+        )  # one pivot of each: neighbours tell little more
         states[rows] = read.activations[one]
         differences[rows] = prediction_differences(read.logits[one], read.targets[one], space=space, scale=scale)
     blank = Identity("", "", "", base.hidden_size, (0,), (16,), 1)

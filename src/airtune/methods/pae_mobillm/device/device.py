@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol, final
+from typing import Final, final
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from airtune.ledger import Ledger
 from airtune.methods.pae_mobillm.device.differences import corrected, outcomes, prediction_differences
 from airtune.methods.pae_mobillm.device.flops import forward_flops, side_flops
 from airtune.methods.pae_mobillm.device.pivots import Reading, outputs_of, read_pivots
+from airtune.methods.pae_mobillm.device.secrecy import Plainly, Secrecy
 from airtune.methods.pae_mobillm.device.upload import Upload, sample_ids, samples_header
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.side import SideNetwork
@@ -42,36 +43,6 @@ ASKED_AT_ONCE: Final = 65_536
 """Ids in one question."""
 
 
-class Secrecy(Protocol):
-    """What a device does to what it sends, and how it reads the answers."""
-
-    def outputs(self, outputs: int) -> int:
-        """Numbers of a difference as sent, where it has C."""
-
-    def outgoing(
-        self, ids: np.ndarray, activations: np.ndarray, differences: np.ndarray, counts: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Hidden states ``(rows, K, d)`` and differences as sent."""
-
-    def incoming(self, predicted: np.ndarray) -> np.ndarray:
-        """Differences that the side network predicted, ``(rows, C)``."""
-
-
-class Plainly:
-    """Sends everything as it is."""
-
-    def outputs(self, outputs: int) -> int:
-        return outputs
-
-    def outgoing(
-        self, ids: np.ndarray, activations: np.ndarray, differences: np.ndarray, counts: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return activations, differences
-
-    def incoming(self, predicted: np.ndarray) -> np.ndarray:
-        return predicted
-
-
 @final
 class Device:
     """One device with its backbone and its samples.
@@ -83,7 +54,8 @@ class Device:
         name: Tells this device's samples from another's; see `sample_ids`.
         batch_size: Samples per forward pass and per message.
         scale: s of the differences, in logit space.
-        ledger: Books flops (counted, see `flops`) and compute seconds. Bits are booked by whatever transport costs them.
+        secrecy: Stands between what was read and what is sent; None sends everything as it is.
+        ledger: Books flops (counted, see `flops`) and compute seconds; bits are booked by transports.
         session: Tells this process's requests from those before a restart; drawn when None.
         sleep: Waits before a repetition.
         clock: Seconds.
@@ -169,9 +141,7 @@ class Device:
     def samples(self, items: Items, rows: np.ndarray, ids: np.ndarray) -> Samples:
         """Some items as they are sent, under these ids."""
         read = self._read(items, rows, "read")
-        differences = prediction_differences(
-            read.logits, read.targets, space=self._identity.space, scale=self._scale
-        )
+        differences = prediction_differences(read.logits, read.targets, space=self._identity.space, scale=self._scale)
         activations, differences = self._secrecy.outgoing(ids, read.activations, differences, read.counts)
         return Samples(ids, read.counts, activations, differences)
 

@@ -34,7 +34,9 @@ def prediction_differences(logits: np.ndarray, targets: np.ndarray, *, space: st
     """
     outputs = logits.shape[1]
     if len(targets) and not 0 <= targets.min() <= targets.max() < outputs:
-        raise DataError(f"targets run from {targets.min()} to {targets.max()}, the model tells 0 to {outputs - 1} apart")
+        raise DataError(
+            f"targets run from {targets.min()} to {targets.max()}, the model tells 0 to {outputs - 1} apart"
+        )
     if space == "logit":
         found, step = logits.mean(1, keepdims=True) - logits - np.float32(scale / outputs), scale
     else:

@@ -69,7 +69,11 @@ def uplink_budget(link: Link, deadline_s: float, late_share: float, state: Chann
 
 
 def greedy_layers(
-    layers: Sequence[int], worth: LayerWorth, air_bits: AirBits, budget_bits: int, precisions: Sequence[int] = PRECISIONS
+    layers: Sequence[int],
+    worth: LayerWorth,
+    air_bits: AirBits,
+    budget_bits: int,
+    precisions: Sequence[int] = PRECISIONS,
 ) -> LayerChoice:
     """Add (or send more finely) the layer that is worth most per bit, while one fits and helps.
 
@@ -134,7 +138,7 @@ class LayerWorth:
         self._fitted = len(differences) // 2
         wanted = np.asarray(differences, np.float64)
         if wanted.shape[1] > len(wanted):  # a vocabulary: the rows' own span holds all their distances
-            wanted = np.linalg.qr(wanted.T, mode="r").T
+            wanted = np.asarray(np.linalg.qr(wanted.T, mode="r")).T
         self._wanted = wanted - wanted[: self._fitted].mean(0)
         self._grams: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 

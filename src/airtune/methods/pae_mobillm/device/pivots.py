@@ -1,4 +1,4 @@
-"""What a device reads of its frozen backbone: hidden states and logits at the pivot tokens, and nothing it could do without.
+"""What a device reads of its frozen backbone: hidden states and logits at the pivot tokens, and nothing beyond.
 
 Pivots are the tokens that the loss uses (the token selector of the paper's second version):
 
@@ -8,8 +8,8 @@ Pivots are the tokens that the loss uses (the token selector of the paper's seco
 | decoder with a classifier        | `last`   | its last token that is no padding, which the head reads     |
 | decoder that predicts next tokens| `every`  | every token whose next one is known: all but a window's last |
 
-Hidden state 0 is what enters the first block, i what leaves block i (from 1). Where a family ends in a norm (OPT, GPT-2,
-Llama, Mistral, Qwen), the last one is taken before it; Hugging Face's own `hidden_states[-1]` is taken behind it.
+Hidden state 0 is what enters the first block, i what leaves block i (from 1). Where a family ends in a norm (OPT,
+GPT-2, Llama, Mistral, Qwen), the last one is taken before it; Hugging Face's own `hidden_states[-1]` is behind it.
 
 Hooks keep the pivots' rows alone, so that the peak is that of plain inference and one buffer of K x d numbers per pivot
 (with running text also the logits, once more). Everything happens in inference mode: no gradient can exist. Knows no
@@ -64,10 +64,8 @@ def selector_of(base: BaseModel) -> Selector:
 
 def outputs_of(base: BaseModel) -> int:
     """C: classes, or tokens that may come next."""
-    if base.kind == "classify":
-        return int(base.model.config.num_labels)
-    embeddings: Any = base.model.get_output_embeddings()
-    return int(embeddings.weight.shape[0])
+    model: Any = base.model
+    return int(model.config.num_labels if base.kind == "classify" else model.get_output_embeddings().weight.shape[0])
 
 
 def blocks_of(base: BaseModel) -> list[nn.Module]:
