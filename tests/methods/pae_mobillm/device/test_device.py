@@ -46,7 +46,7 @@ class Shelf:
             self.identity.check(identity)
         else:
             self.identity = identity
-            seed = torch.Generator().manual_seed(0)
+            seed = torch.Generator().manual_seed(message.header["seed"])
             rank = message.header["side"]["bottleneck"]
             self.side = SideNetwork(len(identity.layers), identity.width, rank, identity.outputs, generator=seed)
         return message.reply("opened", {"held": len(self.rows)})
@@ -65,6 +65,10 @@ class Shelf:
                 raise TransportError(f"sample {one} came before with other content; send each once")
         self.arrived.append(samples.ids.tolist())
         return message.reply("samples", {})
+
+    def on_forget(self, message: Message) -> Message:
+        gone = [self.rows.pop(one, None) for one in np.frombuffer(message.body, "<u8").tolist()]
+        return message.reply("forgotten", {"forgotten": sum(row is not None for row in gone)})
 
     def on_train(self, message: Message) -> Message:
         activations, differences = (torch.from_numpy(one) for one in self.cached(sorted(self.rows)))
@@ -162,7 +166,7 @@ def made(base: BaseModel, transport: Transport, bits: tuple[int, int] = (8, 16),
 
 def opened(base: BaseModel, shelf: Shelf, **options: object) -> Device:
     device = made(base, Loopback(shelf), **options)
-    device.open(SETTINGS)
+    device.open(SETTINGS, 0)
     return device
 
 
@@ -212,7 +216,7 @@ def test_the_air_carries_what_the_formula_says(bases, kind):
     air = OverTheAir(Loopback(shelf), link, ledger, "device", lambda: link.mean_state)
     items = drawn_items(30, text=text)
     device = made(bases[kind], air, bits=(16, 16))
-    device.open(SETTINGS)
+    device.open(SETTINGS, 0)
     found = device.upload(items)
     one = 2 * 2 * 16 + 4 * (32 if text else 3)
     assert found.body_bytes == 30 * (8 + 4 + 7 * one if text else 8 + one)
@@ -234,7 +238,7 @@ def test_lost_doubled_and_late_messages_leave_the_same_samples(base, seed):
     device = made(base, flaky, sleep=waits.append, batch_size=3)
     for _ in range(20):  # a run of bad luck ends a call; the next one goes on
         try:
-            device.open(SETTINGS)
+            device.open(SETTINGS, 0)
             device.upload(ITEMS)
             break
         except TransportError:
@@ -252,7 +256,7 @@ def test_a_failing_request_is_given_up_after_a_while(base):
     broken = Breaking(Loopback(shelf), 2)
     waits: list[float] = []
     device = made(base, broken, sleep=waits.append)
-    device.open(SETTINGS)
+    device.open(SETTINGS, 0)
     with pytest.raises(TransportError, match="no connection"):
         device.upload(ITEMS)
     assert broken.tried == ATTEMPTS == 5
@@ -264,7 +268,7 @@ def test_a_restart_goes_on_where_it_was(base):
     calm, shelf = Shelf(), Shelf()
     opened(base, calm).upload(ITEMS)
     device = made(base, Breaking(Loopback(shelf), 2))
-    device.open(SETTINGS)
+    device.open(SETTINGS, 0)
     with pytest.raises(TransportError):
         device.upload(ITEMS)
     found = opened(base, shelf).upload(ITEMS)
@@ -282,6 +286,18 @@ def test_what_the_server_forgot_is_sent_again_after_a_restart(base):
     assert opened(base, shelf).upload(ITEMS).samples == 5
     assert set(gone) <= set(shelf.rows)
     assert len(kept) == 5
+
+
+def test_what_the_device_wants_forgotten_is_forgotten_and_may_be_sent_again(base):
+    shelf = Shelf()
+    device = opened(base, shelf)
+    device.upload(ITEMS)
+    before = dict(shelf.rows)
+    device.forget(ITEMS.chosen(np.arange(10, 15)), first=10)
+    gone = sample_ids("phone", ITEMS)[10:15].tolist()
+    assert before.keys() - shelf.rows.keys() == set(gone)
+    assert device.upload(ITEMS).samples == 5
+    assert shelf.rows.keys() == before.keys()
 
 
 def test_samples_stream_in_at_any_time(base):
@@ -434,7 +450,7 @@ def test_another_backbone_is_refused_with_both_hashes(base, bases):
         device = made(base, Loopback(shelf))
         other = identity_of(base, (1, 2), (8, 16), length=10).backbone
         with pytest.raises(ModelError, match=f"backbone is {other[:12]}, the server's {first[:12]}"):
-            device.open(SETTINGS)
+            device.open(SETTINGS, 0)
     finally:
         base.model.classifier.bias.data[0] -= 1
 
@@ -449,13 +465,28 @@ def test_an_error_of_another_kind_is_not_repeated(base):
 
     refusing = Refusing()
     with pytest.raises(LinkError):
-        made(base, refusing).open(SETTINGS)
+        made(base, refusing).open(SETTINGS, 0)
     assert refusing.asked == 1
 
 
 def answering(shelf: Shelf, kind: str, answer: Callable[[Message], bytes]) -> Shelf:
     setattr(shelf, f"on_{kind}", lambda message: message.reply(kind, {}, answer(message)))
     return shelf
+
+
+def test_many_ids_are_asked_about_in_parts(base, monkeypatch):
+    from airtune.methods.pae_mobillm.device import device as module
+
+    monkeypatch.setattr(module, "ASKED_AT_ONCE", 7)
+    shelf = Shelf()
+    opened(base, shelf).upload(ITEMS.chosen(np.arange(9)))
+    shelf.asked.clear()
+    device = opened(base, shelf)
+    assert device.upload(ITEMS).held == 9
+    assert shelf.asked.count("have") == 5
+    device.forget(ITEMS)
+    assert shelf.asked.count("forget") == 5
+    assert not shelf.rows
 
 
 def test_an_answer_of_the_wrong_length_is_refused(base):

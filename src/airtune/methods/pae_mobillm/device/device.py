@@ -5,6 +5,7 @@
 | `open`    | keep samples of this identity, train such a network | what the server holds of it                  |
 | `have`    | which of these ids (u64) do you hold?              | one bit per id, as `numpy.packbits` has them |
 | `samples` | keep these (`wire`)                                | anything                                     |
+| `forget`  | hold these ids no longer                           | how many it held                             |
 | `train`   | train until this epoch                             | how training stands                          |
 | `side`    | the side network as it is                          | its weights                                  |
 
@@ -51,7 +52,7 @@ class Device:
         base: The frozen backbone.
         identity: How samples are read and sent; its `outputs` are those of `secrecy`.
         transport: To the server.
-        name: Tells this device's samples from another's; see `sample_ids`.
+        name: Tells this device's samples from another's, and keeps their ids from being guessed: see `sample_ids`.
         batch_size: Samples per forward pass and per message.
         scale: s of the differences, in logit space.
         secrecy: Stands between what was read and what is sent; None sends everything as it is.
@@ -97,13 +98,13 @@ class Device:
                 "make the identity for these defences"
             )
 
-    def open(self, side: Mapping[str, JSON]) -> Mapping[str, JSON]:
+    def open(self, side: Mapping[str, JSON], seed: int) -> Mapping[str, JSON]:
         """Ask the server to keep samples of this identity for a side network of these settings; its answer's header.
 
         Raises:
             ModelError: the server holds another backbone, tokenizer or template. TransportError: it was not reached.
         """
-        return self._ask("open", {"identity": self._identity.as_header(), "side": dict(side)}).header
+        return self._ask("open", {"identity": self._identity.as_header(), "side": dict(side), "seed": seed}).header
 
     def upload(self, items: Items, *, first: int = 0) -> Upload:
         """Send every sample that the server does not hold, each once.
@@ -116,7 +117,8 @@ class Device:
 
         Raises:
             TransportError: a request failed `ATTEMPTS` times, or an answer could not be read; what was delivered
-                stays, and the next call goes on from there.
+                stays, and the next call goes on from there. So it does after any error that the server answers with,
+                such as a full disk.
             DataError: items of another kind than the backbone's, or a number that cannot be sent.
         """
         ids = sample_ids(self._name, items, first)
@@ -144,6 +146,14 @@ class Device:
         differences = prediction_differences(read.logits, read.targets, space=self._identity.space, scale=self._scale)
         activations, differences = self._secrecy.outgoing(ids, read.activations, differences, read.counts)
         return Samples(ids, read.counts, activations, differences)
+
+    def forget(self, items: Items, *, first: int = 0) -> None:
+        """Have the server forget samples, and send them anew when they are uploaded again; as `upload` else."""
+        ids = sample_ids(self._name, items, first)
+        for start in range(0, len(ids), ASKED_AT_ONCE):
+            asked = ids[start : start + ASKED_AT_ONCE]
+            self._ask("forget", {"key": self._identity.key}, _body(asked))
+            self._held.difference_update(asked.tolist())
 
     def train(self, until: int) -> Mapping[str, JSON]:
         """Ask the server to train until so many epochs are done in all; its answer's header."""
@@ -199,8 +209,7 @@ class Device:
         unknown = np.flatnonzero([one not in self._held for one in ids.tolist()])
         for start in range(0, len(unknown), ASKED_AT_ONCE):
             asked = ids[unknown[start : start + ASKED_AT_ONCE]]
-            header: dict[str, JSON] = {"key": self._identity.key, "count": len(asked)}
-            answer = self._ask("have", header, asked.astype(f"<u{ID_BYTES}").tobytes()).body
+            answer = self._ask("have", {"key": self._identity.key}, _body(asked)).body
             if len(answer) != (len(asked) + 7) // 8:
                 raise TransportError(
                     f"the server answered {len(asked)} ids with {len(answer)} bytes, {(len(asked) + 7) // 8} expected; "
@@ -221,3 +230,7 @@ class Device:
                 self._repeats += 1
                 self._sleep(PAUSE_S * 2**attempt)
         return self._transport.request(message)
+
+
+def _body(ids: np.ndarray) -> bytes:
+    return ids.astype(f"<u{ID_BYTES}").tobytes()
