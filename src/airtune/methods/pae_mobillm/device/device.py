@@ -110,7 +110,8 @@ class Device:
         """Send every sample that the server does not hold, each once.
 
         Call it again with more items at any time. What an earlier call of this process delivered is not even asked
-        about; after a restart the server is asked, and the rest is sent.
+        about; after a restart the server is asked, and the rest is sent. Batches go out shortest items first, so the
+        server learns which samples are about as long.
 
         Args:
             first: Place of the first item among all that this device ever sends.
@@ -183,7 +184,8 @@ class Device:
     def predict(self, items: Items, rows: np.ndarray, side: SideNetwork) -> tuple[Reading, np.ndarray]:
         """What the backbone reads of some items as one batch, and the differences predicted for them, ``(rows, C)``.
 
-        The side network is given hidden states at the precision they are sent with: what it was trained on.
+        The side network is given hidden states at the precision they are sent with: what it was trained on. For a
+        batch as it was uploaded without defences, that is the server's answer bit for bit.
         """
         read = self._read(items, rows, "infer")
         start = self._clock()
