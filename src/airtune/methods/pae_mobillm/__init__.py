@@ -13,8 +13,8 @@ cached; the device adds that network's output to its own prediction. Reading map
 | the side network                      | `side`                                                           |
 | device: hidden states at the pivot    | `device/pivots`                                                  |
 | device: target less prediction        | `device/differences`                                             |
-| device: which layers, how many bits   | `device/layers`                                                  |
-| device: upload once, infer            | `device/device`                                                  |
+| device: which layers, how many bits   | `device/choice`, `device/layers`                                 |
+| device: upload once, infer            | `device/device`, `device/upload`, `device/flops`                 |
 | server: cache, training, messages     | `server/cache`, `server/training`, `server/role`                 |
 | what leaks, and defences              | `privacy/`                                                       |
 """

@@ -11,7 +11,7 @@ All numbers little-endian, field by field: ids (u64), counts (u32; only where `s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,6 +90,8 @@ def decode_samples(body: bytes, count: int, identity: Identity, *, several: bool
     Raises:
         TransportError: a length that does not fit, ids that repeat, or a number that is not finite.
     """
+    if count < 1:
+        raise TransportError(f"a body of {count} samples came; send at least 1")
     reader = _Reader(body)
     ids = reader.take("<u8", count)
     counts = reader.take("<u4", count).astype(np.int64) if several else np.ones(count, np.int64)
@@ -112,6 +114,14 @@ def decode_samples(body: bytes, count: int, identity: Identity, *, several: bool
         if not np.isfinite(values).all():
             raise TransportError(f"an {name} that came is not finite; look at the device's backbone and precision")
     return Samples(ids.astype(np.uint64), counts, activations, differences)
+
+
+def as_received(activations: np.ndarray, identity: Identity) -> np.ndarray:
+    """Hidden states ``(rows, K, d)`` as the other side gets them: at the precision they travel in. Raises as above."""
+    rows = len(activations)
+    alone = replace(identity, outputs=1)
+    samples = Samples(np.arange(rows), np.ones(rows, np.int64), activations, np.zeros((rows, 1), np.float32))
+    return decode_samples(encode_samples(samples, alone), rows, alone).activations
 
 
 def _check_shapes(samples: Samples, identity: Identity) -> None:

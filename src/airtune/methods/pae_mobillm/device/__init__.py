@@ -1,0 +1,1 @@
+"""The device's side: reads its frozen backbone, keeps its labels, sends every sample once. START: `device`."""
