@@ -92,7 +92,9 @@ def test_what_is_short_enough_is_left_and_nothing_given_is_changed():
 
 def test_noise_has_its_mean_and_spread():
     rows = 2000
-    sent = noise(1.5, (2.0, 0.5)).outgoing(np.arange(rows, dtype=np.uint64), np.zeros((rows, 4, 8)), np.zeros((rows, 3)))
+    sent = noise(1.5, (2.0, 0.5)).outgoing(
+        np.arange(rows, dtype=np.uint64), np.zeros((rows, 4, 8)), np.zeros((rows, 3))
+    )
     for part, spread in zip(sent, (3.0, 0.75), strict=True):
         assert abs(part.mean()) < 5 * spread / math.sqrt(part.size)
         assert part.std() == pytest.approx(spread, rel=5 / math.sqrt(2 * part.size))

@@ -46,7 +46,9 @@ def gaussian_sigma(epsilon: float, delta: float, sensitivity: float = 1.0) -> fl
     low = high / 2
     while gaussian_delta(low, epsilon) <= delta:
         low /= 2
-    found = brentq(lambda log: gaussian_delta(math.exp(log), epsilon) - delta, math.log(low), math.log(high), xtol=1e-13)
+    found = brentq(
+        lambda log: gaussian_delta(math.exp(log), epsilon) - delta, math.log(low), math.log(high), xtol=1e-13
+    )
     return math.exp(found) * (1 + 1e-12) * sensitivity
 
 
@@ -65,7 +67,9 @@ def median_norms(
     norms = _norms(activations, differences, _rows_per_sample(len(activations), counts))
     found = tuple(float(np.median(part)) for part in norms)
     if not all(0 < one < math.inf for one in found):
-        raise DataError(f"the median norms are {found}, above 0 expected; set privacy.clip_activations and _differences")
+        raise DataError(
+            f"the median norms are {found}, above 0 expected; set privacy.clip_activations and _differences"
+        )
     return found[0], found[1]
 
 
