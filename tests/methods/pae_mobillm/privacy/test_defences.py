@@ -34,7 +34,7 @@ def test_a_rotation_keeps_angles_and_comes_back(outputs: int, dimensions: int):
 
 
 def test_rotations_are_drawn_evenly():
-    """Entries of an even draw have mean 0, variance 1 / K, and every column points anywhere: fourth moment 3 / K(K+2)."""
+    """A column drawn evenly points anywhere: its entries have mean 0, variance 1 / K and fourth moment 3 / K(K + 2)."""
     rng = np.random.default_rng(0)
     drawn = np.stack([Rotation.draw(2, 4, rng).matrix for _ in range(4000)])
     np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=5 * 0.5 / math.sqrt(4000))

@@ -16,7 +16,7 @@ from scipy.special import log_ndtr
 from airtune.errors import ConfigError, DataError
 
 SENSITIVITY = 2 * math.sqrt(2)
-"""Of a sample's two parts, each scaled to norm 1 at most, as one vector: replacing the sample moves each by at most 2."""
+"""Of a sample's two parts, each of norm 1 at most, as one vector: replacing the sample moves either by 2 at most."""
 
 
 def gaussian_delta(sigma: float, epsilon: float, sensitivity: float = 1.0) -> float:

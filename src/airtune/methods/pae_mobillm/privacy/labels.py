@@ -5,8 +5,8 @@ When the largest entry is the label, of a plain difference D with label y and C 
 * probability space, D = onehot(y) - p: D_y = 1 - p_y >= 0 and D_j = -p_j <= 0 for all others. The largest entry is y
   always, but where p_y is rounded to 1 and another p_j to 0: two entries are 0 then.
 * logit space, D = s (onehot(y) - 1 / C) - (l - mean l): D_y - D_j = s - (l_y - l_j). The largest entry is y unless
-  l_y > l_j + s for some j: it fails where the backbone is so sure *and right* that the target draws it back. Hence it is
-  measured. But a server that knows the backbone and has the last hidden state knows l, and l + D is the target itself.
+  l_y > l_j + s for some j: it fails where the backbone is so sure *and right* that the target draws it back. Hence it
+  is measured. But a server that knows the backbone and has the last hidden state knows l, and l + D is the target.
 
 Knows what a server sees and the true labels to compare with; no secrets.
 """

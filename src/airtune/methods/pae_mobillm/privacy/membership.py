@@ -1,8 +1,8 @@
 """Who was in the training set: whoever holds the side network asks it about samples it may have been trained on.
 
 The attacker has the sample, its label and the backbone, so both the side network's answer and the true difference; a
-network that remembers is closer on what it has seen (Yeom et al. 2018). Of a rotated network, answers and differences
-are compared turned back, as by an attacker who has solved the rotation: the worst case. True differences carry no noise.
+network that remembers is closer on what it has seen (Yeom et al. 2018). Answers of a rotated network are turned back
+first, as by an attacker who has solved the rotation: the worst case. True differences carry no noise.
 """
 
 from __future__ import annotations
