@@ -90,6 +90,18 @@ def test_what_is_short_enough_is_left_and_nothing_given_is_changed():
         np.testing.assert_array_equal(plain, kept)
 
 
+def test_a_centre_is_what_samples_are_clipped_towards():
+    activations, differences = values()
+    centre = np.random.default_rng(5).normal(size=(2, 4)).astype("f4")
+    found = GaussianNoise(0.0, (0.5, 9.0), (1, 2), centre).outgoing(IDS, activations + 100 * centre, differences)[0]
+    towards = activations + 99 * centre
+    lengths = np.linalg.norm(towards.reshape(3, -1), axis=1)
+    np.testing.assert_allclose(found, centre + 0.5 * towards / lengths[:, None, None], rtol=1e-5)
+    assert median_norms(activations + centre, differences, centre=centre)[0] == pytest.approx(
+        median_norms(activations, differences)[0], rel=1e-5
+    )
+
+
 def test_noise_has_its_mean_and_spread():
     rows = 2000
     sent = noise(1.5, (2.0, 0.5)).outgoing(

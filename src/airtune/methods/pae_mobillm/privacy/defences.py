@@ -130,6 +130,7 @@ def defence(
     epsilon: float = 0.0,
     delta: float = 1e-5,
     clips: tuple[float, float] = (0.0, 0.0),
+    centre: np.ndarray | float = 0.0,
     secret: np.random.Generator,
 ) -> Defence:
     """What the settings ask for: a rotation, then noise, so that noise fills all K dimensions and hides the C in use.
@@ -139,12 +140,13 @@ def defence(
         rotate_to: K; 0 for no rotation.
         epsilon: 0 for no noise.
         clips: c_A and c_D, both above 0 with noise; `median_norms` measures them, before or after a rotation alike.
+        centre: What hidden states are clipped around, ``(K, d)``; see `GaussianNoise`.
     """
     parts: list[Defence] = []
     if rotate_to:
         parts.append(Rotation.draw(outputs, rotate_to, secret))
     if epsilon:
-        parts.append(GaussianNoise.calibrated(epsilon, delta, clips, secret))
+        parts.append(GaussianNoise.calibrated(epsilon, delta, clips, secret, centre=centre))
     if len(parts) == 1:
         return parts[0]
     return Chain(tuple(parts)) if parts else Plain()

@@ -53,9 +53,17 @@ def gaussian_sigma(epsilon: float, delta: float, sensitivity: float = 1.0) -> fl
 
 
 def median_norms(
-    activations: np.ndarray, differences: np.ndarray, counts: np.ndarray | None = None
+    activations: np.ndarray,
+    differences: np.ndarray,
+    counts: np.ndarray | None = None,
+    *,
+    centre: np.ndarray | float = 0.0,
 ) -> tuple[float, float]:
     """Norms to clip at: the medians over some samples, of hidden states ``(rows, K, d)`` and differences ``(rows, C)``.
+
+    Args:
+        counts: Rows of each sample ``(n,)``; one each when None.
+        centre: As `GaussianNoise` has it.
 
     They depend on the samples they are taken of, and who sees clipped values can guess them: a little is leaked that
     epsilon does not count. Norms set beforehand, or measured on public texts, leak nothing. Measure once and keep
@@ -64,7 +72,7 @@ def median_norms(
     Raises:
         DataError: a median is 0 or not finite.
     """
-    norms = _norms(activations, differences, _rows_per_sample(len(activations), counts))
+    norms = _norms(activations - centre, differences, _rows_per_sample(len(activations), counts))
     found = tuple(float(np.median(part)) for part in norms)
     if not all(0 < one < math.inf for one in found):
         raise DataError(
@@ -77,10 +85,10 @@ def median_norms(
 class GaussianNoise:
     """Clips each sample's hidden states and differences, and adds noise to both: one mechanism over the pair.
 
-    With A all hidden states of a sample clipped to norm c_A, and D its differences clipped to c_D, the vector
-    (A / c_A, D / c_D) moves by at most 2 sqrt(2) when the sample is replaced by any other. Noise of `sigma` on it makes
-    one upload of one sample (epsilon, delta)-private in the local model: the server need not be trusted. Both parts
-    share that budget; nothing is to be added up. Rounding to fewer bits afterwards costs no privacy.
+    With A all hidden states of a sample, less a centre, clipped to norm c_A, and D its differences clipped to c_D, the
+    vector (A / c_A, D / c_D) moves by at most 2 sqrt(2) when the sample is replaced by any other. Noise of `sigma` on it
+    makes one upload of one sample (epsilon, delta)-private in the local model: the server need not be trusted. Both
+    parts share that budget; nothing is to be added up. Rounding to fewer bits afterwards costs no privacy.
 
     Noise is drawn from secret and id, so that a sample sent again carries the same: sending often does not average it
     away. Hence an id must stay with its content, and the secret with one way to send (layers, space, norms): where
@@ -94,11 +102,15 @@ class GaussianNoise:
         sigma: Noise on the scaled pair.
         clips: c_A and c_D.
         key: 128 secret bits.
+        centre: Of hidden states, ``(K, d)``, taken off before clipping and put back after the noise. Most of a hidden
+            state is the same in every text; without that, c_A and the noise are several times smaller. It must not
+            depend on the samples: the mean over public texts, or that of `inversion.Dictionary`, which needs none.
     """
 
     sigma: float
     clips: tuple[float, float]
     key: tuple[int, int] = field(repr=False)
+    centre: np.ndarray | float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
         if not all(0 < clip < math.inf for clip in self.clips):
@@ -106,11 +118,17 @@ class GaussianNoise:
 
     @classmethod
     def calibrated(
-        cls, epsilon: float, delta: float, clips: tuple[float, float], secret: np.random.Generator
+        cls,
+        epsilon: float,
+        delta: float,
+        clips: tuple[float, float],
+        secret: np.random.Generator,
+        *,
+        centre: np.ndarray | float = 0.0,
     ) -> GaussianNoise:
         """The least noise for a budget; `secret` gives the key."""
         words = secret.integers(0, 2**64, 2, dtype=np.uint64).tolist()
-        return cls(gaussian_sigma(epsilon, delta, SENSITIVITY), clips, (words[0], words[1]))
+        return cls(gaussian_sigma(epsilon, delta, SENSITIVITY), clips, (words[0], words[1]), centre)
 
     def outputs(self, outputs: int) -> int:
         return outputs
@@ -119,10 +137,9 @@ class GaussianNoise:
         self, ids: np.ndarray, activations: np.ndarray, differences: np.ndarray, counts: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         counts = _rows_per_sample(len(activations), counts)
+        plain = activations - self.centre, differences
         sent = []
-        for values, norms, clip in zip(
-            (activations, differences), _norms(activations, differences, counts), self.clips, strict=True
-        ):
+        for values, norms, clip in zip(plain, _norms(*plain, counts), self.clips, strict=True):
             scales = clip / np.maximum(norms, clip)
             sent.append(values * np.repeat(scales, counts).reshape(-1, *[1] * (values.ndim - 1)))
         starts = np.cumsum(counts) - counts
@@ -132,7 +149,7 @@ class GaussianNoise:
             for values, clip in zip(sent, self.clips, strict=True):
                 part = values[start : start + count]
                 part += clip * self.sigma * rng.standard_normal(part.shape)
-        return sent[0].astype(activations.dtype), sent[1].astype(differences.dtype)
+        return (sent[0] + self.centre).astype(activations.dtype), sent[1].astype(differences.dtype)
 
     def incoming(self, predicted: np.ndarray) -> np.ndarray:
         return predicted
