@@ -86,8 +86,8 @@ class GaussianNoise:
     """Clips each sample's hidden states and differences, and adds noise to both: one mechanism over the pair.
 
     With A all hidden states of a sample, less a centre, clipped to norm c_A, and D its differences clipped to c_D, the
-    vector (A / c_A, D / c_D) moves by at most 2 sqrt(2) when the sample is replaced by any other. Noise of `sigma` on it
-    makes one upload of one sample (epsilon, delta)-private in the local model: the server need not be trusted. Both
+    vector (A / c_A, D / c_D) moves by at most 2 sqrt(2) when the sample is replaced by any other. Noise of `sigma` on
+    it makes one upload of one sample (epsilon, delta)-private in the local model: the server need not be trusted. Both
     parts share that budget; nothing is to be added up. Rounding to fewer bits afterwards costs no privacy.
 
     Noise is drawn from secret and id, so that a sample sent again carries the same: sending often does not average it
