@@ -23,7 +23,10 @@ _STARTS = 4
 
 
 def by_largest(differences: np.ndarray, labels: np.ndarray) -> Leak:
-    """Labels ``(n,)`` read off as the largest entries of differences ``(n, C')`` as sent."""
+    """Labels ``(n,)`` read off as the largest entries of differences ``(n, C')`` as sent.
+
+    Of rotated ones it is luck, and for one secret all or none of a class: over secrets a share of 1 / C'.
+    """
     return share_right("label: largest difference", differences.argmax(axis=1), labels)
 
 
