@@ -1,0 +1,131 @@
+"""The leakage report: every attack against every defence, as rows beside the accuracy that the defence leaves.
+
+Nothing is trained or sent here: what a server would hold, and the accuracy of what it trained, are given. For
+classification, one pivot per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from airtune.errors import DataError
+from airtune.methods.pae_mobillm.privacy import labels as by_name
+from airtune.methods.pae_mobillm.privacy.inversion import Dictionary, nearest_tokens
+from airtune.methods.pae_mobillm.privacy.leak import Leak
+from airtune.methods.pae_mobillm.privacy.membership import membership
+from airtune.methods.pae_mobillm.privacy.partition import partition
+from airtune.methods.pae_mobillm.privacy.words import bag_of_words, words
+from airtune.methods.pae_mobillm.wire import Samples
+
+Answers = tuple[np.ndarray, np.ndarray]
+"""A side network's answers, turned back, and true differences without noise, ``(n, C)`` each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What attacks are held against; no attacker has it.
+
+    Args:
+        labels: ``(n,)``.
+        texts: Token ids of each sample, without special ones.
+        wrong: Which samples the backbone alone gets wrong, bool ``(n,)``.
+        pivots: Token ids at a decoder's pivots ``(n,)``; None for an encoder.
+    """
+
+    labels: np.ndarray
+    texts: Sequence[np.ndarray]
+    wrong: np.ndarray
+    pivots: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attacker:
+    """What the server has of its own.
+
+    Args:
+        dictionary: Of the public backbone.
+        tokens: The words it looks for, ``(V',)``.
+        texts: Token ids of m public texts, which have these words.
+    """
+
+    dictionary: Dictionary
+    tokens: np.ndarray
+    texts: Sequence[np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What the server holds under one defence.
+
+    Args:
+        samples: As decoded, in the order of `Truth`.
+        layers: Which hidden states, K of them.
+        public: The attacker's m texts sent in the same way with secrets of its own, ``(m, K, d)``.
+        predictions: The backbone's ``(n, C)``, as the server works them out of the last hidden state it got; None where
+            that was not sent.
+        members: Of samples that the side network was trained on, and `others` of samples that it was not.
+    """
+
+    samples: Samples
+    layers: tuple[int, ...]
+    public: np.ndarray
+    predictions: np.ndarray | None = None
+    members: Answers | None = None
+    others: Answers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Defended:
+    """One defence to report on.
+
+    Args:
+        name: As the table says it.
+        accuracy: On test, of backbone and side network trained under it.
+        seen: Called once, when its turn comes: not all caches are in memory at a time.
+    """
+
+    name: str
+    accuracy: float
+    seen: Callable[[], Seen]
+
+
+def leakage(
+    defences: Sequence[Defended], truth: Truth, attacker: Attacker, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """One row per defence, attack and layer: defence, accuracy, measure, layer, value, chance, count.
+
+    Raises:
+        DataError: samples with several pivots, or not as many as there are labels.
+    """
+    rows = []
+    for one, own in zip(defences, rng.spawn(len(defences)), strict=True):
+        for leak in attacks(one.seen(), truth, attacker, own):
+            rows.append({"defence": one.name, "accuracy": one.accuracy, **asdict(leak)})
+    return rows
+
+
+def attacks(seen: Seen, truth: Truth, attacker: Attacker, rng: np.random.Generator) -> Iterator[Leak]:
+    """Every attack that what was seen allows."""
+    differences, labels, count = seen.samples.differences, truth.labels, len(truth.labels)
+    if len(seen.samples) != count or len(differences) != count:
+        raise DataError(
+            f"{len(seen.samples)} samples with {len(differences)} pivots came for {count} labels; give one of each"
+        )
+    yield by_name.by_largest(differences, labels)
+    if seen.predictions is not None:
+        if seen.predictions.shape == differences.shape:
+            yield by_name.by_target(differences, seen.predictions, labels)
+        yield by_name.behind_rotation(differences, seen.predictions, labels, rng)
+    yield from partition(differences, labels, rng)
+    if truth.wrong.any() and not truth.wrong.all():
+        yield by_name.wrong_by_norm(differences, truth.wrong)
+    yield from nearest_tokens(seen.samples.activations, seen.layers, attacker.dictionary, truth.texts, truth.pivots)
+    bags, public_bags = (bag_of_words(texts, attacker.tokens) for texts in (truth.texts, attacker.texts))
+    for at, layer in enumerate(seen.layers):
+        yield words(seen.samples.activations[:, at], bags, seen.public[:, at], public_bags, layer)
+    if seen.members is not None and seen.others is not None:
+        yield from membership(seen.members, seen.others)
