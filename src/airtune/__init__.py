@@ -67,7 +67,7 @@ def run(
     """Run a method into a run folder and return its summary.
 
     Args:
-        method: `airllm`.
+        method: `airllm` or `pae_mobillm`.
         preset: Settings to start from: `default` where none is given, `demo`, `tiny`, `cpu`, `cpu-sst2`, `cpu-paper`
             or `paper`.
         overrides: Settings over the preset, e.g. ``{"model.name": "minilm", "adapter.max_rank": 16}``.
@@ -106,6 +106,8 @@ def plan(
     from airtune.services import method_entry
 
     entry = method_entry(method)
+    if entry.plan is None:
+        raise ConfigError(f"method {method} has no plan; choose airllm")
     summaries = [RunFolder.open(Path(folder)).read_summary() for folder in known]
     found: Plan = entry.plan(entry.load_config(preset or "default", overrides or {}), summaries)
     return found

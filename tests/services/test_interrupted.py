@@ -19,7 +19,7 @@ import airtune
 from airtune.errors import ModelError, RunError, TransportError
 from airtune.methods.airllm.building import edge_role
 from airtune.records import RunFolder
-from airtune.services import EdgeProcess
+from airtune.services import PeerProcess
 from airtune.transport import Http, HttpServer, Idempotent, Message
 from airtune.transport.role import answer_frame
 from services.tiny_runs import ENVIRONMENT, GRADIENTS_BESIDE, classify_settings, config_of, options, outcome, run_here
@@ -98,7 +98,7 @@ HELLO = Message("hello", "1", {})
 
 
 def test_an_edge_process_that_dies_is_one_clear_line(run_folder, tmp_path):
-    with EdgeProcess("airllm", run_folder, tmp_path / "log") as edge:
+    with PeerProcess("airllm", run_folder, tmp_path / "log") as edge:
         assert edge.request(HELLO).kind == "hello"
         edge._process.kill()
         with pytest.raises(TransportError, match=r"ended during the run \(exit status -9\); mend that and go on by"):
@@ -107,7 +107,7 @@ def test_an_edge_process_that_dies_is_one_clear_line(run_folder, tmp_path):
 
 def test_an_edge_process_that_cannot_start_says_why(tmp_path):
     with (
-        EdgeProcess("airllm", tmp_path, tmp_path / "log") as edge,
+        PeerProcess("airllm", tmp_path, tmp_path / "log") as edge,
         pytest.raises(TransportError, match=r"ended before it was ready \(.* holds no config\.toml, so it is no run"),
     ):
         edge.request(HELLO)
@@ -115,7 +115,7 @@ def test_an_edge_process_that_cannot_start_says_why(tmp_path):
 
 
 def test_leaving_the_block_ends_an_edge_that_was_never_asked(run_folder, tmp_path):
-    with EdgeProcess("airllm", run_folder, tmp_path / "log") as edge:
+    with PeerProcess("airllm", run_folder, tmp_path / "log") as edge:
         assert edge._process.poll() is None
     assert edge._process.poll() is not None
 

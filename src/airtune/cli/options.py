@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -21,6 +22,15 @@ Seed = Annotated[Optional[int], typer.Option(help="Redraws adapter, calibration 
 Snr = Annotated[str, typer.Option(help="Mean SNRs in dB, comma-separated: -5,0,5,10,15")]
 Bandwidth = Annotated[str, typer.Option(help="Bandwidth in Hz; 0 asks for one at which there is a choice.")]
 Deadline = Annotated[str, typer.Option(help="T_max in seconds.")]
+MethodName = Annotated[str, typer.Argument(help="airllm or pae_mobillm", show_default=False)]
+MethodOption = Annotated[str, typer.Option("--method", help="The same, as an option.")]
+Like = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="A run folder whose settings to serve, instead of options."),
+]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")]
+UntilEof = Annotated[bool, typer.Option("--until-eof", help="Also stop when standard input closes.")]
 
 
 def overrides_of(settings: list[str] | None, named: Mapping[str, object]) -> dict[str, object]:

@@ -6,9 +6,9 @@ Knows the values of a run; not the page they end up on. A figure whose data the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE_IN = (5.0, 3.5)
+Metrics = Sequence[Mapping[str, Any]]
+"""Lines of metrics.jsonl."""
 REFERENCE_NAMES = {"unconstrained": "unconstrained", "head_only": "head only"}
 
 
@@ -154,37 +156,37 @@ def _rank_maps(run: Run) -> Iterator[Plan]:
 
 
 def _reward(run: Run) -> Iterator[Plan]:
-    points = _metric_points(run, "policy", "env_steps", "reward_mean")
+    points = metric_points(run.metrics, "policy", "env_steps", "reward_mean")
     levels = [
         Level(f"{rival}\n{np.mean(rewards):.3f}", float(np.mean(rewards)))
         for rival in ("uniform", "random")
-        if (rewards := [float(line["reward_mean"]) for line in _metric_lines(run, rival, "reward_mean")])
+        if (rewards := [float(line["reward_mean"]) for line in _metric_lines(run.metrics, rival, "reward_mean")])
     ]
     if points:
-        yield _curve(
+        yield curve(
             "policy_reward",
             "Reward of the policy, as the surrogate predicts it",
             points,
             ("environment steps", "mean predicted reward"),
             levels,
         )
-    if episodes := _metric_points(run, "episode", "env_steps", "reward_mean"):
+    if episodes := metric_points(run.metrics, "episode", "env_steps", "reward_mean"):
         labels = ("environment steps, each one of training", "mean reward")
-        yield _curve("episode_reward", "Reward of an episode, as measured", episodes, labels, [])
+        yield curve("episode_reward", "Reward of an episode, as measured", episodes, labels, [])
 
 
 def _evaluations(run: Run) -> Iterator[Plan]:
-    if points := _metric_points(run, "evaluation", "step", "loss"):
-        yield _curve("dev_loss", "Loss on dev, under the ranks of the step", points, ("step", "loss, nat"), [])
+    if points := metric_points(run.metrics, "evaluation", "step", "loss"):
+        yield curve("dev_loss", "Loss on dev, under the ranks of the step", points, ("step", "loss, nat"), [])
 
 
 def _training(run: Run) -> Iterator[Plan]:
-    points = _metric_points(run, "train", "step", "loss")
+    points = metric_points(run.metrics, "train", "step", "loss")
     if points:
-        yield _curve("training_loss", "Training loss", points, ("step", "loss, nat"), [])
+        yield curve("training_loss", "Training loss", points, ("step", "loss, nat"), [])
 
 
-def _curve(
+def curve(
     name: str, title: str, points: Sequence[tuple[float, float]], labels: tuple[str, str], levels: list[Level]
 ) -> Plan:
     """Single values as faint points, their moving mean as a line."""
@@ -208,15 +210,18 @@ def _curve(
     return Plan(name, title, caption, alt, draw)
 
 
-def _metric_lines(run: Run, name: str, *keys: str) -> Iterable[dict[str, float]]:
-    for line in run.metrics:
+def _metric_lines(metrics: Metrics, name: str, *keys: str) -> Iterable[dict[str, float]]:
+    for line in metrics:
         values = {key: line.get(key) for key in keys}
         if line.get("metric") == name and all(_plottable(value) for value in values.values()):
             yield {key: float(value) for key, value in values.items() if value is not None}
 
 
-def _metric_points(run: Run, name: str, x: str, y: str) -> list[tuple[float, float]]:
-    return sorted({line[x]: line[y] for line in _metric_lines(run, name, x, y)}.items())  # a resumed run repeats some
+def metric_points(metrics: Metrics, name: str, x: str, y: str) -> list[tuple[float, float]]:
+    """Pairs of two values of a metric's lines, by rising x."""
+    return sorted(
+        {line[x]: line[y] for line in _metric_lines(metrics, name, x, y)}.items()
+    )  # a resumed run repeats some
 
 
 def _plottable(value: object) -> bool:

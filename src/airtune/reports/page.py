@@ -14,9 +14,11 @@ from airtune.reports.figures import Drawing, draw_figures
 from airtune.reports.findings import headline, remarks
 from airtune.reports.layout import document, framed, section, write_atomically
 from airtune.reports.markup import Markup, join, tag
+from airtune.reports.parts import bullets, configuration, costs, facts, noted
 from airtune.reports.reading import read_run
 from airtune.reports.run import Run
 from airtune.reports.tables import LEGEND, columns, details, html_table, link, plain_table
+from airtune.reports.told import tells, write_told
 
 
 def write_report(run_dir: Path) -> Path:
@@ -24,6 +26,8 @@ def write_report(run_dir: Path) -> Path:
 
     Raises `RunError` where the folder holds no readable results, cannot be written, or matplotlib is missing.
     """
+    if tells(run_dir):
+        return write_told(run_dir)
     run = read_run(run_dir)
     drawings = draw_figures(run)
     for drawing in drawings:
@@ -36,23 +40,17 @@ def page(run: Run, drawings: tuple[Drawing, ...]) -> str:
     name = run.title
     return document(
         f"airtune: {name}",
-        tag("header", tag("h1", name), tag("p", headline(run), class_="headline"), _bullets(remarks(run), "remarks")),
-        _notes(run),
+        tag("header", tag("h1", name), tag("p", headline(run), class_="headline"), bullets(remarks(run), "remarks")),
+        noted(run.notes),
         section("What was run", facts(dict(_what_was_run(run)))),
         section("Results", *_results(run)),
         section("Figures", tag("div", *(framed(drawing) for drawing in drawings), class_="figures"))
         if drawings
         else "",
         section("How it was measured", _terms(dict(_measured(run)))),
-        section("What it cost", *_costs(run)),
-        section("Configuration", *_configuration(run)),
+        section("What it cost", *costs(run.ledger)),
+        section("Configuration", *configuration(run.config)),
     )
-
-
-def _notes(run: Run) -> Markup:
-    if not run.notes:
-        return Markup()
-    return tag("aside", tag("h2", "Note" if len(run.notes) == 1 else "Notes"), _bullets(run.notes), class_="notes")
 
 
 def _what_was_run(run: Run) -> Iterator[tuple[str, str]]:
@@ -142,42 +140,5 @@ def _channel(run: Run) -> str:
     return f"The channel ({run.fading or 'not recorded'}) was met in one block per row; violations were not counted."
 
 
-def _costs(run: Run) -> Iterator[Markup]:
-    costs: dict[str, dict[str, list[float]]] = {}
-    for entry in run.ledger:
-        value = entry.get("amount")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            costs.setdefault(str(entry.get("quantity")), {}).setdefault(str(entry.get("role")), []).append(value)
-    if not costs:
-        yield tag("p", "This run booked no costs.")
-        return
-    roles = sorted({role for by_role in costs.values() for role in by_role})
-    yield plain_table(("quantity", *roles, "together"), [_cost_row(name, costs[name], roles) for name in costs])
-    yield tag("p", "Sums over the ledger; of memory, the largest single entry.", class_="hint")
-
-
-def _cost_row(quantity: str, by_role: Mapping[str, list[float]], roles: list[str]) -> tuple[str, ...]:
-    gather = max if quantity == "memory_bytes" else math.fsum
-    amounts = [units.amount(gather(by_role[role]), quantity) if role in by_role else units.MISSING for role in roles]
-    together = units.amount(gather([value for values in by_role.values() for value in values]), quantity)
-    return (quantity.replace("_bytes", "").replace("_", " "), *amounts, together)
-
-
-def _configuration(run: Run) -> Iterator[Markup]:
-    if not run.config:
-        yield tag("p", "This folder holds no config.toml.")
-        return
-    yield tag("details", tag("summary", "config.toml, as in force"), tag("pre", tag("code", run.config.strip())))
-
-
-def facts(pairs: Mapping[str, str]) -> Markup:
-    """A short list of names and values; what is empty is left out."""
-    return tag("dl", *(join([tag("dt", k), tag("dd", v)]) for k, v in pairs.items() if v), class_="facts")
-
-
 def _terms(pairs: Mapping[str, str]) -> Markup:
     return tag("dl", *(join([tag("dt", name), tag("dd", text)]) for name, text in pairs.items()), class_="terms")
-
-
-def _bullets(texts: tuple[str, ...], kind: str | None = None) -> Markup:
-    return tag("ul", *(tag("li", text) for text in texts), class_=kind)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from airtune.errors import ConfigError
 from airtune.methods.airllm.building import check_machine as airllm_check_machine
@@ -14,14 +15,19 @@ from airtune.methods.airllm.config import config_from as airllm_config_from
 from airtune.methods.airllm.config import load_config as airllm_config
 from airtune.methods.airllm.method import run as airllm_run
 from airtune.methods.airllm.plan import plan as airllm_plan
+from airtune.methods.pae_mobillm.building import check_machine as pae_check_machine
+from airtune.methods.pae_mobillm.building import server_role as pae_server
+from airtune.methods.pae_mobillm.config import config_from as pae_config_from
+from airtune.methods.pae_mobillm.config import load_config as pae_config
+from airtune.methods.pae_mobillm.method import run as pae_run
 from airtune.records import Progress, RunFolder
 from airtune.records.cells import Kind
-from airtune.transport import Role, Transport
+from airtune.transport import Idempotent, Role, Transport
 
 
 @dataclass(frozen=True, slots=True)
 class MethodEntry:
-    """How a method is configured, run in the cloud, and answered at the edge."""
+    """How a method is configured, run on its one side, and answered on the other."""
 
     summary: str
     load_config: Callable[[str, Mapping[str, object]], Any]
@@ -31,10 +37,16 @@ class MethodEntry:
     check_machine: Callable[[Any], None]
     """Refuses what this machine cannot run, before anything is started."""
     run: Callable[[Any, RunFolder, Transport, Progress], dict[str, Any]]
-    edge_role: Callable[[Any], Role]
-    plan: Callable[[Any, Sequence[Mapping[str, Any]]], Any]
+    """The side that acts; the transport reaches the other."""
+    peer: Literal["edge", "cloud"]
+    """Which role the other side is."""
+    peer_role: Callable[[Any, Path], Role]
+    """Made of a config and a folder for what has to survive it."""
+    peer_url: Callable[[Any], str]
+    """Where a config says that the other side runs; empty to start it."""
+    plan: Callable[[Any, Sequence[Mapping[str, Any]]], Any] | None = None
     """What its links have room for, beside the summaries of earlier runs."""
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, Kind] | None = None
     """What its studies are made of."""
 
 
@@ -45,9 +57,21 @@ METHODS: Mapping[str, MethodEntry] = {
         airllm_config_from,
         airllm_check_machine,
         airllm_run,
-        airllm_edge,
+        "edge",
+        lambda config, folder: Idempotent(airllm_edge(config)),
+        lambda config: str(config.edge.url),
         airllm_plan,
         AIRLLM_KINDS,
+    ),
+    "pae_mobillm": MethodEntry(
+        "a device sends each sample's hidden states once; a server trains a side network on them",
+        pae_config,
+        pae_config_from,
+        pae_check_machine,
+        pae_run,
+        "cloud",
+        pae_server,
+        lambda config: str(config.server.url),
     ),
 }
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from airtune.errors import ConfigError
 from airtune.records import Progress, Silent
-from airtune.services.catalog import method_entry
+from airtune.services.catalog import METHODS, method_entry
 from airtune.studies import Finished, run_study
 
 
@@ -27,6 +28,9 @@ def run_method_study(
 ) -> Finished:
     """Run a study into a folder; see `airtune.studies.run_study`. `jobs` is one per processor where not given."""
     entry = method_entry(method)
+    if entry.kinds is None:
+        having = ", ".join(name for name, one in METHODS.items() if one.kinds is not None)
+        raise ConfigError(f"method {method} has no studies; choose one of {having}")
     return run_study(
         method,
         name,

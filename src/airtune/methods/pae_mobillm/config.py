@@ -32,6 +32,9 @@ class DeviceConfig:
     """Where differences are taken."""
     target_scale: float = 4.0
     """s: the target in logit space is s (onehot - 1 / C)."""
+    secret: str = ""
+    """What ids and defences are drawn from, with the seed. Empty, whoever knows the seed can work them out: give one
+    outside of experiments."""
 
     def __post_init__(self) -> None:
         for name in ("train_items", "batch_size", "layer_count", "value_items"):

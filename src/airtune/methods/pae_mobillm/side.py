@@ -90,6 +90,12 @@ class SideNetwork(nn.Module):
         found.load_state_dict(tensors)
         return found.requires_grad_(False)
 
+    @classmethod
+    def blank(cls, like: SideNetwork) -> SideNetwork:
+        """One of the same sizes that has learned nothing: its answer is 0."""
+        layers, width, bottleneck = like.down.shape
+        return cls(layers, width, bottleneck, like.out.shape[1], generator=torch.Generator()).requires_grad_(False)
+
     @staticmethod
     def size(layers: int, width: int, bottleneck: int, outputs: int) -> int:
         """How many numbers it has: K (2 d r + 1) + (d + 1) C."""

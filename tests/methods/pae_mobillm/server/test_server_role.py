@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from server_material import SIDE, body, drawn, identity
 
 from airtune.errors import AirtuneError, BusyError, ConfigError, DataError, ModelError, RunError, TransportError
+from airtune.methods.pae_mobillm.building import server_role
 from airtune.methods.pae_mobillm.config import load_config
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.server.binding import Binding
-from airtune.methods.pae_mobillm.server.role import MAX_EPOCHS, ServerRole, server_role
+from airtune.methods.pae_mobillm.server.role import MAX_EPOCHS, ServerRole
 from airtune.methods.pae_mobillm.server.training import Training
 from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.transport import Http, HttpServer, Message, message_id
@@ -325,7 +326,7 @@ def test_the_builder_reads_the_settings(tmp_path):
     assert (tmp_path / "named").is_dir()
     with server_role(load_config("default"), tmp_path / "other") as role:
         ask(role, "open", OPENING)
-    assert (tmp_path / "other" / "identity.json").exists()
+    assert (tmp_path / "other" / "server" / "identity.json").exists()
 
 
 JSON_VALUES = st.recursive(

@@ -30,7 +30,6 @@ from typing import Final, final
 import numpy as np
 
 from airtune.errors import ModelError, RunError, TransportError
-from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.server.binding import Binding
 from airtune.methods.pae_mobillm.server.cache import ActivationCache
 from airtune.methods.pae_mobillm.server.training import Training
@@ -177,17 +176,6 @@ class _Bound:
 
     def __init__(self, binding: Binding, cache: ActivationCache, training: Training) -> None:
         self.binding, self.cache, self.training = binding, cache, training
-
-
-def server_role(config: PAEConfig, store: Path) -> ServerRole:
-    """The server that settings describe; `store` is where they name none."""
-    settings = config.server
-    return ServerRole(
-        Path(settings.store) if settings.store else store,
-        memory_mb=settings.memory_mb,
-        disk_mb=settings.disk_mb,
-        keep_s=settings.keep_s,
-    )
 
 
 def _whole(header: Mapping[str, JSON], name: str, most: int) -> int:

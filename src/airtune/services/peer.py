@@ -1,4 +1,7 @@
-"""The edge as a service of its own, and as a child process of a run on this machine."""
+"""A run's other role as a service of its own, and as a child process of the run on this machine.
+
+The other role of a method that runs in the cloud is its edge; of one that runs on a device, its cloud.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,36 @@ from typing import Any, Final, final
 
 from airtune.errors import TransportError
 from airtune.services.catalog import method_entry
-from airtune.transport import Http, Idempotent, Message, serve
+from airtune.transport import Http, Message, serve
 
-READY: Final = "edge ready at "
-"""What a serving edge prints before its address."""
+READY: Final = " ready at "
+"""What a serving role prints between its name and its address."""
 START_TIMEOUT_S: Final = 300.0
 REQUEST_TIMEOUT_S: Final = 600.0
-"""Longest wait for an edge's answer: it may be scoring on a slow device."""
+"""Longest wait for an answer: an edge may be scoring on a slow device, a cloud training an epoch."""
 
 
-def serve_edge(
-    method: str, config: Any, *, host: str, port: int, say: Callable[[str], None], until_eof: bool = False
+def serve_peer(
+    method: str,
+    config: Any,
+    folder: Path,
+    *,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    until_eof: bool = False,
 ) -> None:
-    """Load the edge's model and data, then answer messages until interrupted.
+    """Load what the role needs, then answer messages until interrupted.
 
     Args:
-        until_eof: Also stop when standard input closes, so that no edge outlives the process that started it.
+        folder: Where a role keeps what has to survive it, if it does.
+        until_eof: Also stop when standard input closes, so that no role outlives the process that started it.
     """
     if until_eof:
         threading.Thread(target=_stop_at_eof, daemon=True).start()
-    role = Idempotent(method_entry(method).edge_role(config))
-    serve(role, host, port, on_ready=lambda url: say(READY + url))
+    entry = method_entry(method)
+    role = entry.peer_role(config, folder)
+    serve(role, host, port, on_ready=lambda url: say(entry.peer + READY + url))
 
 
 def _stop_at_eof() -> None:
@@ -44,25 +56,26 @@ def _stop_at_eof() -> None:
 
 
 @final
-class EdgeProcess:
-    """A transport to an edge in its own process on this machine, there for as long as the `with` block lasts.
+class PeerProcess:
+    """A transport to a run's other role in its own process here, there for as long as the `with` block lasts.
 
     It loads while the caller goes on; the first request waits until it is ready. It ends with the process that started
     it, however that one ends.
 
     Args:
-        run_folder: The run's folder; the edge reads model, task and data from its recorded settings.
-        log: Where the edge's own messages go.
+        run_folder: The run's folder; the role reads model, task and data from its recorded settings.
+        log: Where the role's own messages go.
     """
 
     def __init__(self, method: str, run_folder: Path, log: Path) -> None:
         options = ["--like", str(run_folder), "--port", "0", "--until-eof"]
-        self._command = [sys.executable, "-m", "airtune", "edge", method, *options]
+        self._peer = method_entry(method).peer
+        self._command = [sys.executable, "-m", "airtune", self._peer, method, *options]
         self._log = log
         self._client: Http | None = None
 
     def request(self, message: Message) -> Message:
-        """Ask the edge; see `Transport.request`.
+        """Ask the role; see `Transport.request`.
 
         Raises:
             TransportError: also where the process has ended, or is not ready after `START_TIMEOUT_S`.
@@ -74,10 +87,12 @@ class EdgeProcess:
         except TransportError:
             if not self._ended(within_s=1.0):
                 raise
-            line = f"the edge process ended during the run ({self._last_words()}); mend that and go on by --resume"
+            line = (
+                f"the {self._peer} process ended during the run ({self._last_words()}); mend that and go on by --resume"
+            )
             raise TransportError(line) from None
 
-    def __enter__(self) -> EdgeProcess:
+    def __enter__(self) -> PeerProcess:
         with open(self._log, "w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
@@ -103,13 +118,13 @@ class EdgeProcess:
         watchdog.start()
         try:
             for line in self._process.stdout:
-                if line.startswith(READY):
-                    return line.removeprefix(READY).strip()
+                if line.startswith(self._peer + READY):
+                    return line.removeprefix(self._peer + READY).strip()
         finally:
             watchdog.cancel()
         self._process.wait()
         raise TransportError(
-            f"the edge process ended before it was ready ({self._last_words()}); mend that and run again"
+            f"the {self._peer} process ended before it was ready ({self._last_words()}); mend that and run again"
         )
 
     def _ended(self, within_s: float) -> bool:

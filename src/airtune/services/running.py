@@ -1,4 +1,4 @@
-"""Run a method in the cloud: make the run folder, reach or start the edge, run, report."""
+"""Run a method: make the run folder, reach or start its other role, run, report."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from airtune.errors import ConfigError, DataError, LinkError, ModelError, Transp
 from airtune.records import Progress, RunFolder, Silent
 from airtune.reports import write_report
 from airtune.services.catalog import MethodEntry, method_entry
-from airtune.services.edge import REQUEST_TIMEOUT_S, EdgeProcess
+from airtune.services.peer import REQUEST_TIMEOUT_S, PeerProcess
 from airtune.transport import Http
-
-EDGE_LOG = "edge.log"
-"""What the edge's process says, in the run folder."""
 
 
 def run_method(
@@ -31,7 +28,7 @@ def run_method(
         try:
             return _run(method, entry, config, folder, progress or Silent())
         except (ConfigError, DataError, LinkError, ModelError, TransportError):
-            folder.take_back(EDGE_LOG)
+            folder.take_back(log_of(entry))
             raise
 
 
@@ -49,13 +46,18 @@ def resume_method(method: str, *, out: Path, progress: Progress | None = None) -
 
 
 def _run(method: str, entry: MethodEntry, config: Any, folder: RunFolder, progress: Progress) -> dict[str, Any]:
-    edge: Http | EdgeProcess
-    if config.edge.url:
-        edge = Http(config.edge.url, timeout_s=REQUEST_TIMEOUT_S)
+    peer: Http | PeerProcess
+    if url := entry.peer_url(config):
+        peer = Http(url, timeout_s=REQUEST_TIMEOUT_S)
     else:
-        progress.say("Starting the edge in its own process.")
-        edge = EdgeProcess(method, folder.path, folder.path / EDGE_LOG)
-    with edge:
-        summary = entry.run(config, folder, edge, progress)
+        progress.say(f"Starting the {entry.peer} in its own process.")
+        peer = PeerProcess(method, folder.path, folder.path / log_of(entry))
+    with peer:
+        summary = entry.run(config, folder, peer, progress)
     write_report(folder.path)
     return summary
+
+
+def log_of(entry: MethodEntry) -> str:
+    """What the other role's process says, in the run folder."""
+    return f"{entry.peer}.log"

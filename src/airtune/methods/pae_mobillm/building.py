@@ -1,0 +1,153 @@
+"""Turns settings into a device and its uplink. Configs stop here: parts take plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from airtune.errors import ConfigError
+from airtune.ledger import Ledger
+from airtune.links import Link
+from airtune.methods.pae_mobillm.config import PAEConfig
+from airtune.methods.pae_mobillm.device.choice import choose_layers
+from airtune.methods.pae_mobillm.device.device import Device
+from airtune.methods.pae_mobillm.device.differences import prediction_differences
+from airtune.methods.pae_mobillm.device.layers import LayerChoice, uplink_budget
+from airtune.methods.pae_mobillm.device.pivots import identity_of, outputs_of, read_pivots
+from airtune.methods.pae_mobillm.identity import Identity
+from airtune.methods.pae_mobillm.privacy.defences import Defence, defence
+from airtune.methods.pae_mobillm.privacy.gaussian import median_norms
+from airtune.methods.pae_mobillm.privacy.inversion import Dictionary, Read, frames
+from airtune.methods.pae_mobillm.server.role import ServerRole
+from airtune.models import BaseModel, Items
+from airtune.records import Progress, generator
+from airtune.transport import OverTheAir, Transport
+from airtune.workloads.opening import links_at
+from airtune.workloads.parts import Reader
+
+CENTRE_TOKENS = 256
+"""Tokens alone, whose mean hidden state noise clips around; public, for the backbone is."""
+
+
+def check_machine(config: PAEConfig) -> None:
+    """Nothing that this method cannot run without."""
+
+
+def server_role(config: PAEConfig, folder: Path) -> ServerRole:
+    """The server's side; its store is in `folder` where the settings name none."""
+    settings = config.server
+    return ServerRole(
+        Path(settings.store).expanduser() if settings.store else folder / "server",
+        memory_mb=settings.memory_mb,
+        disk_mb=settings.disk_mb,
+        keep_s=settings.keep_s,
+    )
+
+
+def open_uplink(config: PAEConfig) -> Link:
+    """The one link that a run has. Raises `ConfigError` where its bandwidth is left open."""
+    if config.link.bandwidth_hz <= 0:
+        raise ConfigError("link.bandwidth_hz is 0, which airllm finds out; give the uplink's bandwidth in Hz")
+    return links_at(config.link, config.link.bandwidth_hz)[0]
+
+
+def samples_of(config: PAEConfig, reader: Reader) -> Items:
+    """What the device trains on: at most so many items of train, drawn by the seed."""
+    return reader.drawn("train", config.device.train_items, config.seed)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A device, how it sends, and what stands between."""
+
+    device: Device
+    identity: Identity
+    secrecy: Defence
+    choice: LayerChoice
+    air: OverTheAir
+
+
+def new_device(
+    config: PAEConfig,
+    base: BaseModel,
+    items: Items,
+    link: Link,
+    server: Transport,
+    ledger: Ledger,
+    progress: Progress,
+) -> Built:
+    """Choose layers and bits for these items, draw the defences' secrets, and stand at the uplink's end."""
+    settings, privacy = config.device, config.privacy
+    rng = generator(config.seed, "layers")
+    choice = choose_layers(
+        base,
+        items,
+        settings.layers,
+        layer_count=settings.layer_count,
+        bits=settings.bits,
+        budget_bits=uplink_budget(link, config.link.deadline_s, config.link.late_share, link.mean_state),
+        value_items=settings.value_items,
+        batch_size=settings.batch_size,
+        outputs=privacy.rotate_to or outputs_of(base),
+        space=settings.space,
+        scale=settings.target_scale,
+        rng=rng,
+    )
+    secrecy = _defence(config, base, items, choice.layers)
+    length = config.model.window if base.kind == "text" else config.model.max_length
+    outputs = secrecy.outputs(outputs_of(base))
+    identity = identity_of(base, choice.layers, choice.bits, length=length, space=settings.space, outputs=outputs)
+    blocks = generator(config.seed, "uplink")
+    air = OverTheAir(server, link, ledger, "device", lambda: link.observe(blocks)[0])
+    device = Device(
+        base,
+        identity,
+        air,
+        name=f"{settings.secret or config.seed}",
+        batch_size=settings.batch_size,
+        scale=settings.target_scale,
+        secrecy=secrecy,
+        ledger=ledger,
+        progress=progress,
+    )
+    return Built(device, identity, secrecy, choice, air)
+
+
+def reads(base: BaseModel, layers: Sequence[int]) -> Read:
+    """The public backbone as an attacker has it: token ids of texts to hidden states at the pivot of each."""
+
+    def read(texts: Sequence[np.ndarray]) -> np.ndarray:
+        items = Items(tuple(texts), np.zeros(len(texts), np.int64), int(base.tokenizer.pad_token_id))
+        return read_pivots(base, items, np.arange(len(items)), layers).activations
+
+    return read
+
+
+def _defence(config: PAEConfig, base: BaseModel, items: Items, layers: Sequence[int]) -> Defence:
+    """What the settings ask for; its secrets are of these layers alone, so that no noise is used twice."""
+    privacy, settings = config.privacy, config.device
+    secret = generator(config.seed, "privacy", settings.secret, *layers)
+    clips = privacy.clip_activations, privacy.clip_differences
+    centre: np.ndarray | float = 0.0
+    if privacy.epsilon:
+        if base.kind == "text":
+            raise ConfigError("privacy.epsilon protects sentences; running text has no such bound here; leave it out")
+        words = np.array(sorted(set(base.tokenizer.get_vocab().values()) - set(base.tokenizer.all_special_ids)))
+        some = words[np.linspace(0, len(words) - 1, min(CENTRE_TOKENS, len(words))).astype(int)]
+        centre = Dictionary.read(reads(base, layers), some, layers, frames(base.tokenizer)).means[0]
+        read = read_pivots(base, items, np.arange(min(len(items), settings.value_items)), layers)
+        plain = prediction_differences(read.logits, read.targets, space=settings.space, scale=settings.target_scale)
+        found = median_norms(read.activations, plain, read.counts, centre=centre)
+        clips = (clips[0] or found[0], clips[1] or found[1])
+    return defence(
+        outputs_of(base),
+        rotate_to=privacy.rotate_to,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        clips=clips,
+        centre=centre,
+        secret=secret,
+    )

@@ -1,0 +1,87 @@
+"""What the server of this run could read off what it got: the attacks of `privacy`, on samples as they were received.
+
+The attacker has the public backbone and texts of the same kind (the dev part). Classification alone: running text is
+its own label, and its attacks would say so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from airtune.methods.pae_mobillm.building import Built, reads
+from airtune.methods.pae_mobillm.config import PAEConfig
+from airtune.methods.pae_mobillm.device.device import Device
+from airtune.methods.pae_mobillm.device.differences import prediction_differences
+from airtune.methods.pae_mobillm.device.pivots import read_pivots
+from airtune.methods.pae_mobillm.device.upload import sample_ids
+from airtune.methods.pae_mobillm.privacy.inversion import Dictionary, frames
+from airtune.methods.pae_mobillm.privacy.leak import Leak
+from airtune.methods.pae_mobillm.privacy.report import Answers, Attacker, Seen, Truth, attacks
+from airtune.methods.pae_mobillm.privacy.words import frequent_tokens
+from airtune.methods.pae_mobillm.side import SideNetwork
+from airtune.methods.pae_mobillm.wire import Samples, as_received
+from airtune.models import BaseModel, Items
+from airtune.records import generator
+
+ATTACKED, DICTIONARY, WORDS = 500, 2000, 100
+"""Samples, tokens of the dictionary, and words looked for."""
+
+
+def leaks(
+    config: PAEConfig, base: BaseModel, built: Built, side: SideNetwork, train: Items, test: Items, public: Items
+) -> tuple[Leak, ...]:
+    """Every attack that what was sent allows; none for running text.
+
+    Args:
+        side: As the server has it.
+        train: What was uploaded, in the order of its upload.
+        test: Items that the side network was not trained on.
+        public: Texts that the attacker has.
+    """
+    if base.kind == "text":
+        return ()
+    rng, identity = generator(config.seed, "attacks"), built.identity
+    victims, public = _some(train, rng), _some(public, rng)
+    read = read_pivots(base, victims, np.arange(len(victims)), identity.layers)
+    settings = config.device
+    device = Device(  # as the one that sent, but what the attacks take is not booked on it
+        base, identity, built.air, name="attacked", scale=settings.target_scale, secrecy=built.secrecy
+    )
+    sent = device.samples(victims, np.arange(len(victims)), sample_ids("attacked", victims))
+    received = Samples(sent.ids, sent.counts, as_received(sent.activations, identity), sent.differences)
+    reader = reads(base, identity.layers)
+    texts, public_texts = (_words_of(items, base) for items in (victims, public))
+    words = frequent_tokens(public_texts, DICTIONARY)
+    attacker = Attacker(
+        Dictionary.read(reader, words, identity.layers, frames(base.tokenizer)),
+        frequent_tokens(public_texts, WORDS),
+        public_texts,
+    )
+    of_public = as_received(reader(public.ids), identity)
+    predictions = read.logits if identity.layers[-1] == base.model.config.num_hidden_layers else None
+    seen = Seen(
+        received,
+        identity.layers,
+        of_public,
+        predictions,
+        _answers(config, device, side, victims),
+        _answers(config, device, side, _some(test, rng)),
+    )
+    truth = Truth(read.targets, texts, read.logits.argmax(1) != read.targets)
+    return tuple(attacks(seen, truth, attacker, rng))
+
+
+def _answers(config: PAEConfig, device: Device, side: SideNetwork, items: Items) -> Answers:
+    read, answers = device.predict(items, np.arange(len(items)), side)
+    space, scale = config.device.space, config.device.target_scale
+    return answers, prediction_differences(read.logits, read.targets, space=space, scale=scale)
+
+
+def _some(items: Items, rng: np.random.Generator) -> Items:
+    return items.chosen(np.sort(rng.permutation(len(items))[:ATTACKED]))
+
+
+def _words_of(items: Items, base: BaseModel) -> list[np.ndarray]:
+    """Token ids of each item without the special ones."""
+    special = np.array(base.tokenizer.all_special_ids)
+    return [ids[~np.isin(ids, special)] for ids in items.ids]

@@ -1,0 +1,147 @@
+"""PAE MobiLLM, start to end, as the device sees it: read once, send once, have a side network trained, infer with it.
+
+START HERE. In the order of docs/methods/pae_mobillm.md: frozen backbone and its samples -> layers and bits under the
+uplink's deadline -> hidden states at the pivot and prediction differences, each sample once -> the server trains on
+what it has cached, epoch by epoch, and nothing more is uploaded -> the side network comes back -> backbone and side
+network on test -> what the server could read off what it got.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from airtune.methods.pae_mobillm.building import Built, new_device, open_uplink, samples_of
+from airtune.methods.pae_mobillm.config import PAEConfig
+from airtune.methods.pae_mobillm.costs import costs
+from airtune.methods.pae_mobillm.device.pivots import blocks_of
+from airtune.methods.pae_mobillm.leaks import leaks
+from airtune.methods.pae_mobillm.side import SideNetwork
+from airtune.methods.pae_mobillm.telling import told
+from airtune.models import BaseModel, FitPlan, Items, Score, head_only
+from airtune.records import Progress, RunFolder, generator
+from airtune.transport import Transport
+from airtune.workloads.opening import open_reader
+
+PROBE_STEPS, PROBE_RATE = 1000, 1e-2
+"""Of the linear probe, a head trained on the backbone's own features; dev chooses among four rates."""
+
+
+def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progress) -> dict[str, Any]:
+    """Run the device's side; return the summary, which is also in the folder.
+
+    A resumed run sends only what the server lacks and goes on at the epoch that it had reached.
+
+    Args:
+        server: Reaches a role made by `server_role` from the same settings.
+    """
+    if config.note:
+        progress.say(config.note)
+    ledger, stages = folder.read_ledger(), dict[str, float]()
+    with _timed("load", stages), progress.stage("Loading model and task"):
+        reader = open_reader(config)
+        base = reader.base
+        train, test = samples_of(config, reader), reader.spread("test", config.task.test_items)
+    with _timed("choose", stages), progress.stage("Choosing what is sent"):
+        link = open_uplink(config)
+        built = new_device(config, base, train, link, server, ledger, progress)
+    progress.say(f"Sent of each sample: {built.choice.explained}.")
+
+    device = built.device
+    with _timed("upload", stages):
+        device.open(asdict(config.side), config.seed)
+        sent = device.upload(train)
+        folder.write_ledger(ledger)
+    with _timed("train", stages):
+        losses = _train(config, built, folder, progress)
+    with _timed("infer", stages), progress.stage("Scoring test", total=2) as stage:
+        side = device.side(temperature=config.side.temperature)
+        ledger.book("bits", 8 * len(side.to_bytes()), role="server", what="side")
+        blank = SideNetwork.blank(side)
+        scores = {"backbone alone": device.infer(test, blank)}
+        stage.advance()
+        scores["PAE MobiLLM"] = device.infer(test, side)
+        stage.advance()
+    if base.head:
+        with _timed("probe", stages), progress.stage("Training a head alone, to compare"):
+            scores["a head alone, on the device"] = _probe(config, base, train, reader.items("dev"), test)
+    with _timed("leaks", stages), progress.stage("Attacking what was sent"):
+        found = leaks(config, base, built, side, train, test, reader.items("dev"))
+
+    rows = int((train.lengths - 1).sum()) if base.kind == "text" else len(train)
+    ways = costs(
+        built.identity,
+        len(train),
+        rows,
+        int(train.lengths.sum()),
+        config.side.epochs,
+        len(side.to_bytes()),
+        blocks=len(blocks_of(base)),
+        text=base.kind == "text",
+    )
+    airtime_s = ledger.total("seconds", role="device")
+    summary = {
+        "method": "pae_mobillm",
+        "seed": config.seed,
+        "model": config.model.name,
+        "task": config.task.name,
+        "metric": reader.task.metric,
+        "wall_s": sum(stages.values()),
+        "stage_s": stages,
+        "versions": folder.versions,
+        "identity": built.identity.as_header(),
+        "sent": {**asdict(sent), "choice": built.choice.explained},
+        "uplink": {
+            "snr_db": link.snr_db,
+            "bandwidth_hz": link.bandwidth_hz,
+            "deadline_s": config.link.deadline_s,
+            "air_bits": ledger.total("bits", role="device"),
+            "airtime_s": airtime_s,
+            "deadline_met": airtime_s <= config.link.deadline_s,
+        },
+        "downlink_bits": ledger.total("bits", role="server"),
+        "losses": losses,
+        "scores": {name: {"score": one.metric, "loss": _finite(one.loss)} for name, one in scores.items()},
+        "costs": [asdict(one) for one in ways],
+        "leaks": [asdict(one) for one in found],
+    }
+    summary |= told(summary)
+    folder.write_ledger(ledger)
+    folder.write_summary(summary)
+    return summary
+
+
+def _train(config: PAEConfig, built: Built, folder: RunFolder, progress: Progress) -> list[float]:
+    """Have the server train, one epoch per question; mean losses by epoch."""
+    losses: list[float] = []
+    with progress.stage("The server trains on what it has cached", total=config.side.epochs) as stage:
+        for epoch in range(1, config.side.epochs + 1):
+            answer = built.device.train(epoch)
+            losses = [float(loss) for loss in answer["losses"]]  # type: ignore[union-attr, arg-type]
+            folder.metric("train", epoch=epoch, loss=losses[-1])
+            stage.advance(note=f"loss {losses[-1]:.4f}")
+    return losses
+
+
+def _probe(config: PAEConfig, base: BaseModel, train: Items, dev: Items, test: Items) -> Score:
+    plan = FitPlan(steps=PROBE_STEPS, batch_size=32, learning_rate=PROBE_RATE, seed=config.seed)
+    some = dev.chosen(np.arange(min(len(dev), config.task.dev_items)))
+    return head_only(base, train, some, test, plan, generator(config.seed, "probe"))[1]
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+@contextmanager
+def _timed(name: str, stages: dict[str, float]) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        stages[name] = stages.get(name, 0.0) + time.perf_counter() - start

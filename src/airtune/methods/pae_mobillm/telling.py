@@ -1,0 +1,71 @@
+"""The summary of a run as tables and sentences for its report, in which nothing is computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def told(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """`headline`, `notes` and `tables` (title, headings, rows of text) of a run's summary."""
+    uplink, sent, identity = summary["uplink"], summary["sent"], summary["identity"]
+    scores, perplexity = summary["scores"], summary["metric"] == "perplexity"
+    samples = sent["samples"] + sent["held"]
+    ours = scores["PAE MobiLLM"]["score"]
+    headline = (
+        f"{samples:,} samples were sent once, {sent['body_bytes'] / max(1, sent['samples']):,.0f} bytes each, in "
+        f"{uplink['airtime_s']:.1f} s on air; with the side network the device has {_score(ours, perplexity)}, "
+        f"its backbone alone {_score(scores['backbone alone']['score'], perplexity)}."
+    )
+    late = [] if uplink["deadline_met"] else [f"The upload missed its deadline of {uplink['deadline_s']:g} s."]
+    notes = [
+        *late,
+        "Epochs after the first upload no samples: the server trains on what it has cached.",
+        "One seed: small differences are noise until repeated.",
+    ]
+    tables = [
+        {
+            "title": "On test",
+            "headings": ["", summary["metric"], "loss, nat"],
+            "rows": [[name, _score(one["score"], perplexity), _number(one["loss"])] for name, one in scores.items()],
+        },
+        {
+            "title": "What was sent of each sample",
+            "headings": ["hidden states of", "bits a number"],
+            "rows": [
+                [f"block {layer}" if layer else "the embeddings", f"{bits}"]
+                for layer, bits in zip(identity["layers"], identity["bits"], strict=True)
+            ],
+        },
+        {
+            "title": "Bytes of this way and of others, over all epochs (the others by formula, for the same samples)",
+            "headings": ["way", "uplink, kB", "downlink, kB"],
+            "rows": [[one["way"], f"{one['up'] / 1e3:,.1f}", f"{one['down'] / 1e3:,.1f}"] for one in summary["costs"]],
+        },
+    ]
+    if summary["leaks"]:
+        tables.append(
+            {
+                "title": "What the server can read off it",
+                "headings": ["attack", "layer", "found", "by chance", "of"],
+                "rows": [
+                    [
+                        one["measure"],
+                        "" if one["layer"] is None else f"{one['layer']}",
+                        f"{one['value']:.3f}",
+                        f"{one['chance']:.3f}",
+                        f"{one['count']:,}",
+                    ]
+                    for one in summary["leaks"]
+                ],
+            }
+        )
+    return {"headline": headline, "notes": notes, "tables": tables}
+
+
+def _score(value: float, perplexity: bool) -> str:
+    return f"{value:.2f}" if perplexity else f"{100 * value:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
