@@ -209,11 +209,15 @@ def pack(
     from airtune.links import Link
     from airtune.services.packing import pack_peft
 
+    if Path(out).resolve() in {Path(file).resolve() for file in (*since, *Path(peft_folder).glob("adapter_*"))}:
+        raise ConfigError(f"{out} is among what is read; give another file for the payload")
     if snr_db is not None and bandwidth_hz is not None and budget_bits is None:
         link = Link(bandwidth_hz, snr_db)
         budget_bits = link.budget_bits(deadline_s, link.mean_state)
     elif budget_bits is None or snr_db is not None or bandwidth_hz is not None:
         raise ConfigError("give either budget_bits, or snr_db and bandwidth_hz of the link")
+    elif type(budget_bits) is not int:
+        raise ConfigError(f"budget_bits is {budget_bits!r}; give a whole number of bits")
     return pack_peft(
         Path(peft_folder),
         Path(out),
@@ -258,6 +262,7 @@ def unpack(
         kind=str(meta.get("kind", "")),
         base_model=str(meta.get("base_model", "")),
         fan_in_fan_out=bool(meta.get("fan_in_fan_out", 0)),
+        revision=str(meta.get("revision", "")),
     )
 
 

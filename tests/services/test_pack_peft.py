@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
@@ -188,6 +189,63 @@ def test_training_on_through_the_rounding_lowers_the_loss_within_the_same_budget
         with torch.no_grad():
             losses.append(float(peft(input_ids=ids, labels=ids).loss))
     assert losses[1] < losses[0]
+
+
+def test_nothing_that_is_read_is_written_over(folders, tmp_path: Path):
+    lora = tmp_path / "lora"
+    shutil.copytree(folders[1], lora)
+    airtune.pack(lora, tmp_path / "held.atn", budget_bits=20_000)
+    before = {path: path.read_bytes() for path in (tmp_path / "held.atn", *lora.iterdir())}
+    for out in (lora / "adapter_model.safetensors", lora / "adapter_config.json"):
+        with pytest.raises(ConfigError, match="is among what is read; give another file"):
+            airtune.pack(lora, out, budget_bits=20_000)
+    with pytest.raises(ConfigError, match="is among what is read; give another file"):
+        airtune.pack(lora, tmp_path / "held.atn", budget_bits=20_000, since=[tmp_path / "held.atn"])
+    assert {path: path.read_bytes() for path in before} == before
+    airtune.pack(lora, lora / "beside.atn", budget_bits=20_000)
+
+
+@pytest.mark.parametrize("bits", [40_000.5, float("nan"), True])
+def test_a_budget_is_a_whole_number(folders, tmp_path: Path, bits):
+    with pytest.raises(ConfigError, match=r"budget_bits is .*; give a whole number of bits"):
+        airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=bits)
+
+
+def test_a_site_that_the_new_adapter_lacks_counts_while_the_receiver_has_it(folders, tmp_path: Path):
+    """Held: all sites. New: the first alone, so that what is left of the others is error, here almost all of it."""
+    held, fewer = tmp_path / "held.atn", tmp_path / "fewer"
+    airtune.pack(folders[1], held, budget_bits=40_000)
+    shutil.copytree(folders[1], fewer)
+    tensors = load_file(fewer / "adapter_model.safetensors")
+    sites = sorted({name.rsplit(".lora_")[0] for name in tensors})
+    save_file({n: t for n, t in tensors.items() if n.startswith(f"{sites[0]}.")}, fewer / "adapter_model.safetensors")
+    done = airtune.pack(fewer, tmp_path / "changes.atn", budget_bits=5_000, since=[held])
+    assert len(done.sites) == len(sites)
+    now = import_peft(airtune.unpack(tmp_path / "changes.atn", tmp_path / "out", since=[held])).factors
+    new = import_peft(fewer).factors
+    error = sum(((site.update() - (new[n].update() if n in new else 0)) ** 2).sum() for n, site in now.items())
+    whole = sum((site.update() ** 2).sum() for site in new.values())
+    assert done.kept == pytest.approx(1 - error / whole, abs=1e-4)
+    assert done.kept < 0.999
+
+
+def test_changes_keep_the_notes_of_what_is_held(folders, tmp_path: Path):
+    airtune.pack(folders[1], tmp_path / "held.atn", budget_bits=20_000)
+    other = tmp_path / "other"
+    shutil.copytree(folders[1], other)
+    record = json.loads((other / "adapter_config.json").read_text())
+    for name, value, line in (
+        ("task_type", "TOKEN_CLS", "kind is 'text', this one's 'classify-tokens'"),
+        ("fan_in_fan_out", True, "fan_in_fan_out is 0, this one's 1"),
+        ("revision", "step1000", "send one made for this base model"),
+    ):
+        (other / "adapter_config.json").write_text(json.dumps(record | {name: value}))
+        with pytest.raises(PayloadError, match=line):
+            airtune.pack(other, tmp_path / "p.atn", budget_bits=20_000, since=[tmp_path / "held.atn"])
+    airtune.pack(other, tmp_path / "p.atn", budget_bits=20_000)
+    assert PeftConfig.from_pretrained(str(airtune.unpack(tmp_path / "p.atn", tmp_path / "back"))).revision == "step1000"
+    bound = [airtune.inspect(tmp_path / name).binding.base_sha256 for name in ("held.atn", "p.atn")]
+    assert bound[0] != bound[1]
 
 
 def test_training_on_needs_a_task_and_nothing_that_is_held(folders, tmp_path: Path):

@@ -27,6 +27,7 @@ EXPECTED = [
     "table5a",
     "table5b",
     "table6",
+    "unseen",
 ]
 
 

@@ -1,8 +1,9 @@
 """Write an adapter as plain PEFT LoRA, so that every runtime loads it right.
 
-lam and the scale are baked into B, factors are zero-padded to the largest kept rank, and lora_alpha = r, so the scale
-is 1: runtimes that ignore `rank_pattern` (vLLM, LoRAX, SGLang) compute the same update. Sites at rank 0 are dropped.
-Needs numpy and safetensors only.
+lam and the scale are baked into A and B, of like sizes by powers of two, so that half precision holds both. Factors are
+zero-padded to the largest kept rank and lora_alpha = r, so the scale is 1: runtimes that ignore `rank_pattern` (vLLM,
+LoRAX, SGLang) compute the same update. Where padding would make much of little, ranks stand in that pattern after all.
+Sites at rank 0 are dropped. Needs numpy and safetensors only.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ TASK_TYPES: Mapping[str, str | None] = {
 }
 """PEFT's task type by kind; `any` where an adapter's record names none."""
 
+PATTERNS = ("rank", "alpha")
+PADDED_NUMBERS, PADDED_TIMES = 2**26, 4
+"""Padding may make so many numbers of an adapter, or so many times its own; beyond both, ranks stand in a pattern."""
+
 
 def export_peft(
     folder: Path,
@@ -39,6 +44,7 @@ def export_peft(
     kind: str,
     base_model: str,
     fan_in_fan_out: bool = False,
+    revision: str = "",
 ) -> Path:
     """Write `adapter_config.json` and `adapter_model.safetensors` into a new folder.
 
@@ -48,9 +54,11 @@ def export_peft(
         kind: What the base model is for, a key of `TASK_TYPES`.
         base_model: Name or folder of the base model, for PEFT's own record.
         fan_in_fan_out: True where projections keep their weight as (in, out), as GPT-2's do.
+        revision: Of the base model, for PEFT's own record; empty where there is none.
 
     Raises:
-        PayloadError: another kind, no sites, or numbers that float32 does not hold.
+        PayloadError: another kind, no sites, a tensor of the head under a name of a site's, or numbers that float32
+            does not hold.
         RunError: the folder exists and holds something, or cannot be written.
     """
     if kind not in TASK_TYPES:
@@ -65,14 +73,17 @@ def export_peft(
         p, q = np.zeros((site.p.shape[0], 1), np.float32), np.zeros((1, site.q.shape[1]), np.float32)
         kept = {path: Factors(p=p, lam=np.zeros(1, np.float32), q=q)}
     rank = max(len(site.lam) for site in kept.values())
+    own = sum(site.rank * sum(site.shape) for site in kept.values())
+    padded = rank * sum(sum(site.shape) for site in kept.values()) <= max(PADDED_NUMBERS, PADDED_TIMES * own)
     tensors: dict[str, np.ndarray] = {}
     for path, site in kept.items():
-        missing = rank - len(site.lam)
-        with np.errstate(over="ignore"):
-            a, b = np.asarray(site.q, np.float32), np.asarray(site.p * site.lam, np.float32)
+        missing = rank - len(site.lam) if padded else 0
+        a, b = _balanced(site)
         tensors[f"base_model.model.{path}.lora_A.weight"] = np.pad(a, ((0, missing), (0, 0)))
         tensors[f"base_model.model.{path}.lora_B.weight"] = np.pad(b, ((0, 0), (0, missing)))
     for name, value in dense.items():
+        if "lora_" in name or "base_layer" in name:
+            raise PayloadError(f"the head has a tensor named {name:.80}, as parts of a site are; get the payload again")
         tensors[f"base_model.model.{name}"] = np.asarray(value, np.float32)
     if odd := next((name for name, value in tensors.items() if not np.isfinite(value).all()), None):
         raise PayloadError(f"{odd} holds a number that is not finite in float32; train again at a lower rate")
@@ -80,8 +91,10 @@ def export_peft(
         "peft_type": "LORA",
         "task_type": TASK_TYPES[kind],
         "base_model_name_or_path": base_model,
+        "revision": revision or None,
         "r": rank,
         "lora_alpha": rank,
+        **({} if padded else {f"{of}_pattern": {path: site.rank for path, site in kept.items()} for of in PATTERNS}),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": fan_in_fan_out,
@@ -95,6 +108,16 @@ def export_peft(
         "adapter_config.json": (json.dumps(config, indent=2) + "\n").encode(),
     }
     return _write_folder(folder, files)
+
+
+def _balanced(site: Factors) -> tuple[np.ndarray, np.ndarray]:
+    """A and B in float32, direction by direction of like root mean squares: by powers of two, so nothing is rounded."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        a, b = np.asarray(site.q, np.float32), np.asarray(site.p * site.lam, np.float32)
+        sizes = [np.sqrt(np.square(part, dtype=np.float64).mean(axis=axis)) for part, axis in ((a, 1), (b, 0))]
+        apart = np.round(np.log2(sizes[1] / sizes[0]) / 2)
+    shifts = np.where(np.isfinite(apart), np.clip(apart, -60, 60), 0).astype(int)
+    return np.ldexp(a, shifts[:, None]), np.ldexp(b, -shifts)
 
 
 def _head_module(parameter: str) -> str:

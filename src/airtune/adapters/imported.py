@@ -35,6 +35,7 @@ class ImportedAdapter:
         base_model: What PEFT's record calls the base model.
         kind: What its base model is for, a key of `TASK_TYPES`.
         fan_in_fan_out: True where projections keep their weight as (in, out).
+        revision: Of the base model, empty where none is recorded.
     """
 
     factors: Mapping[str, Factors]
@@ -42,6 +43,7 @@ class ImportedAdapter:
     base_model: str
     kind: str
     fan_in_fan_out: bool
+    revision: str = ""
 
 
 def import_peft(folder: Path) -> ImportedAdapter:
@@ -78,7 +80,8 @@ def import_peft(folder: Path) -> ImportedAdapter:
     if (task := config.task_type or None) not in kinds:
         types = ", ".join(task for task in TASK_TYPES.values() if task)
         raise DataError(f"{folder} is for task_type {task!r}; expected one of {types}, or none")
-    return ImportedAdapter(factors, dense, config.base_model, kinds[task], config.fan_in_fan_out)
+    revision = "" if config.revision == "main" else config.revision
+    return ImportedAdapter(factors, dense, config.base_model, kinds[task], config.fan_in_fan_out, revision)
 
 
 def _factors(path: str, parts: Mapping[str, np.ndarray], config: PeftConfig) -> Factors:

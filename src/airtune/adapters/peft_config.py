@@ -42,7 +42,7 @@ class PeftConfig:
         alpha: `lora_alpha` where no pattern holds.
         alphas: (glob, alpha) of `alpha_pattern`, the first that holds counts.
         use_rslora: Scale by alpha over the rank's root instead of the rank (Kalajdzievski 2023).
-        base_model, task_type: As recorded, empty where they are not.
+        base_model, revision, task_type: As recorded, empty where they are not.
     """
 
     alpha: float
@@ -50,6 +50,7 @@ class PeftConfig:
     use_rslora: bool
     fan_in_fan_out: bool
     base_model: str
+    revision: str
     task_type: str
 
     def scale(self, path: str, rank: int) -> float:
@@ -84,6 +85,7 @@ def read_config(path: Path) -> PeftConfig:
         use_rslora=_flag(path, "use_rslora", config),
         fan_in_fan_out=_flag(path, "fan_in_fan_out", config),
         base_model=_line(path, "base_model_name_or_path", config),
+        revision=_line(path, "revision", config),
         task_type=_line(path, "task_type", config),
     )
 

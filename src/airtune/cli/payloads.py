@@ -89,8 +89,14 @@ def pack(
     for line in (
         f"{done.file}: {done.payload_bits / 1e3:.1f} kbit, {done.air_bits / 1e3:.1f} kbit on the air of "
         f"{done.budget_bits / 1e3:.1f}; {done.float32_bits / done.payload_bits:.0f} times fewer than float32",
-        f"{done.total_rank} of {done.rank_before} directions, {done.numbers} numbers at "
-        f"{done.payload_bits / max(done.numbers, 1):.2f} bits; {done.kept:.1%} of the squared update arrives"
+        (
+            f"The receiver then has {done.total_rank} directions"
+            if since
+            else f"{done.total_rank} of {done.rank_before} directions"
+        )
+        + f", {done.numbers} numbers"
+        + ("" if since else f" at {done.payload_bits / max(done.numbers, 1):.2f} bits")
+        + f"; {done.kept:.1%} of the squared update arrives"
         + (f"; modules saved whole are off by {done.dense_error:.2%}" if done.dense_error else ""),
         f"Bound to the base model's {done.bound_to}" + ("." if model else "; give --model to bind it to its weights."),
     ):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from airtune.codec.codec import changes_of, held_after
 from airtune.codec.coded.held import HeldAdapter
+from airtune.codec.contents import Limits
 from airtune.errors import PayloadError
 
 
@@ -32,7 +33,12 @@ def read_held(files: Sequence[str | Path]) -> HeldAdapter | None:
 
 
 def _read(file: str | Path) -> bytes:
+    most = Limits().max_bytes
     try:
-        return Path(file).read_bytes()
+        with open(file, "rb") as opened:
+            data = opened.read(most + 1)
     except OSError as error:
         raise PayloadError(f"{file} cannot be read ({error.strerror}); give the path of a payload (.atn)") from error
+    if len(data) > most:
+        raise PayloadError(f"{file} has more than {most} bytes; give the path of a payload (.atn)")
+    return data

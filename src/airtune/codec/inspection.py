@@ -166,13 +166,16 @@ def _inspect_coded(
 
 def _square(site: HeldSite) -> float:
     """Sum of an update's squared entries."""
-    p, q, scales = site.p.astype(np.float64), site.q.astype(np.float64), scale_values(site.scales).astype(np.float64)
+    there = np.flatnonzero(site.p.any(axis=0) & site.q.any(axis=1))  # zeros cost no bytes, and take none here
+    p, q = site.p[:, there].astype(np.float64), site.q[there].astype(np.float64)
+    scales = scale_values(site.scales[there]).astype(np.float64)
     return max(float(scales @ ((p.T @ p) * (q @ q.T)) @ scales), 0.0)
 
 
 def _error(site: CodedSite) -> float:
     """The squared error to be expected of rounding to these codes."""
-    p, q, scales = site.p.astype(np.float64), site.q.astype(np.float64), scale_values(site.scales).astype(np.float64)
-    (fan_out, fan_in), there = site.shape, (site.p_tables > 0) & (site.q_tables > 0)
+    (fan_out, fan_in), there = site.shape, np.flatnonzero((site.p_tables > 0) & (site.q_tables > 0))
+    p, q = site.p[:, there].astype(np.float64), site.q[there].astype(np.float64)
+    scales = scale_values(site.scales[there]).astype(np.float64)
     error = fan_out * (q**2).sum(axis=1) + fan_in * (p**2).sum(axis=0) + fan_out * fan_in / 12
-    return float((scales**2 * error * there).sum()) / 12
+    return float((scales**2 * error).sum()) / 12

@@ -58,7 +58,8 @@ class Opened:
 
 def alone(adapter: ImportedAdapter) -> Opened:
     """Without the base model: bound to its name."""
-    digest = sha256(f"base model by name: {adapter.base_model}".encode()).hexdigest()
+    at = f" at revision {adapter.revision}" if adapter.revision else ""
+    digest = sha256(f"base model by name: {adapter.base_model}{at}".encode()).hexdigest()
     return Opened(adapter.factors, Binding(digest, digest), {})
 
 

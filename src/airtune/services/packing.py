@@ -5,6 +5,7 @@ Knows PEFT folders and budgets; not how codes are made, nor methods' training.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from airtune.codec import (
     Curvature,
     Decoded,
     Draft,
+    Factors,
     HeldAdapter,
     Payload,
     Quantiser,
@@ -120,7 +122,9 @@ def pack_peft(
     else:
         since.contents.binding.check(binding)
         quantiser = Refiner(since, factors, adapter.dense, curvature)
-    meta: Meta = {"base_model": adapter.base_model, "kind": adapter.kind, "fan_in_fan_out": int(adapter.fan_in_fan_out)}
+    meta = _notes(adapter)
+    if since is not None:
+        _check_notes(since, meta)
     if (room := budget_bits - overhead_bits()) <= 0:
         line = f"{budget_bits} bits on the air do not hold the {overhead_bits()} of manifest, message and request"
         raise PayloadError(f"{line}; give more bits, time, bandwidth or SNR")
@@ -131,20 +135,40 @@ def pack_peft(
         payload = Draft(replace(quantised, coded=coded), binding, meta).ladder(room)
     write_bytes(out, payload.data)
     found = decode(payload.data, None, since=since)
+    pairs = {name: (factors.get(name, _nothing(site)), site) for name, site in found.factors.items()}
     sites = tuple(
-        PackedSite(
-            name,
-            found.factors[name].rank,
-            site.rank,
-            expected_loss(site, found.factors[name], curvature.get(name, Curvature())),
-        )
-        for name, site in factors.items()
+        PackedSite(name, site.rank, given.rank, expected_loss(given, site, curvature.get(name, Curvature())))
+        for name, (given, site) in pairs.items()
     )
-    return _told(adapter, payload, found, out, budget_bits, "weights" if model else "name", sites)
+    return _told(adapter, pairs, payload, found, out, budget_bits, "weights" if model else "name", sites)
+
+
+def _notes(adapter: ImportedAdapter) -> Meta:
+    """What `unpack` has to know beside the numbers."""
+    notes: Meta = {
+        "base_model": adapter.base_model,
+        "kind": adapter.kind,
+        "fan_in_fan_out": int(adapter.fan_in_fan_out),
+    }
+    return {**notes, "revision": adapter.revision} if adapter.revision else notes
+
+
+def _check_notes(since: HeldAdapter, notes: Meta) -> None:
+    """Refuse another adapter's notes, for changes have none of their own. Raises `PayloadError`."""
+    for name in ("kind", "fan_in_fan_out", "revision"):
+        if (held := since.contents.meta.get(name)) != (new := notes.get(name)):
+            raise PayloadError(f"the held adapter's {name} is {held!r}, this one's {new!r}; send it without since")
+
+
+def _nothing(site: Factors) -> Factors:
+    """No directions at a site: what an adapter has that the new one lacks."""
+    out, into = site.shape
+    return Factors(np.zeros((out, 0), np.float32), np.zeros(0, np.float32), np.zeros((0, into), np.float32))
 
 
 def _told(
     adapter: ImportedAdapter,
+    pairs: Mapping[str, tuple[Factors, Factors]],
     payload: Payload,
     found: Decoded,
     out: Path,
@@ -152,11 +176,9 @@ def _told(
     bound_to: str,
     sites: tuple[PackedSite, ...],
 ) -> Packed:
-    error = whole = 0.0
-    for name, site in adapter.factors.items():
-        update = np.asarray(site.p, np.float64) * np.asarray(site.lam, np.float64) @ np.asarray(site.q, np.float64)
-        error += float(((update - found.factors[name].update()) ** 2).sum())
-        whole += float((update**2).sum())
+    plain = Curvature()
+    error = 2 * sum(expected_loss(given, site, plain) for given, site in pairs.values())
+    whole = 2 * sum(expected_loss(given, _nothing(given), plain) for given, _ in pairs.values())
     off = sum(float(((value - found.dense[name]) ** 2).sum()) for name, value in adapter.dense.items())
     size = sum(float((np.asarray(value, np.float64) ** 2).sum()) for value in adapter.dense.values())
     sent = sum(site.rank * sum(site.shape) for site in found.factors.values())

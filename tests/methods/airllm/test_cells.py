@@ -282,7 +282,7 @@ def test_timing_counts_rounds_after_the_first_and_names_the_processor(cells, set
     def train(env, latent, config, expert, *, seed, on_round):
         for index in range(config.rounds):
             now[0] += next(spent)
-            on_round(index, 0.0, 0.0)
+            on_round(index, 0.0, 0.0, None)
         return SimpleNamespace(decide=lambda state, budget: now.__setitem__(0, now[0] + 0.002))
 
     monkeypatch.setattr(timing, "train_policy", train)

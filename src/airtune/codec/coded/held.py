@@ -34,6 +34,8 @@ LARGEST_SHIFT = 16
 """Octaves by which a change's step may differ from that of the numbers it changes."""
 LARGEST_HELD = 2**24
 """Whole numbers up to this are exact in float32."""
+_AT_ONCE = 2**20
+"""Numbers that are moved to another step at once."""
 
 LARGEST_UPDATE = 2.0**127
 """Sum over a site's directions of scale |p| |q|, with the largest numbers of p and q: half of what float32 holds, so
@@ -127,8 +129,8 @@ class HeldAdapter:
         yield np.array([site.rank for site in self.sites.values()], "<u4").tobytes()
         for site in self.sites.values():
             yield site.scales.astype("<i2").tobytes()
-            yield site.p.T.astype("<i4").tobytes()
-            yield site.q.astype("<i4").tobytes()
+            for vectors in (site.p.T, site.q):
+                yield from (vector.astype("<i4").tobytes() for vector in vectors)
         for tensor in self.dense.values():
             yield tensor.scales.astype("<i2").tobytes()
             yield tensor.codes.astype("<i4").tobytes()
@@ -182,9 +184,19 @@ def shifted_scales(name: str, scales: Scales, shifts: npt.NDArray[np.integer], v
 
 
 def _moved(name: str, held: Whole, changes: Whole, shifts: npt.NDArray[np.integer]) -> Whole:
-    """held + changes 2^-shift, in units of the finer of the two steps; as narrow as they fit."""
-    finer = np.maximum(shifts.astype(np.int64), 0)
-    found = (held.astype(np.int64) << finer) + (changes.astype(np.int64) << (finer - shifts))
-    if (largest := np.abs(found).max(initial=0)) > LARGEST_HELD:
-        raise PayloadError(f"{name} changes to a number beyond {LARGEST_HELD}; send it whole")
-    return found.astype(np.int16 if largest <= np.iinfo(np.int16).max else np.int32)
+    """held + changes 2^-shift, in units of the finer of the two steps; as narrow as they fit.
+
+    Some rows at a time, so that no more memory is taken than twice what comes out.
+    """
+    finer = np.broadcast_to(np.maximum(shifts.astype(np.int64), 0), held.shape)
+    coarser = np.broadcast_to(finer - shifts, held.shape)
+    found, largest = np.empty(held.shape, np.int32), 0
+    at_once = max(1, _AT_ONCE // max(1, held.shape[1]))
+    for start in range(0, len(held), at_once):
+        rows = slice(start, start + at_once)
+        moved = (held[rows].astype(np.int64) << finer[rows]) + (changes[rows].astype(np.int64) << coarser[rows])
+        largest = max(largest, int(np.abs(moved).max(initial=0)))
+        if largest > LARGEST_HELD:
+            raise PayloadError(f"{name} changes to a number beyond {LARGEST_HELD}; send it whole")
+        found[rows] = moved
+    return found.astype(np.int16) if largest <= np.iinfo(np.int16).max else found

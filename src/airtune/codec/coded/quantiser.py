@@ -235,7 +235,9 @@ def _steps(vectors: Floats, sizes: Floats, metric: Metric, slope: float) -> Floa
     """Steps of vectors whose errors count half of `sizes` times the metric, such that no code is too large."""
     counts = np.maximum(0.5 * sizes * metric.mean_importance, 1e-300)
     peaks = np.abs(vectors).max(axis=1)
-    steps = np.maximum(np.sqrt(6 * slope / math.log(2) / counts), peaks / (0.8 * LARGEST_CODE))
+    with np.errstate(over="ignore"):  # a vector that counts for nothing takes any step
+        free = np.sqrt(6 * slope / math.log(2) / counts)
+    steps = np.maximum(free, peaks / (0.8 * LARGEST_CODE))
     return np.where(peaks > 0, steps, 1.0)
 
 

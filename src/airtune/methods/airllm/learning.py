@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from airtune.errors import ConfigError
 from airtune.links import Link
@@ -68,12 +68,19 @@ def settle(session: Session, greedy: Greedy, links: Sequence[Link]) -> None:
             stage.advance(note=f"rank {greedy.settle(budget).total} at {link.snr_db:g} dB")
 
 
-def learn_policy(session: Session, env: AllocationEnv, latent: CoarseLatent, greedy: Greedy) -> AirLLM:
-    """Train PPO and the refiner by turns (Algorithm 1)."""
+def learn_policy(
+    session: Session,
+    env: AllocationEnv,
+    latent: CoarseLatent,
+    greedy: Greedy,
+    watch: Callable[[int, AirLLM], None] = lambda env_steps, policy: None,
+) -> AirLLM:
+    """Train PPO and the refiner by turns (Algorithm 1). After each round `watch` sees the policy as it stands."""
     config, folder = session.config, session.folder
     with session.progress.stage("Training the policy", total=config.policy.rounds) as stage:
 
-        def on_round(env_steps: int, reward: float, loss: float) -> None:
+        def on_round(env_steps: int, reward: float, loss: float, policy: AirLLM) -> None:
+            watch(env_steps, policy)
             folder.metric("policy", env_steps=env_steps, reward_mean=reward, refiner_loss=loss)
             stage.advance(note=f"reward {reward:.3f}")
 

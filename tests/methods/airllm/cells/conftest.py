@@ -44,14 +44,17 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.store = CellStore(folder)
 
+    def needs(self, kind: str, settings: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        return {**dict.fromkeys(KINDS[kind].needs, settings), **KINDS[kind].also(settings)}
+
     def key(self, kind: str, settings: Mapping[str, Any]) -> str:
-        needs = {**dict.fromkeys(KINDS[kind].needs, settings), **KINDS[kind].also(settings)}
-        return KINDS[kind].key(settings, {name: self.key(kind_of(name), its) for name, its in needs.items()})
+        needs = {name: self.key(kind_of(name), its) for name, its in self.needs(kind, settings).items()}
+        return KINDS[kind].key(settings, needs)
 
     def done(self, kind: str, settings: Mapping[str, Any]) -> Done:
         key = self.key(kind, settings)
         if not self.store.holds(kind, key):
-            needs = {name: self.done(kind_of(name), its) for name, its in KINDS[kind].also(settings).items()}
+            needs = {name: self.done(kind_of(name), its) for name, its in self.needs(kind, settings).items()}
             outcome = KINDS[kind].compute(settings, self.store.folder(kind, key) / "work", needs)
             self.store.write(KINDS[kind], key, settings, outcome, 1.0)
         return self.store.read(kind, key)

@@ -162,7 +162,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_every_variant_trains_decides_and_says_its_name(name: str):
     heard: list[tuple[int, float, float]] = []
     config = PolicyConfig(**TINY, **VARIANTS[name])
-    policy = train_policy(new_env(), LATENT, config, all_of_it, seed=0, on_round=lambda *said: heard.append(said))
+    policy = train_policy(new_env(), LATENT, config, all_of_it, seed=0, on_round=lambda *said: heard.append(said[:3]))
     found = policy.decide(STATE, 500).ranks
     assert policy.name == name == name_of(config)
     assert all(0 <= rank <= cap for rank, cap in zip(found, CAPS.ranks, strict=True))
@@ -176,7 +176,12 @@ def test_every_objective_trains_on_single_and_on_longer_episodes(objective: str,
     config = PolicyConfig(**TINY, objective=objective)  # type: ignore[arg-type]
     losses: list[float] = []
     train_policy(
-        new_env(horizon=horizon), LATENT, config, all_of_it, seed=0, on_round=lambda _, __, loss: losses.append(loss)
+        new_env(horizon=horizon),
+        LATENT,
+        config,
+        all_of_it,
+        seed=0,
+        on_round=lambda _, __, loss, ___: losses.append(loss),
     )
     assert np.isfinite(losses).all()
 
@@ -208,7 +213,7 @@ def test_the_policy_learns_what_pays(variant: dict[str, Any]):
     config = PolicyConfig(**{**TINY, **settings, **ppo, "train_steps": 200, "sample_steps": 5, **variant})
     rewards: list[float] = []
     env = new_env(bandwidths=(1e4,))
-    train_policy(env, LATENT, config, all_of_it, seed=0, on_round=lambda _, reward, __: rewards.append(reward))
+    train_policy(env, LATENT, config, all_of_it, seed=0, on_round=lambda _, reward, __, ___: rewards.append(reward))
     env.reset(seed=0)
     rng = np.random.default_rng(0)
     random = np.mean([env.execute(RankVector.of(rng.integers(0, [9, 9, 5, 9]))).reward for _ in range(400)])

@@ -10,6 +10,8 @@
 | `uniform` | adapter           | the same for uniform alone                                        | `rows`     |
 | `search`  | adapter           | the same for searches without a policy, a long one among them     | `regret`   |
 | `regret`  | those three       | distance of everybody from the best that anybody found            | `regret`   |
+| `curve`   | policy, adapter   | its predicted reward after each round, over the same states       | `unseen`   |
+| `unseen`  | adapter, another  | real losses of its decisions between SNRs and on that other one   | `unseen`   |
 | `times`   | -                 | time of a decision over sizes: needs the processor alone          | `times`    |
 
 Trained baselines, each rank of which is a cell that every r_max above it shares:
@@ -52,6 +54,7 @@ from airtune.methods.airllm.cells.trained import (
     sweep_of,
     trained_settings,
 )
+from airtune.methods.airllm.cells.unseen import another_adapter, compute_curve, compute_unseen
 from airtune.records.cells import Kind
 
 KINDS: Mapping[str, Kind] = {
@@ -63,7 +66,9 @@ KINDS: Mapping[str, Kind] = {
         Kind("specialised", 1, ("policy", "adapter"), specialised_settings, compute_specialised),
         Kind("rivals", 2, ("adapter",), rival_settings, compute_rivals),
         Kind("uniform", 1, ("adapter",), rival_settings, compute_uniform),
-        Kind("search", 2, ("adapter",), rival_settings, compute_search),
+        Kind("search", 3, ("adapter",), rival_settings, compute_search),
+        Kind("curve", 1, ("policy", "adapter"), policy_settings, compute_curve),
+        Kind("unseen", 1, ("adapter",), policy_settings, compute_unseen, also=another_adapter),
         Kind("regret", 1, ("rows", "rivals", "search"), policy_settings, compute_regret),
         Kind("timing", 1, ("policy", "adapter"), timing_settings, compute_timing, alone=True),
         Kind("times", 1, (), times_settings, compute_times, alone=True),

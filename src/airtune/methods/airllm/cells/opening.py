@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from airtune.adapters.gains import losses_worth
 from airtune.errors import ConfigError
 from airtune.ledger import Ledger
 from airtune.links import Link
@@ -180,6 +181,12 @@ class Opened:
     def archive(self) -> Archive:
         """What the surrogate learned from, and whatever was measured since."""
         return self._learned[1].archive
+
+    @property
+    def losses_each(self) -> int:
+        """Losses for each link that the surrogate learned from and greedy added, gradients at what they cost."""
+        gradients = losses_worth(self.trainee.adapter.caps)
+        return GREEDY_EVALUATIONS + round((self.config.policy.measurements + gradients) / len(self.links))
 
     def budget(self, link: Link) -> int:
         """Bits on the air that decisions on a link may spend, as they were when losses were measured for it."""

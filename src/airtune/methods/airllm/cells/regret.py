@@ -7,7 +7,7 @@ round, so regret there is signed.
 | searcher        | losses it measures at each SNR, beside those that the surrogate learned from           |
 |-----------------|----------------------------------------------------------------------------------------|
 | `forward`       | none: it grows ranks from 0 by what the surrogate predicts                               |
-| `lookup`        | none: the best of those that the surrogate learned from                                  |
+| `lookup`        | none: the best that is known at each SNR, what `greedy` measured among it                |
 | `random-search` | none of them, but its own, as many as the surrogate learned from and `greedy` added  |
 | `search`        | ten times those of `greedy`                                                              |
 """
@@ -18,11 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from airtune.adapters.gains import losses_worth
 from airtune.methods.airllm.allocators import Allocator
 from airtune.methods.airllm.cells.opening import opened
 from airtune.methods.airllm.cells.rows import Measurer
-from airtune.methods.airllm.method import GREEDY_EVALUATIONS
 from airtune.methods.airllm.search.archive import Archive
 from airtune.methods.airllm.search.greedy import ForwardGreedy
 from airtune.methods.airllm.search.lookup import LookupTable, RandomSearch
@@ -38,15 +36,14 @@ def compute_search(settings: Mapping[str, Any], work: Path, needs: Mapping[str, 
     with opened(settings, work, needs["adapter"]) as found:
         measurer, space, weight = Measurer(found), found.space, found.config.policy.cost_weight
         budgets = {link.snr_db: found.budget(link) for link in found.links}
-        lookup = LookupTable(found.archive, budgets, cost_weight=weight)  # before any other measures
-        gradients = losses_worth(found.trainee.adapter.caps)  # which the others had besides
-        evaluations = GREEDY_EVALUATIONS + round((found.config.policy.measurements + gradients) / len(budgets))
+        _ = found.greedy  # measures for every SNR: table and policy then know the same losses
+        lookup = LookupTable(found.archive, budgets, cost_weight=weight)
         drawn = generator(found.config.seed, "random-search")
         searchers: dict[str, Allocator] = {
             "lookup": lookup,
             "forward": ForwardGreedy(space, found.surrogate.predict, cost_weight=weight),
             "random-search": RandomSearch(
-                space, Archive(found.trainee, space.air_bits), drawn, evaluations=evaluations, cost_weight=weight
+                space, Archive(found.trainee, space.air_bits), drawn, evaluations=found.losses_each, cost_weight=weight
             ),
             "search": found.greedy_of(SEARCH_EVALUATIONS),
         }

@@ -6,7 +6,7 @@ The payload is encoded, decoded and scored here; nothing is sent, so no edge is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,9 @@ class Measurer:
             self._scored[asked] = scored, packer.sent_bits(payload)
         return self._scored[asked]
 
-    def decide(self, allocator: Allocator, of: str) -> None:
-        """Ask an allocator at every SNR and measure its answers."""
-        for link in self._found.links:
+    def decide(self, allocator: Allocator, of: str, links: Sequence[Link] = ()) -> None:
+        """Ask an allocator on every link, of these or of all that there are, and measure its answers."""
+        for link in links or self._found.links:
             _, ranks, block = decided(self._found, allocator, link)
             self.values += rank_values(self._found, ranks, link, of)
             self.measure(ranks, link, block, of)

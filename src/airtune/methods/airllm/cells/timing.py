@@ -52,7 +52,7 @@ def compute_timing(settings: Mapping[str, Any], work: Path, needs: Mapping[str, 
             replace(config.policy, rounds=ROUNDS),
             found.greedy.propose,
             seed=config.seed,
-            on_round=lambda env_steps, reward, loss: ends.append(time.process_time()),
+            on_round=lambda env_steps, reward, loss, policy: ends.append(time.process_time()),
         )
         round_s = (ends[-1] - ends[0]) / (ROUNDS - 1)
         return Outcome(

@@ -111,14 +111,15 @@ def train_policy(
     expert: Callable[[int], RankVector],
     *,
     seed: int,
-    on_round: Callable[[int, float, float], None] = lambda env_steps, reward, loss: None,
+    on_round: Callable[[int, float, float, AirLLM], None] = lambda env_steps, reward, loss, policy: None,
 ) -> AirLLM:
     """Train the policy (Algorithm 1), without the half that its variant leaves out.
 
     Args:
         env: Copied, `config.parallel` times at most, so that one batch of denoising serves several decisions.
         expert: As in `Improver`.
-        on_round: Hears environment steps so far, the round's mean reward, and the refiner's loss (0 without one).
+        on_round: Hears environment steps so far, the round's mean reward, the refiner's loss (0 without one), and the
+            policy as it stands.
 
     Raises:
         AirtuneError: of its own kind, with the round, where a reward, a loss or a policy is no longer finite.
@@ -140,6 +141,7 @@ def train_policy(
             rng=generator(seed, "rollouts"),
         )
         coarse = None if config.prior == "none" else new_ppo(envs, config, config.env_steps, seed)
+        policy = AirLLM(env.caps, TrainedPolicy(prior, coarse, refiner), seed, name_of(config))
         if coarse is None:
             envs.seed(seed_for(seed, "ppo") % 2**31)
             envs.reset()
@@ -161,9 +163,8 @@ def train_policy(
                         rng=rng,
                     )
             latest = envs.replay[-config.env_steps :]
-            on_round(round * config.env_steps, float(np.mean([t.reward for t in latest])), loss)
-
-    return AirLLM(env.caps, TrainedPolicy(prior, coarse, refiner), seed, name_of(config))
+            on_round(round * config.env_steps, float(np.mean([t.reward for t in latest])), loss, policy)
+    return policy
 
 
 def new_ppo(envs: RefinedActions, config: PolicyConfig, steps: int, seed: int) -> CoarsePolicy:
