@@ -64,6 +64,20 @@ def test_copies_of_a_batch_have_the_halved_ranks_and_then_mixed_ones_for_every_i
     assert level.weights(RankVector((8, 8))) == pytest.approx([1 / 4] * 4)
 
 
+def test_copies_may_take_any_rank_from_one_halving_to_the_next():
+    """At 12: 12 alone, 6 to 11, 3 to 5, 1 and 2, each evenly drawn; without it the halvings draw nothing."""
+    sampler, caps, rng = RankSampler(prefixes=5, octaves=True), RankVector((12, 2)), np.random.default_rng(6)
+    draws = np.array([draw.ranks for draw in sampler.draw(caps, 6000, rng)])
+    for copy, (low, high) in enumerate(((12, 12), (6, 11), (3, 5), (1, 2))):
+        counts = np.bincount(draws[6000 * copy : 6000 * (copy + 1), 0], minlength=13)
+        assert counts[low : high + 1] == pytest.approx(np.full(high + 1 - low, 6000 / (high + 1 - low)), rel=0.12)
+        assert counts.sum() == counts[low : high + 1].sum()
+    assert draws[:, 1].max() == 2
+    plain, other = np.random.default_rng(7), np.random.default_rng(7)
+    RankSampler(prefixes=4).draw(caps, 5, plain)
+    assert plain.random() == other.random()
+
+
 def test_where_sites_are_switched_off_every_share_of_them_occurs_and_one_stays_on():
     """With a chance u of being off that is uniform over vectors, any number of 20 sites is off equally often."""
     sampler, caps, rng = RankSampler(full=0.0, uniform=0.0, off=0.5), RankVector((8,) * 20), np.random.default_rng(5)

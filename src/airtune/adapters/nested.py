@@ -26,7 +26,8 @@ class RankSampler:
 
     With `prefixes` above 1 nothing of this is left to chance: a batch is copied as often, and its copies have r_max,
     r_max / 2, r_max / 4, ... 1 everywhere; those beyond are mixed. (Yu and Huang 2019 sum the largest, the smallest and
-    some random widths of a network; here those between are fixed too.)
+    some random widths of a network; here those between are fixed too.) With `octaves` an item of a copy between takes
+    any rank from its halving to below the one above, evenly drawn, so that no rank goes untrained.
     """
 
     full: float = 0.5
@@ -35,6 +36,7 @@ class RankSampler:
     prefixes: int = 1
     rank_one_weight: float = 2.0
     off: float = 0.0
+    octaves: bool = False
 
     def __post_init__(self) -> None:
         if not (self.full >= 0 and self.uniform >= 0 and self.full + self.uniform <= 1):
@@ -48,9 +50,13 @@ class RankSampler:
         Items get the three kinds by their shares, to within one in each batch; which item gets which is random.
         """
         if self.prefixes > 1:
-            evens = [RankVector.of(np.minimum(caps.ranks, k)) for k in self._halvings(caps)]
+            evens = self._halvings(caps)
+            drawn = np.repeat(evens, items)
+            if self.octaves:
+                drawn = rng.integers(drawn, np.repeat([evens[0] + 1, *evens[:-1]], items))
             mixed = (self.prefixes - len(evens)) * items
-            return [ranks for ranks in evens for _ in range(items)] + [self._one(caps, 1, rng) for _ in range(mixed)]
+            ranks = [RankVector.of(np.minimum(caps.ranks, k)) for k in drawn]
+            return ranks + [self._one(caps, 1, rng) for _ in range(mixed)]
         count = items if self.per_item else 1
         return [self._one(caps, kind, rng) for kind in rng.permutation((np.arange(count) + rng.random()) / count)]
 

@@ -87,7 +87,7 @@ def link(
 def study(
     name: Annotated[str, typer.Argument(help="table3, fig3, ...; an unknown name lists them.")],
     method: Annotated[str, typer.Option(help="airllm")] = "airllm",
-    preset: Annotated[str, typer.Option(help="cpu, full or tiny.")] = "cpu",
+    preset: Annotated[str, typer.Option(help="cpu, cpu-sst2, full or tiny.")] = "cpu",
     model: Annotated[str, typer.Option(help="Model of a workload without its own: a folder or hub name.")] = "",
     data: Annotated[str, typer.Option(help="File or folder of the workload's data.")] = "",
     workload: Annotated[

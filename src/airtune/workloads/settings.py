@@ -96,8 +96,16 @@ def _numbers(value: object) -> tuple[float, ...]:
     return tuple(_number(part) for part in parts)
 
 
+def _truth(value: object) -> bool:
+    found = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise ValueError
+    return found
+
+
 _KINDS: Mapping[type, tuple[Callable[[object], object], str]] = {
     str: (_text, "text"),
+    bool: (_truth, "true or false"),
     int: (_whole, "a whole number"),
     float: (_number, "a finite number"),
     tuple: (_numbers, "comma-separated finite numbers"),

@@ -132,7 +132,9 @@ def test_prefixes_0_are_all_halvings_and_two_mixed_ones():
 
 @pytest.mark.parametrize(("name", "default"), FIELDS, ids=[name for name, _ in FIELDS])
 def test_every_setting_is_overridden_by_text(name, default):
-    if isinstance(default, float):
+    if isinstance(default, bool):
+        text, expected = str(not default).lower(), not default
+    elif isinstance(default, float):
         text, expected = "0.75", 0.75
     elif isinstance(default, int):
         text, expected = "12", 12

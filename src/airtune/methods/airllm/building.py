@@ -102,6 +102,7 @@ def rank_sampler(config: AirLLMConfig) -> RankSampler:
         prefixes=adapter.copies,
         rank_one_weight=adapter.rank_one_weight,
         off=adapter.off_share,
+        octaves=adapter.octaves,
     )
 
 

@@ -46,6 +46,8 @@ class AdapterConfig:
     all of these and two mixed."""
     rank_one_weight: float = 2.0
     """Nested training with `prefixes`: weight of rank 1 in a step's loss over r_max's; those between lie between."""
+    octaves: bool = False
+    """Nested training with `prefixes`: between r_max and 1 each item takes any rank from one halving to the next."""
     specialise_share: float = 0.0
     """Share of the steps that are kept for training on at the ranks decided for a link, for that link alone; 0 sends
     the nested adapter as it is."""

@@ -63,6 +63,8 @@ def adapter_settings(settings: Settings) -> Settings:
         del told["rank_one_weight"]  # nothing reads it, or it is what it was before it could be set
     if not adapter.off_share:
         del told["off_share"]  # as before it could be set
+    if not (adapter.octaves and adapter.copies > 1):
+        del told["octaves"]
     return {
         **{name: settings[name] for name in ("mode", "seed")},
         "codec": codec_settings(settings["codec"]),
