@@ -1,0 +1,219 @@
+"""The method from start to end: bytes by hand, interruptions, another backbone, a report; two processes, sockets."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from airtune.cli.app import app
+from airtune.errors import ConfigError, ModelError, TransportError
+from airtune.methods.pae_mobillm.building import server_role
+from airtune.methods.pae_mobillm.config import load_config
+from airtune.methods.pae_mobillm.costs import costs
+from airtune.methods.pae_mobillm.identity import Identity
+from airtune.methods.pae_mobillm.method import run
+from airtune.records import RunFolder, Silent
+from airtune.reports import result_tables, write_report
+from airtune.services import PeerProcess
+from airtune.transport import Loopback, Message
+from services.tiny_runs import ENVIRONMENT, classify_settings, options, text_settings
+from tiny_models import save_tiny_model
+
+TIME = ("wall_s", "stage_s")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return classify_settings(tmp_path_factory.mktemp("pae") / "classify")
+
+
+class BreaksAt:
+    """A transport that ends the process, as it were, before the n-th message of a kind."""
+
+    def __init__(self, inner: Loopback, kind: str, after: int) -> None:
+        self._inner, self._kind, self._left = inner, kind, after
+
+    def request(self, message: Message) -> Message:
+        if message.kind == self._kind:
+            if not self._left:
+                raise KeyboardInterrupt
+            self._left -= 1
+        return self._inner.request(message)
+
+
+def run_here(settings: Mapping[str, object], out: Path, *, breaks: tuple[str, int] | None = None, resume: bool = False):
+    """Both sides in this process; the server's store is in the run folder."""
+    config = load_config("tiny", settings)
+    start = RunFolder.resume if resume else RunFolder.create
+    with start(out, config.as_dict()) as folder, server_role(config, out) as server:
+        air = Loopback(server)
+        run(config, folder, air if breaks is None else BreaksAt(air, *breaks), Silent())
+        return folder.read_summary()
+
+
+def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what the clock said, what was sent when, and costs that an interruption adds to."""
+    left_out = (*TIME, "sent", "uplink", "headline", "tables")
+    return {key: value for key, value in summary.items() if key not in left_out}
+
+
+@pytest.fixture(scope="module")
+def unbroken(settings, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    return out, run_here(settings, out)
+
+
+def test_bytes_are_those_of_the_formula_and_no_epoch_uploads_any(unbroken):
+    """A BERT of 2 layers of 16 numbers: 8 bytes of id, 2 x 16 x 2 of hidden states, 2 x 4 of differences."""
+    summary = unbroken[1]
+    sent = summary["sent"]
+    assert sent["body_bytes"] == 96 * (8 + 2 * 16 * 2 + 2 * 4)
+    assert (sent["samples"], sent["held"], sent["messages"], sent["repeats"]) == (96, 0, 3, 0)
+    assert summary["costs"][0]["up"] == sent["body_bytes"]
+    ledger = RunFolder.open(unbroken[0]).read_ledger()
+    kinds = {row["what"] for row in ledger.rows() if row["role"] == "device" and row["quantity"] == "bits"}
+    assert kinds == {"open", "have", "samples", "train", "side"}
+    uploads = [row for row in ledger.rows() if row["quantity"] == "messages" and row["what"] == "samples"]
+    assert len(uploads) == 3  # two epochs follow
+    assert summary["uplink"]["air_bits"] == ledger.total("bits", role="device")
+    sides = sum(row["amount"] for row in ledger.rows() if row["quantity"] == "bits" and row["role"] == "server")
+    assert sides == summary["downlink_bits"] == 8 * summary["costs"][0]["down"]
+
+
+def test_costs_of_the_other_ways_by_hand():
+    """10 samples of 7 tokens, 3 epochs, 2 blocks of 16 numbers at 16 bits, 2 classes; a side network of 500 bytes."""
+    identity = Identity("a", "b", "c", 16, (1, 2), (16, 16), 2)
+    found = {one.way: (one.up, one.down) for one in costs(identity, 10, 10, 70, 3, 500, blocks=2, text=False)}
+    assert list(found.values()) == [
+        (10 * (8 + 2 * 16 * 2 + 2 * 4), 500),
+        (3 * (70 * 2 * 16 * 2 + 10 * 4), 500),
+        (3 * (70 * 16 * 2 + 10 * 4), 3 * 70 * 16 * 2),
+        (70 * 4 + 10 * 4, 500),
+    ]
+
+
+@pytest.mark.parametrize(("kind", "after"), [("samples", 2), ("train", 1), ("side", 0)])
+def test_an_interrupted_run_sends_the_rest_and_ends_alike(settings, unbroken, tmp_path: Path, kind: str, after: int):
+    with pytest.raises(KeyboardInterrupt):
+        run_here(settings, tmp_path / "run", breaks=(kind, after))
+    found = run_here(settings, tmp_path / "run", resume=True)
+    assert outcome(found) == outcome(unbroken[1])
+    assert found["sent"]["held"] == (64 if kind == "samples" else 96)
+    assert found["sent"]["samples"] + found["sent"]["held"] == 96
+
+
+def test_the_same_seed_gives_the_same_and_another_another(settings, unbroken, tmp_path: Path):
+    assert outcome(run_here(settings, tmp_path / "again")) == outcome(unbroken[1])
+    other = run_here(settings | {"seed": "1"}, tmp_path / "other")
+    assert other["losses"] != unbroken[1]["losses"]
+
+
+def test_a_backbone_of_other_weights_is_refused_with_both_hashes(settings, unbroken, tmp_path: Path):
+    model = save_tiny_model(tmp_path / "bert", "bert", kind="classify", seed=7)
+    store = {"server.store": str(unbroken[0] / "server")}
+    with pytest.raises(ModelError, match=r"device's backbone is [0-9a-f]{12}, the server's [0-9a-f]{12}; .*new store"):
+        run_here(settings | store | {"model.name": str(model)}, tmp_path / "run")
+    with pytest.raises(ModelError, match=r"device's template is [0-9a-f]{12}, the server's [0-9a-f]{12}"):
+        run_here(settings | store | {"model.max_length": "12"}, tmp_path / "shorter")
+
+
+def test_a_full_cache_is_told_and_what_is_there_stays(settings, tmp_path: Path):
+    with pytest.raises(TransportError, match=r"no room"):
+        run_here(settings | {"server.disk_mb": "0.012"}, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"privacy.rotate_to": "5"},
+        {"privacy.epsilon": "50", "device.secret": "a word"},
+        {"device.layers": "uniform", "device.layer_count": "1", "device.bits": "8"},
+        {"device.layers": "greedy"},
+        {"device.space": "probability"},
+    ],
+    ids=["rotation", "noise", "one layer", "greedy", "probability"],
+)
+def test_every_way_to_send_runs_to_its_report(settings, tmp_path: Path, changed: dict[str, str]):
+    summary = run_here(settings | changed, tmp_path / "run")
+    assert len(summary["losses"]) == 2
+    assert {"backbone alone", "PAE MobiLLM", "a head alone, on the device"} == set(summary["scores"])
+    leaks = {one["measure"]: one["value"] for one in summary["leaks"]}
+    if "privacy.rotate_to" not in changed and "privacy.epsilon" not in changed:
+        assert leaks["label: largest difference"] == 1.0
+    page = write_report(tmp_path / "run").read_text()
+    assert summary["headline"] in page
+    assert "What the server can read off it" in page
+    assert [table.row_count for table in result_tables(tmp_path / "run")] == [len(t["rows"]) for t in summary["tables"]]
+
+
+def test_running_text_sends_every_position(tmp_path: Path):
+    summary = run_here(text_settings(tmp_path / "in") | {"device.train_items": "20"}, tmp_path / "run")
+    rows, outputs = 20 * 15, summary["identity"]["outputs"]
+    assert summary["sent"]["body_bytes"] == 20 * (8 + 4) + rows * (2 * 16 * 2 + 4 * outputs)
+    assert summary["metric"] == "perplexity"
+    assert summary["leaks"] == []
+    assert np.isfinite(summary["scores"]["PAE MobiLLM"]["score"])
+
+
+def test_what_cannot_be_run_is_refused_in_one_line(settings, tmp_path: Path):
+    for changed, line in (
+        ({"link.bandwidth_hz": "0"}, r"link\.bandwidth_hz is 0.*give the uplink's bandwidth"),
+        ({"link.snrs_db": "0,5"}, r"link\.snrs_db is \(0\.0, 5\.0\); give the one SNR"),
+        ({"device.bits": "4"}, r"device\.bits is 4; choose 8, 16 or 32"),
+        ({"privacy.rotate_to": "1"}, r"privacy\.rotate_to is 1"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            run_here(settings | changed, tmp_path / "run")
+        assert not (tmp_path / "run" / "summary.json").exists()
+        for left in (tmp_path / "run").glob("*"):
+            left.unlink() if left.is_file() else None
+    said = CliRunner().invoke(app, ["cloud", "airllm"])
+    assert "airllm runs in the cloud itself" in str(said.exception)
+    said = CliRunner().invoke(app, ["edge", "--method", "pae_mobillm"])
+    assert "give --cloud URL" in str(said.exception)
+    said = CliRunner().invoke(app, ["edge"])
+    assert "the method is not given; name it once" in str(said.exception)
+
+
+def test_two_processes_over_a_socket_say_what_one_process_says(settings, unbroken, tmp_path: Path):
+    config = load_config("tiny", settings)
+    with (
+        RunFolder.create(tmp_path / "run", config.as_dict()) as folder,
+        PeerProcess("pae_mobillm", folder.path, tmp_path / "cloud.log") as cloud,
+    ):
+        summary = run(config, folder, cloud, Silent())
+    assert outcome(summary) == outcome(unbroken[1])
+    assert (tmp_path / "run" / "server" / "cache.db").exists()
+
+
+def test_cloud_and_device_are_started_by_hand(settings, tmp_path: Path):
+    command = [sys.executable, "-m", "airtune", "cloud", "--method", "pae_mobillm", "--preset", "tiny", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--store", str(tmp_path / "store"), "--until-eof"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+        text=True,
+    ) as cloud:
+        url = re.fullmatch(r"cloud ready at (http://\S+)", cloud.stdout.readline().strip())[1]
+        device = [sys.executable, "-m", "airtune", "edge", "pae_mobillm", "--preset", "tiny", "--cloud", url]
+        done = subprocess.run(
+            [*device, "--out", str(tmp_path / "run"), *options(settings)],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        cloud.stdin.close()
+    assert "PAE MobiLLM" in done.stdout
+    assert (tmp_path / "run" / "report.html").exists()
+    assert not (tmp_path / "run" / "server").exists()
+    assert (tmp_path / "store" / "server" / "cache.db").exists()
