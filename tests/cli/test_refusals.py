@@ -108,7 +108,7 @@ def test_a_setting_that_cannot_be_is_named_with_what_can(refused, tiny, tmp_path
 
 def test_an_unknown_method_names_those_there_are(refused, tmp_path):
     for command in (["run", "magic", "--out", tmp_path / "run"], ["edge", "magic"]):
-        assert refused(*command) == "airtune: method is 'magic'; choose one of airllm"
+        assert refused(*command) == "airtune: method is 'magic'; choose one of airllm, pae_mobillm"
     assert not list(tmp_path.iterdir())
 
 
@@ -320,7 +320,7 @@ def test_a_payload_that_is_none_is_refused_and_nothing_is_written(refused, tmp_p
 def test_a_payload_of_no_known_kind_is_not_unpacked(refused, tmp_path):
     (tmp_path / "payload.atn").write_bytes(payload("speech"))
     line = refused("unpack", tmp_path / "payload.atn", tmp_path / "adapter")
-    assert "kind 'speech'; one of classify, text expected" in line
+    assert "kind 'speech'; one of classify, text, seq2seq, " in line
     assert [entry.name for entry in tmp_path.iterdir()] == ["payload.atn"]
 
 
