@@ -88,6 +88,10 @@ def decide(
     trained = found.trained_on
     snrs = f"{min(trained.snrs_db):g} to {max(trained.snrs_db):g} dB"
     widths = f"{min(trained.bandwidths_hz) / 1e3:g} to {max(trained.bandwidths_hz) / 1e3:g} kHz"
-    console.print(
-        f"Policy trained for {trained.model} on {trained.task}, at {snrs} and {widths}.", highlight=False, markup=False
+    inside = (
+        min(values) <= asked <= max(values)
+        for values, asked in ((trained.snrs_db, snr), (trained.bandwidths_hz, bandwidth))
     )
+    guesses = "" if all(inside) else " This link is outside of that: the policy guesses."
+    trained_for = f"Policy trained for {trained.model} on {trained.task}, at {snrs} and {widths}."
+    console.print(trained_for + guesses, highlight=False, markup=False)

@@ -15,9 +15,11 @@ import pytest
 import tomli_w
 from safetensors.numpy import load_file, save_file
 from stable_baselines3.common.vec_env import DummyVecEnv
+from typer.testing import CliRunner
 
 import airtune
 from airtune.adapters import RankVector
+from airtune.cli.app import app
 from airtune.codec import Binding, Layout
 from airtune.errors import AirtuneError, ConfigError, DeadlineError
 from airtune.links import Link
@@ -247,3 +249,9 @@ def test_without_a_folder_the_policy_that_comes_with_airtune_decides():
     found = airtune.decide(5.0, 1e6)
     assert len(found.ranks) == 36 == len(open_policy("").caps)
     assert found.airtime_s <= found.deadline_s
+
+
+@pytest.mark.parametrize(("snr", "bandwidth"), [("5", "1e6"), ("40", "1e6"), ("5", "1e9")])
+def test_outside_of_what_it_was_trained_on_it_says_that_it_guesses(snr: str, bandwidth: str):
+    said = CliRunner().invoke(app, ["decide", "--snr", snr, "--bandwidth", bandwidth]).output
+    assert ("the policy guesses" in " ".join(said.split())) == ((snr, bandwidth) != ("5", "1e6"))
