@@ -23,8 +23,8 @@ from airtune.methods.pae_mobillm.wire import Samples, as_received
 from airtune.models import BaseModel, Items
 from airtune.records import generator
 
-ATTACKED, DICTIONARY, WORDS = 500, 2000, 100
-"""Samples, tokens of the dictionary, and words looked for."""
+ATTACKED, DICTIONARY, WORDS = 500, 1000, 100
+"""Samples, tokens of the dictionary, and words looked for. Of the layers the first, one between and the last."""
 
 
 def leaks(
@@ -48,20 +48,23 @@ def leaks(
         base, identity, built.air, name="attacked", scale=settings.target_scale, secrecy=built.secrecy
     )
     sent = device.samples(victims, np.arange(len(victims)), sample_ids("attacked", victims))
-    received = Samples(sent.ids, sent.counts, as_received(sent.activations, identity), sent.differences)
-    reader = reads(base, identity.layers)
+    at = sorted({0, len(identity.layers) // 2, len(identity.layers) - 1})
+    layers = tuple(identity.layers[one] for one in at)
+    activations = as_received(sent.activations, identity)[:, at]
+    received = Samples(sent.ids, sent.counts, activations, sent.differences)
+    reader = reads(base, layers)
     texts, public_texts = (_words_of(items, base) for items in (victims, public))
     words = frequent_tokens(public_texts, DICTIONARY)
     attacker = Attacker(
-        Dictionary.read(reader, words, identity.layers, frames(base.tokenizer)),
+        Dictionary.read(reader, words, layers, frames(base.tokenizer)),
         frequent_tokens(public_texts, WORDS),
         public_texts,
     )
-    of_public = as_received(reader(public.ids), identity)
+    of_public = as_received(reads(base, identity.layers)(public.ids), identity)[:, at]
     predictions = read.logits if identity.layers[-1] == base.model.config.num_hidden_layers else None
     seen = Seen(
         received,
-        identity.layers,
+        layers,
         of_public,
         predictions,
         _answers(config, device, side, victims),

@@ -50,7 +50,7 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
     with _timed("choose", stages), progress.stage("Choosing what is sent"):
         link = open_uplink(config)
         built = new_device(config, base, train, link, server, ledger, progress)
-    progress.say(f"Sent of each sample: {built.choice.explained}.")
+    progress.say(f"Sent of each sample: {sent_of(built)}.")
 
     device = built.device
     with _timed("upload", stages):
@@ -95,7 +95,7 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         "stage_s": stages,
         "versions": folder.versions,
         "identity": built.identity.as_header(),
-        "sent": {**asdict(sent), "choice": built.choice.explained},
+        "sent": {**asdict(sent), "explained": built.choice.explained},
         "uplink": {
             "snr_db": link.snr_db,
             "bandwidth_hz": link.bandwidth_hz,
@@ -114,6 +114,17 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
     folder.write_ledger(ledger)
     folder.write_summary(summary)
     return summary
+
+
+def sent_of(built: Built) -> str:
+    """Layers and bits in words: `blocks 1, 2 and 6 at 16 bits`, say."""
+    identity = built.identity
+    parts = []
+    for bits in sorted(set(identity.bits), reverse=True):
+        layers = [f"{layer}" for layer, own in zip(identity.layers, identity.bits, strict=True) if own == bits]
+        names = layers[0] if len(layers) == 1 else f"{', '.join(layers[:-1])} and {layers[-1]}"
+        parts.append(f"block{'s' * (len(layers) > 1)} {names} at {bits} bits")
+    return ", ".join(parts)
 
 
 def _train(config: PAEConfig, built: Built, folder: RunFolder, progress: Progress) -> list[float]:
