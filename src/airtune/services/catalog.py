@@ -17,6 +17,7 @@ from airtune.methods.airllm.method import run as airllm_run
 from airtune.methods.airllm.plan import plan as airllm_plan
 from airtune.methods.pae_mobillm.building import check_machine as pae_check_machine
 from airtune.methods.pae_mobillm.building import server_role as pae_server
+from airtune.methods.pae_mobillm.cells import KINDS as PAE_KINDS
 from airtune.methods.pae_mobillm.config import config_from as pae_config_from
 from airtune.methods.pae_mobillm.config import load_config as pae_config
 from airtune.methods.pae_mobillm.method import run as pae_run
@@ -72,6 +73,7 @@ METHODS: Mapping[str, MethodEntry] = {
         "cloud",
         pae_server,
         lambda config: str(config.server.url),
+        kinds=PAE_KINDS,
     ),
 }
 

@@ -15,14 +15,15 @@ import torch
 
 from airtune.errors import ConfigError
 from airtune.methods.airllm.building import edge_role
-from airtune.methods.airllm.cells import KINDS, opening, times, timing
+from airtune.methods.airllm.cells import KINDS, times, timing
 from airtune.methods.airllm.cells import policy as policy_cell
-from airtune.methods.airllm.cells.opening import content
 from airtune.methods.airllm.config import config_from, load_config
 from airtune.methods.airllm.method import run
 from airtune.records import RunFolder, Silent
 from airtune.records.cells import CellStore, Done, Value
 from airtune.transport import Loopback
+from airtune.workloads import content as named
+from airtune.workloads.content import content
 from tiny_models import WORDS, save_tiny_model
 
 SMALL = {
@@ -225,7 +226,7 @@ def test_a_trace_counts_by_content_and_only_where_it_fades(settings, tmp_path: P
 @pytest.mark.parametrize("package", ["torch", "numpy", "peft"])
 def test_another_version_of_what_computes_is_another_adapter(settings, package: str, monkeypatch: pytest.MonkeyPatch):
     before = KINDS["adapter"].key(settings, {})
-    monkeypatch.setattr(opening, "version", lambda name: "0.0" if name == package else version(name))
+    monkeypatch.setattr(named, "version", lambda name: "0.0" if name == package else version(name))
     assert KINDS["adapter"].key(settings, {}) != before
 
 
@@ -234,10 +235,10 @@ def test_the_embedded_model_counts_by_its_weights(settings, tmp_path: Path, monk
         folder = tmp_path / weights.decode()
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(weights)
-        monkeypatch.setattr(opening, "embedded_model", lambda: str(folder))
+        monkeypatch.setattr(named, "embedded_model", lambda: str(folder))
         return KINDS["adapter"].key({**settings, "model": {**settings["model"], "name": "minilm"}}, {})
 
-    assert (Path(opening.embedded_model()) / "model.safetensors").is_file()
+    assert (Path(named.embedded_model()) / "model.safetensors").is_file()
     assert key(b"one") != key(b"two")
 
 

