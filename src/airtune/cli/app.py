@@ -86,7 +86,7 @@ def link(
 @app.command()
 def study(
     name: Annotated[str, typer.Argument(help="table3, fig3, ...; an unknown name lists them.")],
-    method: Annotated[str, typer.Option(help="airllm")] = "airllm",
+    method: Annotated[str, typer.Option(help="airllm or pae_mobillm")] = "airllm",
     preset: Annotated[str, typer.Option(help="cpu, cpu-sst2, full or tiny.")] = "cpu",
     model: Annotated[str, typer.Option(help="Model of a workload without its own: a folder or hub name.")] = "",
     data: Annotated[str, typer.Option(help="File or folder of the workload's data.")] = "",
