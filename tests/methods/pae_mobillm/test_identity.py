@@ -46,7 +46,9 @@ def test_each_part_changes_the_key_and_is_refused_with_both_values(name, value):
 
 
 def test_an_equal_identity_is_accepted():
-    IDENTITY.check(replace(IDENTITY))
+    same = replace(IDENTITY)
+    IDENTITY.check(same)  # raises where they differ
+    assert (same, same.key) == (IDENTITY, IDENTITY.key)
 
 
 def test_it_crosses_a_message_unchanged():

@@ -196,7 +196,8 @@ def test_a_device_of_another_kind_is_refused_by_both_values(role, tmp_path, othe
 
 
 def test_more_epochs_are_no_other_settings(role):
-    ask(role, "open", Binding(IDENTITY, replace(SIDE, epochs=99), 5).as_header())
+    answer = ask(role, "open", Binding(IDENTITY, replace(SIDE, epochs=99), 5).as_header())
+    assert answer.header["key"] == KEY
 
 
 def test_another_key_is_refused_by_both(role):

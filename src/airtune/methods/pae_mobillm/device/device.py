@@ -27,9 +27,9 @@ from airtune.ledger import Ledger
 from airtune.methods.pae_mobillm.device.differences import corrected, outcomes, prediction_differences
 from airtune.methods.pae_mobillm.device.flops import forward_flops, side_flops
 from airtune.methods.pae_mobillm.device.pivots import Reading, outputs_of, read_pivots
-from airtune.methods.pae_mobillm.device.secrecy import Plainly, Secrecy
 from airtune.methods.pae_mobillm.device.upload import Upload, sample_ids, samples_header
 from airtune.methods.pae_mobillm.identity import Identity
+from airtune.methods.pae_mobillm.privacy.defences import Defence, Plain
 from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.methods.pae_mobillm.wire import ID_BYTES, Samples, as_received, encode_samples
 from airtune.models import BaseModel, Items, Score
@@ -74,7 +74,7 @@ class Device:
         name: str,
         batch_size: int = 32,
         scale: float = 4.0,
-        secrecy: Secrecy | None = None,
+        secrecy: Defence | None = None,
         ledger: Ledger | None = None,
         progress: Progress | None = None,
         session: str | None = None,
@@ -83,7 +83,7 @@ class Device:
     ) -> None:
         self._base, self._identity, self._transport = base, identity, transport
         self._name, self._batch_size, self._scale = name, batch_size, scale
-        self._secrecy = secrecy or Plainly()
+        self._secrecy = secrecy or Plain()
         self._ledger = Ledger() if ledger is None else ledger
         self._progress = progress or Silent()
         self._session = session or uuid.uuid4().hex
