@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from airtune.errors import DataError
-from airtune.methods.airllm.bits.front import best_within, bits_saved, front
+from airtune.methods.airllm.bits.front import best_within, bits_saved, front, spread, unbeaten
 
 BITS = [100.0, 200.0, 200.0, 400.0, 800.0]
 LOSSES = [3.0, 2.8, 2.9, 2.85, 2.5]
@@ -20,6 +20,24 @@ def test_the_best_within_a_budget_need_not_be_the_largest(budget: float, index: 
 def test_a_front_has_nothing_that_something_smaller_beats():
     assert front(BITS, LOSSES) == [0, 1, 4]
     assert front([5.0, 5.0], [2.0, 1.0]) == [1]
+
+
+def test_a_front_is_thinned_by_what_was_kept_last():
+    bits, losses = [100.0, 110.0, 119.0, 121.0, 150.0, 119.5], [5.0, 4.0, 3.0, 2.0, 1.0, 9.0]
+    assert spread(bits, losses, apart=1.2) == [0, 3, 4]
+    assert spread(bits, losses, apart=1.0) == front(bits, losses) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("losses", "left"),
+    [
+        ([[1, 2, 3, 4], [2.0, 3.1, 3.9, 5.0]], [0]),  # by 1 in every item, nearly
+        ([[1, 2, 3, 4], [1.5, 2.5, 2.5, 4.5]], [0, 1]),  # 0.25 worse, standard error 0.25
+        ([[1, 2, 3, 4], [0, 1, 2, 3]], [0, 1]),  # larger and better
+    ],
+)
+def test_only_who_is_clearly_beaten_by_something_no_larger_drops_out(losses: list[list[float]], left: list[int]):
+    assert unbeaten([10.0, 20.0], np.array(losses, float)) == left
 
 
 def test_a_front_of_half_the_bits_saves_half():

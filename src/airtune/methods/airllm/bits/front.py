@@ -29,6 +29,32 @@ def front(bits: Sequence[float], losses: Sequence[float]) -> list[int]:
     return found
 
 
+def spread(bits: Sequence[float], losses: Sequence[float], *, apart: float) -> list[int]:
+    """The front, without what takes less than `apart` times the bits of the one kept before."""
+    found: list[int] = []
+    for index in front(bits, losses):
+        if not found or bits[index] >= apart * bits[found[-1]]:
+            found.append(index)
+    return found
+
+
+def unbeaten(bits: Sequence[float], losses: np.ndarray) -> list[int]:
+    """Indices of those that nothing smaller or equal beats by more than two standard errors, on the same items.
+
+    Args:
+        bits: Of each, length n.
+        losses: By item, shape (n, items).
+    """
+    sizes, means = np.asarray(bits, float), losses.mean(axis=1)
+
+    def beaten(index: int) -> bool:
+        better = losses[(sizes <= sizes[index]) & (means < means[index])]
+        by = losses[index] - better
+        return bool(np.any(by.mean(axis=1) > 2 * by.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])))
+
+    return [index for index in range(len(sizes)) if not beaten(index)]
+
+
 def bits_saved(
     bits: Sequence[float], losses: Sequence[float], over_bits: Sequence[float], over_losses: Sequence[float]
 ) -> float:

@@ -22,7 +22,7 @@ from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.methods.airllm.bits.cores import cores
-from airtune.methods.airllm.bits.front import best_within, bits_saved, front
+from airtune.methods.airllm.bits.front import best_within, bits_saved, front, spread, unbeaten
 from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, grid
 from airtune.methods.airllm.bits.ours import Ours
 from airtune.methods.airllm.bits.ternary import ternary
@@ -32,7 +32,7 @@ from airtune.methods.airllm.cells.opening import Settings, adapter_settings
 from airtune.methods.airllm.cells.trained import ADAPTER, CORE_SIZES, ranks_to_train, trained_settings
 from airtune.methods.airllm.config import AirLLMConfig, config_from
 from airtune.methods.airllm.packing import about
-from airtune.models import Score
+from airtune.models import Items, Score
 from airtune.records import generator, write_bytes
 from airtune.records.cells import Done, Outcome, Value
 from airtune.workloads.opening import open_reader
@@ -45,6 +45,10 @@ CORE_RANK = 1
 """Rank at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
 TIMES_FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
+APART = 1.15
+"""Of LoRA in format 2, what is so far apart is trained on."""
+FIRST_SHARE, FIRST_LEAST = 8, 32
+"""Every eighth item of dev is seen first, 32 at least: who is clearly beaten there is not scored further."""
 
 OTHERS = ("grid", "calibrated", "cut", "blockwise", "ternary", "whole", "others")
 """Ways to send that are not ours; the last is all of them."""
@@ -97,7 +101,7 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
     reader = open_reader(config)
     parts = parts_of(config, reader)
     found = dict(_families(config, reader, parts, needs))
-    largest = max(found["grid"], key=lambda one: one.bits)
+    largest = Scored(max(grid(_trained(needs, "lora")), key=lambda one: one.bits), reader, parts)
     float32, anchor = largest.bits, largest.test
     values, items = [Value("float32_kbit", float32 / 1e3)], dict[str, np.ndarray]()
     for measure, value in (("loss", anchor.loss), ("score", anchor.metric)):
@@ -128,7 +132,7 @@ class Scored:
 
     def __init__(self, candidate: Candidate, reader: Reader, parts: Parts) -> None:
         self._candidate, self._base, self._parts = candidate, reader.base, parts
-        self.bits = float(candidate.bits)
+        self.name, self.bits = candidate.name, float(candidate.bits)
         self.dev = candidate.score(self._base, parts.dev).loss
 
     @cached_property
@@ -147,8 +151,11 @@ def _families(
     binding, meta = about(reader.base)
 
     def family(candidates: Iterable[Candidate]) -> Family:
-        return [Scored(candidate, reader, parts) for candidate in candidates]
+        every = list(candidates)
+        losses = np.array([one.score(reader.base, first).losses for one in every])
+        return [Scored(every[index], reader, parts) for index in unbeaten([one.bits for one in every], losses)]
 
+    first = first_of(parts.dev)
     format_2 = Ours(trained, reader.base, parts.calibration, binding, meta)
     others = {
         "grid": family(grid(trained)),
@@ -161,16 +168,23 @@ def _families(
         others["whole"] = family(whole(load((needs["whole"].work / CHANGE).read_bytes())))
     yield from others.items()
     yield "others", [one for each in others.values() for one in each]
-    choices, candidates = zip(*format_2.sent(), strict=True)
-    ours = family(candidates)
+    sent = list(format_2.sent())
+    choices = {candidate.name: choice for choice, candidate in sent}
+    ours = family(candidate for _, candidate in sent)
     plan = fit_plan(config, reader.base.hidden_size)
-    best = [choices[index] for index in front(*_sizes_and_losses(ours))]
+    best = [choices[ours[index].name] for index in spread(*_sizes_and_losses(ours), apart=APART)]
     tuned = family(
         format_2.tuned(choice, parts.train, plan, generator(config.seed, f"tuning {choice}")) for choice in best
     )
     derived = family(cores(small, reader.base, parts.calibration, binding, meta))
     yield from {"ours": ours, "cores": derived, "either": [*ours, *derived]}.items()
     yield from {"tuned": tuned, "longer": [*ours, *derived, *tuned]}.items()
+
+
+def first_of(dev: Items) -> Items:
+    """The items of dev that every candidate is scored on, spread over it."""
+    count = min(len(dev), max(FIRST_LEAST, len(dev) // FIRST_SHARE))
+    return dev.chosen(np.linspace(0, len(dev) - 1, count).round().astype(int))
 
 
 def _sizes_and_losses(family: Family) -> tuple[list[float], list[float]]:
