@@ -49,9 +49,10 @@ def compute_sum(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Don
 
 
 def compute_share(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
-    """Half and double of what the base's file says."""
+    """Half and double of what the base's file says, and at three places that, 3 more and 5 more."""
     number = float((needs["base"].work / "number.txt").read_text())
-    return Outcome((Value("share", number / 2, of="half"), Value("share", number * 2, of="double")))
+    places = (Value("height", number + more, at=at) for at, more in {"0.a": 0, "0.b": 3, "1.a": 5}.items())
+    return Outcome((Value("share", number / 2, of="half"), Value("share", number * 2, of="double"), *places))
 
 
 def of_each(settings: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

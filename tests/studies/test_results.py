@@ -16,7 +16,8 @@ from airtune.studies.figures import draw
 from airtune.studies.gather import Gathered, Slot
 from airtune.studies.markdown import markdown
 from airtune.studies.page import page
-from airtune.studies.sheets import sheets, verdicts
+from airtune.studies.sheets import sheets
+from airtune.studies.verdicts import verdicts
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -101,6 +102,22 @@ def test_a_claim_about_one_mean_looks_at_its_whole_interval(runs: Runs):
     assert word(2, 0.0, 1000.0) == "not shown"
 
 
+def test_a_claim_about_places_compares_their_means(runs: Runs):
+    """Heights are 0, 3 and 5 above the number: 5 less (0 + 3) / 2 is 3.5, and (0 + 5) / 2 less 3 is -0.5."""
+
+    def verdict(seeds: int, places: str, than: str) -> tuple[str, str]:
+        claim = {"says": "higher", "better": "all", "measure": "height", "places": places, "than": than}
+        declared = DECLARED | {"cell": "share", "baseline": "all", "variants": [{"name": "all"}], "claims": [claim]}
+        found = next(iter(verdicts(Gathered(plan := runs.plan(seeds, declared), runs.compute(plan)), "numbers")))
+        return found.word, found.because
+
+    assert verdict(5, r"1\..*", r"0\..*") == ("holds", "more by +3.500 [+3.500, +3.500]")
+    assert verdict(5, r".*\.a", r".*\.b") == ("contradicted", "more by -0.500 [-0.500, -0.500]")
+    assert verdict(5, r"0\.a", r"0\.a")[0] == "the same"
+    assert verdict(2, r"1\..*", r"0\..*")[0] == "not shown"
+    assert verdict(5, r"1", r"0\..*")[0] == "not run"  # whole names
+
+
 def test_tables_show_the_paper_beside_ours(runs: Runs):
     mean, by_x = sheets(runs.gathered(seeds=5), "numbers")
     assert mean.headings == ("variant", "paper: ", "ours", "less plus 0's", "real")
@@ -119,7 +136,7 @@ def test_one_seed_shows_no_interval(runs: Runs):
 
 
 def test_a_variant_with_fewer_seeds_says_so_and_shows_nothing_as_real(runs: Runs):
-    """`plus 1` over seeds 0 and 1 is 105.5 + 1; over five, `plus 0` is 107. Paired over the first two they are 1 apart."""
+    """`plus 1` over seeds 0 and 1 is 105.5 + 1; over five, `plus 0` is 107. Over the first two they are 1 apart."""
     variants = [*DECLARED["variants"][:1], {**DECLARED["variants"][1], "seeds": 2}]
     claims = [{"says": "less is less", "better": "plus 0", "worse": "plus 1", "measure": "sum"}]
     declared = DECLARED | {"variants": variants, "claims": claims}

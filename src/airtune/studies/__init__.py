@@ -9,7 +9,8 @@
 | `worker`      | one process that computes cells                                                       |
 | `gather`      | values of the cells in long form, and by seed                                         |
 | `intervals`   | intervals over seeds and items, paired differences                                    |
-| `sheets`      | tables and verdicts as texts; `markdown`, `page` and `figures` show them              |
+| `sheets`      | tables as texts; `markdown`, `page` and `figures` show them                           |
+| `verdicts`    | what the numbers say to each claim                                                    |
 
 A method brings its kinds of cells (see `airtune.records.cells`) and a folder of declarations here, named after it. To
 declare a study, copy a file of `airllm/`; a kind of cell that does not exist yet is a function in the method's room.

@@ -100,6 +100,10 @@ class Claim:
     """Place of a measure that has places, such as an input's name; read with `between` alone."""
     x: float | None = None
     """Where a measure over x is read, with `between` alone; the mean over all x where none is given."""
+    places: str = ""
+    """Regular expression of the places at which `better` is said to have more of the measure ..."""
+    than: str = ""
+    """... than at the places of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +214,12 @@ def study_from(name: str, declared: Mapping[str, Any]) -> Study:
 
 def _check_claim(study: str, claim: Claim) -> None:
     """Refuse a claim that could not fail, or would look at nothing."""
-    compares, bounded = bool(claim.worse), claim.between != NO_BOUNDS
-    if compares == bounded:
-        raise ConfigError(f"claim {claim.says!r} of study {study} has neither or both; give it `worse` or `between`")
-    if any(given is not None for given in ((claim.margin,) if bounded else (claim.at, claim.x))):
+    bounded, within = claim.between != NO_BOUNDS, bool(claim.than)
+    if bool(claim.worse) + bounded + within != 1 or bool(claim.places) != within:
+        given = "give it one of `worse`, `between`, and `places` with `than`"
+        raise ConfigError(f"claim {claim.says!r} of study {study} has none or several; {given}")
+    read = {"margin"} if claim.worse else {"at", "x"} if bounded else set()
+    if any(getattr(claim, name) is not None for name in {"margin", "at", "x"} - read):
         found = f"claim {claim.says!r} of study {study}"
         raise ConfigError(
             f"{found} has options that it does not read: `margin` goes with `worse`, `at` and `x` with `between`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -155,6 +156,22 @@ class Gathered:
             for s in sorted(mine.keys() & theirs.keys())
         ]
         return _interval(pairs)
+
+
+    def apart(self, slot: Slot, places: str, others: str) -> Interval | None:
+        """What the slot's variant has at some places, less what it has at others, each a mean; paired by seed.
+
+        Args:
+            places, others: Regular expressions that whole names of places match.
+        """
+        found = []
+        for point in self.plan.points:
+            if (point.workload, point.variant.name) == (slot.workload, slot.variant):
+                values = [(v.at, v.value) for _, _, v in self.values(point, slot.measure)]
+                sides = [[value for at, value in values if re.fullmatch(one, at)] for one in (places, others)]
+                if all(sides):
+                    found.append(np.array([np.mean(sides[0]) - np.mean(sides[1])]))
+        return _interval(found)
 
 
 def _interval(rows: list[np.ndarray]) -> Interval | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airtune.studies.gather import Gathered
-from airtune.studies.sheets import sheets, verdicts, workloads_of
+from airtune.studies.sheets import sheets, workloads_of
+from airtune.studies.verdicts import verdicts
 
 
 def markdown(gathered: Gathered) -> str:

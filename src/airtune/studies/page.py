@@ -11,7 +11,8 @@ from airtune.reports.markup import Markup, join, tag
 from airtune.reports.tables import plain_table
 from airtune.studies.gather import Gathered
 from airtune.studies.intervals import SEEDS_FOR_A_CLAIM
-from airtune.studies.sheets import Sheet, Verdict, sheets, verdicts, workloads_of
+from airtune.studies.sheets import Sheet, sheets, workloads_of
+from airtune.studies.verdicts import Verdict, verdicts
 
 
 def page(gathered: Gathered, drawings: Sequence[Drawing]) -> str:

@@ -1,4 +1,4 @@
-"""What a study's page and its Markdown both show: tables as texts, and a verdict on each claim of the paper.
+"""What a study's page and its Markdown both show: tables as texts.
 
 A difference is called real where its interval excludes 0 over at least five seeds. Knows numbers and words; not HTML.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from airtune.studies.declaration import Claim, Table
+from airtune.studies.declaration import Table
 from airtune.studies.gather import Gathered, Slot
 from airtune.studies.intervals import SEEDS_FOR_A_CLAIM, Interval
 
@@ -23,15 +23,6 @@ class Sheet:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     main: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A claim of the paper and what our numbers say to it: `holds`, `contradicted`, `the same` or `not shown`."""
-
-    says: str
-    word: str
-    because: str
 
 
 def workloads_of(gathered: Gathered) -> list[str]:
@@ -52,70 +43,6 @@ def sheets(gathered: Gathered, workload: str) -> Iterator[Sheet]:
             if table.x and len(xs) > 1:
                 yield _by_x(gathered, workload, table, xs, main=not table.mean)
             first = False
-
-
-def verdicts(gathered: Gathered, workload: str) -> Iterator[Verdict]:
-    """What the paired differences say to each claim."""
-    for claim in gathered.plan.study.claims:
-        judge = _judge_mean if not claim.worse else _judge if claim.margin is None else _judge_within
-        table = next((t for t in gathered.plan.study.tables if t.measure == claim.measure), Table(claim.measure, ""))
-        yield judge(gathered, workload, claim, table)
-
-
-def _judge(gathered: Gathered, workload: str, claim: Claim, table: Table) -> Verdict:
-    found = gathered.difference(Slot(workload, claim.worse, claim.measure), claim.better)
-    if found is None:
-        return Verdict(claim.says, "not run", f"no {claim.measure} of both variants under the same seed")
-    sign = -1 if table.better == "higher" else 1
-    because = f"{claim.worse} less {claim.better}: {shown(found, table, signed=True)} {table.unit}".rstrip()
-    if found.seeds < SEEDS_FOR_A_CLAIM:
-        return Verdict(claim.says, "not shown", f"{because}; {found.seeds} seeds are too few to say")
-    if _same(found):
-        return Verdict(claim.says, "the same", f"{because}; equal in every seed")
-    if not found.real:
-        return Verdict(claim.says, "not shown", f"{because}; the interval holds 0")
-    return Verdict(claim.says, "holds" if sign * found.mean > 0 else "contradicted", because)
-
-
-def _judge_mean(gathered: Gathered, workload: str, claim: Claim, table: Table) -> Verdict:
-    """Whether the whole interval of a variant's mean lies between the bounds, or all of it beyond them."""
-    found = gathered.mean(Slot(workload, claim.better, claim.measure, claim.x, claim.at))
-    if found is None:
-        return Verdict(claim.says, "not run", f"no {claim.measure} of {claim.better}")
-    because = f"{claim.better}: {shown(found, table)} {table.unit}".rstrip()
-    if found.seeds < SEEDS_FOR_A_CLAIM:
-        return Verdict(claim.says, "not shown", f"{because}; {found.seeds} seeds are too few to say")
-    low, high = claim.between
-    if low <= found.low and found.high <= high:
-        return Verdict(claim.says, "holds", because)
-    return Verdict(claim.says, "contradicted" if found.high < low or found.low > high else "not shown", because)
-
-
-def _judge_within(gathered: Gathered, workload: str, claim: Claim, table: Table) -> Verdict:
-    """Whether `better` is behind by less than the margin, the whole interval, at each x where `worse` has a value."""
-    assert claim.margin is not None
-    more, less = (claim.worse, claim.better) if table.better == "higher" else (claim.better, claim.worse)
-    behind, lacking = {}, []
-    for x in gathered.xs(claim.measure):
-        found = gathered.difference(Slot(workload, more, claim.measure, x), less)
-        if found is not None:
-            behind[x] = found
-        elif gathered.mean(Slot(workload, claim.worse, claim.measure, x)) is not None:
-            lacking.append(x)
-    if not behind:
-        return Verdict(claim.says, "not run", f"no {claim.measure} of both variants under the same seed")
-    x, most = max(behind.items(), key=lambda entry: entry[1].high)
-    because = f"furthest behind at {x:g}: {shown(most, table, signed=True)} {table.unit}".rstrip()
-    because += f", of {len(behind)} from {min(behind):g} to {max(behind):g}"
-    fewest = min(found.seeds for found in behind.values())
-    if fewest < SEEDS_FOR_A_CLAIM:
-        return Verdict(claim.says, "not shown", f"{because}; {fewest} seeds are too few to say")
-    if lacking:
-        return Verdict(claim.says, "not shown", f"{because}; {claim.better} has none at {lacking[0]:g}")
-    if most.high < claim.margin:
-        return Verdict(claim.says, "holds", because)
-    beyond = any(found.low > claim.margin for found in behind.values())
-    return Verdict(claim.says, "contradicted" if beyond else "not shown", because)
 
 
 def _by_variant(gathered: Gathered, workload: str, table: Table, *, with_paper: bool) -> Sheet:
@@ -193,7 +120,7 @@ def _real(found: Interval | None, table: Table) -> str:
         return MISSING
     if found.seeds < SEEDS_FOR_A_CLAIM:
         return f"{found.seeds} of {SEEDS_FOR_A_CLAIM} seeds"
-    if _same(found):
+    if same(found):
         return "the same"
     if not found.real:
         return "no"
@@ -201,7 +128,7 @@ def _real(found: Interval | None, table: Table) -> str:
     return f"yes, {words[0] if found.mean > 0 else words[1]}"
 
 
-def _same(found: Interval) -> bool:
+def same(found: Interval) -> bool:
     """Whether every paired difference is 0."""
     return found.low == found.mean == found.high == 0
 
