@@ -157,7 +157,6 @@ class Gathered:
         ]
         return _interval(pairs)
 
-
     def apart(self, slot: Slot, places: str, others: str) -> Interval | None:
         """What the slot's variant has at some places, less what it has at others, each a mean; paired by seed.
 
