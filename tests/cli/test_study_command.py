@@ -30,7 +30,7 @@ def airtune(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_an_unknown_study_is_refused_in_one_line(tmp_path: Path):
     done = airtune("study", "table9", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.strip().startswith("airtune: study is 'table9'; choose one of bits, complexity")
+    assert done.stderr.strip().startswith("airtune: study is 'table9'; of airllm choose one of bits, complexity")
     assert "\n" not in done.stderr.strip()
     assert not list(tmp_path.iterdir())
 

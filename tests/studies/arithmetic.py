@@ -49,10 +49,14 @@ def compute_sum(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Don
 
 
 def compute_share(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Done]) -> Outcome:
-    """Half and double of what the base's file says, and at three places that, 3 more and 5 more."""
+    """Half and double of what the base's file says, and at three places that, 3 more and 5 more.
+
+    Over x the half's reach is 1 at 1, 4 and 9; the double's is x / 3 at 4 and 9.
+    """
     number = float((needs["base"].work / "number.txt").read_text())
     places = (Value("height", number + more, at=at) for at, more in {"0.a": 0, "0.b": 3, "1.a": 5}.items())
-    return Outcome((Value("share", number / 2, of="half"), Value("share", number * 2, of="double"), *places))
+    reach = [Value("reach", 1.0, x, "half") for x in (1, 4, 9)] + [Value("reach", x / 3, x, "double") for x in (4, 9)]
+    return Outcome((Value("share", number / 2, of="half"), Value("share", number * 2, of="double"), *places, *reach))
 
 
 def of_each(settings: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

@@ -151,9 +151,10 @@ def claim(**parts: object) -> dict:
         (claim(places="a"), "has none or several"),
         (claim(than="b"), "has none or several"),
         (claim(places="a", than="b", x=1.0), "has options that it does not read"),
-        (claim(between=[0, 1], margin=0.1), "`margin` goes with `worse`, `at` and `x` with `between`"),
-        (claim(worse="plus 1", at="here"), "`margin` goes with `worse`, `at` and `x` with `between`"),
-        (claim(worse="plus 1", x=3.0), "`margin` goes with `worse`, `at` and `x` with `between`"),
+        (claim(between=[0, 1], margin=0.1), "`margin` goes with `worse`, `at` with `between`"),
+        (claim(worse="plus 1", at="here"), "`margin` goes with `worse`, `at` with `between`"),
+        (claim(worse="plus 1", x=3.0), "`margin` goes with `worse`, `at` with `between`"),
+        ({"variants": [{"name": "plus 0", "seeds": True}]}, "seeds = True; give a whole number above 0"),
         (claim(between=[1.0]), r"is between \[1.0\]; give \[lower, upper\]"),
         (claim(between=1.0), r"is between 1.0; give \[lower, upper\]"),
         (claim(between=[2, 1]), r"is between \[2, 1\]; give \[lower, upper\]"),
@@ -167,7 +168,7 @@ def test_a_wrong_declaration_is_refused(wrong: dict, line: str):
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"name": "table9"}, "study is 'table9'; choose one of bits, complexity, fig3"),
+        ({"name": "table9"}, "study is 'table9'; of airllm choose one of bits, complexity, fig3"),
         ({"preset": "huge"}, "preset of a study is 'huge'; choose one of tiny, cpu, cpu-sst2, full"),
         ({"jobs": 0}, "jobs is 0; choose at least 1"),
         ({"method": "nosuch"}, "method is 'nosuch'"),

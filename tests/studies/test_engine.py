@@ -203,6 +203,9 @@ def test_a_cell_that_another_process_computes_is_waited_for(runs):
     found = runs.compute(plan)
     assert set(found.done) == set(plan.cells)
     assert time.monotonic() - begun > 5  # not before the other let go
+    (waiting,) = [line for line in runs.listener.said if line.startswith("Waiting")]
+    assert f"process {os.getpid()}" in waiting
+    assert "delete cell.lock" in waiting
 
 
 def test_killed_midway_and_gone_on(runs, tmp_path: Path):

@@ -37,7 +37,11 @@ def test_a_variant_that_is_somebody_holds_nothing_of_the_cells_below(runs: Runs)
     gathered = Gathered(plan := runs.plan(seeds=1, declared=declared), runs.compute(plan))
     rows = list(csv.DictReader(io.StringIO(gathered.csv())))
     found = [(r["variant"], r["kind"], r["measure"], r["of"], float(r["value"])) for r in rows]
-    assert found == [("half", "share", "share", "half", 50), ("double", "share", "share", "double", 200)]
+    assert [row for row in found if row[2] != "reach"] == [
+        ("half", "share", "share", "half", 50),
+        ("double", "share", "share", "double", 200),
+    ]
+    assert [row[0] for row in found if row[2] == "reach"] == ["half"] * 3 + ["double"] * 2
 
 
 def test_means_and_paired_differences(runs: Runs):
@@ -84,6 +88,25 @@ def test_a_claim_with_a_margin_looks_at_every_x(runs: Runs):
     assert word(5, 0.9) == "contradicted"
     assert word(2, 1.1) == "not shown"
     assert word(5, -1.5, better="plus 2") == "contradicted"
+
+
+def test_what_is_missing_at_an_x_hides_no_contradiction_and_may_be_left_out(runs: Runs):
+    """The double's reach lacks x = 1 and is 1/3 behind the half's at 4, 2 behind at 9."""
+
+    def verdict(margin: float, **claim: float) -> tuple[str, str]:
+        claims = [{"says": "close", "better": "double", "worse": "half", "measure": "reach", "margin": margin, **claim}]
+        variants = [{"name": name, "cell": "share", "of": name} for name in ("half", "double")]
+        declared = DECLARED | {"cell": "share", "baseline": "half", "variants": variants, "claims": claims}
+        found = next(iter(verdicts(Gathered(plan := runs.plan(5, declared), runs.compute(plan)), "numbers")))
+        return found.word, found.because
+
+    assert verdict(1.9)[0] == "contradicted"
+    assert verdict(2.1) == (
+        "not shown",
+        "furthest behind at 9: +2.000 [+2.000, +2.000], of 2 from 4 to 9; double has none at 1",
+    )
+    assert verdict(2.1, x=4)[0] == "holds"
+    assert verdict(1.9, x=4)[0] == "contradicted"
 
 
 def test_a_claim_about_one_mean_looks_at_its_whole_interval(runs: Runs):

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from airtune.cli.options import Set, overrides_of
+from airtune.cli.options import Set, overrides_of, seconds_of
 from airtune.cli.payloads import inspect, pack, unpack
 from airtune.cli.planning import decide, plan
 from airtune.cli.running import cloud, edge, run
@@ -47,7 +47,7 @@ def report(
 def link(
     snr: Annotated[str, typer.Option(help="Mean SNRs in dB, comma-separated.")] = "-5,0,5,10,15",
     bandwidth: Annotated[float, typer.Option(help="Bandwidth in Hz.")] = 100e6,
-    deadline: Annotated[float, typer.Option(help="Deadline in seconds.")] = 1.0,
+    deadline: Annotated[str, typer.Option(help="Deadline, in seconds: 1, 0.5s, 200ms.")] = "1s",
     fading: Annotated[str, typer.Option(help="still, rayleigh, rician, nakagami or trace.")] = "still",
     k_factor: Annotated[float, typer.Option(help="Rician K, linear.")] = 4.0,
     m: Annotated[float, typer.Option(help="Nakagami m.")] = 2.0,
@@ -58,6 +58,7 @@ def link(
     from airtune.cli.show import new_console, table
     from airtune.links import Link, describe, make_fading
 
+    seconds = seconds_of(deadline)
     try:
         snrs_db = [float(part) for part in snr.split(",")]
     except ValueError:
@@ -68,7 +69,7 @@ def link(
     if fading == "trace" and trace is None:
         raise ConfigError("--fading trace needs --trace FILE; give a CSV with a column of SNRs in dB")
     faded = make_fading(fading, **options)
-    rows = describe([Link(bandwidth, value, faded, gap) for value in snrs_db], deadline)
+    rows = describe([Link(bandwidth, value, faded, gap) for value in snrs_db], seconds)
     headings = ["SNR dB", "still Mbit/s", "ergodic Mbit/s", "1 % outage", "10 % outage", "Mbit by deadline"]
     shown = [
         [
@@ -79,7 +80,7 @@ def link(
         for r in rows
     ]
     new_console().print(
-        table(f"{bandwidth / 1e6:g} MHz, {fading}, deadline {deadline:g} s", dict.fromkeys(headings, "right"), shown)
+        table(f"{bandwidth / 1e6:g} MHz, {fading}, deadline {seconds:g} s", dict.fromkeys(headings, "right"), shown)
     )
 
 
@@ -87,11 +88,11 @@ def link(
 def study(
     name: Annotated[str, typer.Argument(help="table3, fig3, ...; an unknown name lists them.")],
     method: Annotated[str, typer.Option(help="airllm or pae_mobillm")] = "airllm",
-    preset: Annotated[str, typer.Option(help="cpu, cpu-sst2, full or tiny.")] = "cpu",
+    preset: Annotated[str, typer.Option(help="cpu, full or tiny; of airllm cpu-sst2 too.")] = "cpu",
     model: Annotated[str, typer.Option(help="Model of a workload without its own: a folder or hub name.")] = "",
     data: Annotated[str, typer.Option(help="File or folder of the workload's data.")] = "",
     workload: Annotated[
-        str, typer.Option(help="decoder, sst2 or embedded; if not given what preset or study say.")
+        str, typer.Option(help="What it runs on, by the method: decoder, sst2, embedded; sst2, agnews, embedded.")
     ] = "",
     out: Annotated[Optional[Path], typer.Option(help="Folder for results; runs/studies/NAME if not given.")] = None,  # noqa: UP045
     store: Annotated[Path, typer.Option(help="Folder of the cells that studies share.")] = Path("runs/studies/cells"),

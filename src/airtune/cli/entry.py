@@ -43,7 +43,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
-            _complain("interrupted; --resume goes on where a run stopped")
+            _complain("interrupted; `run --resume` goes on where a run stopped, `study` by the same command")
         raise
 
 

@@ -21,7 +21,7 @@ Preset = Annotated[str, typer.Option(help="default (if not given), demo, tiny, c
 Seed = Annotated[Optional[int], typer.Option(help="Redraws adapter, calibration set, policy and channel.")]  # noqa: UP045
 Snr = Annotated[str, typer.Option(help="Mean SNRs in dB, comma-separated: -5,0,5,10,15")]
 Bandwidth = Annotated[str, typer.Option(help="Bandwidth in Hz; 0 asks for one at which there is a choice.")]
-Deadline = Annotated[str, typer.Option(help="T_max in seconds.")]
+Deadline = Annotated[str, typer.Option(help="T_max, in seconds: 1, 0.5s, 200ms.")]
 MethodName = Annotated[str, typer.Argument(help="airllm or pae_mobillm", show_default=False)]
 MethodOption = Annotated[str, typer.Option("--method", help="The same, as an option.")]
 Like = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from airtune.cli.options import Bandwidth, Data, Deadline, Model, Preset, Set, Snr, TaskName, overrides_of
+from airtune.cli.options import Bandwidth, Data, Deadline, Model, Preset, Set, Snr, TaskName, overrides_of, seconds_of
 
 
 def plan(
@@ -34,7 +34,7 @@ def plan(
         "task.data": data,
         "link.snrs_db": snr,
         "link.bandwidth_hz": bandwidth,
-        "link.deadline_s": deadline,
+        "link.deadline_s": seconds_of(deadline) if deadline else "",
     }
     found = airtune.plan(preset=preset, overrides=overrides_of(settings, named), known=known or [])
     console = new_console()
@@ -58,7 +58,7 @@ def plan(
 def decide(
     snr: Annotated[float, typer.Option(help="SNR of the block in dB.")],
     bandwidth: Annotated[float, typer.Option(help="Bandwidth in Hz.")],
-    deadline: Annotated[Optional[float], typer.Option(help="T_max in seconds; the policy's own if not given.")] = None,  # noqa: UP045
+    deadline: Annotated[str, typer.Option(help="T_max: 1, 0.5s, 200ms; the policy's own if not given.")] = "",
     policy: Annotated[
         str, typer.Option(help="Folder of a saved policy or of a run; the one for minilm if not given.")
     ] = "",
@@ -69,7 +69,8 @@ def decide(
     import airtune
     from airtune.cli.show import new_console, table
 
-    found = airtune.decide(snr, bandwidth, policy=policy, deadline_s=deadline, entropy_bits=entropy, oov_rate=oov)
+    deadline_s = seconds_of(deadline) if deadline else None
+    found = airtune.decide(snr, bandwidth, policy=policy, deadline_s=deadline_s, entropy_bits=entropy, oov_rate=oov)
     rank_at = dict(zip(found.modules, found.ranks.ranks, strict=True))
     kinds = list(dict.fromkeys(kind for _, kind in found.modules))
     rows = [

@@ -25,6 +25,7 @@ from airtune.cli.options import (
     TaskName,
     UntilEof,
     overrides_of,
+    seconds_of,
 )
 from airtune.errors import ConfigError
 
@@ -60,7 +61,7 @@ def run(
         "task.data": data,
         "link.snrs_db": snr,
         "link.bandwidth_hz": bandwidth,
-        "link.deadline_s": deadline,
+        "link.deadline_s": seconds_of(deadline) if deadline else "",
         "seed": seed,
         "edge.url": edge,
         "server.url": cloud,

@@ -34,7 +34,7 @@ class Lock:
         self._path = path
         self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
         try:
-            with _alone(path.parent):
+            with locked(path.parent):
                 self._acquire()
         except FileExistsError:
             raise BusyError(f"{path} was taken by another process just now; run again") from None
@@ -97,8 +97,8 @@ def _started(pid: int) -> str | None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time judge and take a lock in a folder; the system ends this with the process."""
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time is in the block, of those that ask for this folder; its end ends that too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems cannot; the exclusive creation still holds there

@@ -99,7 +99,8 @@ class Claim:
     at: str | None = None
     """Place of a measure that has places, such as an input's name; read with `between` alone."""
     x: float | None = None
-    """Where a measure over x is read, with `between` alone; the mean over all x where none is given."""
+    """With `between`: where a measure over x is read; the mean over all x where none is given. With `margin`: the least
+    x that is looked at."""
     places: str = ""
     """Regular expression of the places at which `better` is said to have more of the measure ..."""
     than: str = ""
@@ -178,9 +179,8 @@ def read_study(method: str, name: str) -> Study:
     """Read a declaration. Raises `ConfigError` for an unknown study or key, or a variant that is not declared."""
     known = studies_of(method)
     if name not in known:
-        raise ConfigError(
-            f"study is {name!r}; choose one of {', '.join(known) or 'none: this method declares no study'}"
-        )
+        known_here = ", ".join(known) or "none: it declares no study"
+        raise ConfigError(f"study is {name!r}; of {method} choose one of {known_here}; --method names another method")
     return study_from(name, _read(method, name))
 
 
@@ -198,7 +198,7 @@ def study_from(name: str, declared: Mapping[str, Any]) -> Study:
     }
     study: Study = _make(Study, {"name": name, **rest, **made}, name)
     for variant in study.variants:
-        if not isinstance(variant.seeds, int) or variant.seeds < 0:
+        if type(variant.seeds) is not int or variant.seeds < 0:
             found = f"variant {variant.name!r} of study {name} has seeds = {variant.seeds!r}"
             raise ConfigError(f"{found}; give a whole number above 0, or leave it out for all seeds")
     names = [variant.name for variant in study.variants]
@@ -218,12 +218,10 @@ def _check_claim(study: str, claim: Claim) -> None:
     if bool(claim.worse) + bounded + within != 1 or bool(claim.places) != within:
         given = "give it one of `worse`, `between`, and `places` with `than`"
         raise ConfigError(f"claim {claim.says!r} of study {study} has none or several; {given}")
-    read = {"margin"} if claim.worse else {"at", "x"} if bounded else set()
+    read = {"at", "x"} if bounded else {"margin", "x"} if claim.worse and claim.margin is not None else set()
     if any(getattr(claim, name) is not None for name in {"margin", "at", "x"} - read):
-        found = f"claim {claim.says!r} of study {study}"
-        raise ConfigError(
-            f"{found} has options that it does not read: `margin` goes with `worse`, `at` and `x` with `between`"
-        )
+        found = f"claim {claim.says!r} of study {study} has options that it does not read"
+        raise ConfigError(f"{found}: `margin` goes with `worse`, `at` with `between`, `x` with either of those")
     pair = isinstance(claim.between, Sequence) and len(claim.between) == 2
     if not (pair and claim.between[0] < claim.between[1]):
         raise ConfigError(f"claim {claim.says!r} of study {study} is between {claim.between!r}; give [lower, upper]")

@@ -18,6 +18,7 @@ from typing import final
 
 from airtune.records import Progress, append_line, read_lines
 from airtune.records.cells import CellStore, DamagedCell, Done
+from airtune.records.lock import locked
 from airtune.records.plain import json_text
 from airtune.studies.plan import Cell, Plan
 from airtune.studies.worker import Job, Report, Worker
@@ -50,7 +51,8 @@ class Durations:
                 self._learn(tuple(map(str, entry["like"])), float(entry["seconds"]))
 
     def add(self, like: tuple[str, str, str], seconds: float) -> None:
-        append_line(self._path, json_text({"like": like, "seconds": seconds}))
+        with locked(self._path.parent):  # of two studies on one store
+            append_line(self._path, json_text({"like": like, "seconds": seconds}))
         self._learn(like, seconds)
 
     def of(self, like: tuple[str, str, str]) -> float | None:
@@ -80,7 +82,7 @@ def compute_all(plan: Plan, store: CellStore, *, jobs: int, progress: Progress) 
     if missing:
         store.root.mkdir(parents=True, exist_ok=True)
         with progress.stage(f"Computing {plan.study.name}", total=len(missing)) as stage:
-            run = _Run(missing, store, durations, found, jobs)
+            run = _Run(missing, store, durations, found, jobs, progress)
             for count, (cell, report) in enumerate(run, start=1):
                 label = f"{' '.join(cell.like)}: {report.why or f'{report.seconds:.0f} s'}"
                 if report.ended == "failed":
@@ -122,10 +124,17 @@ class _Run:
     """Hands out cells to workers as those they need are done; iterating gives each cell as it ends."""
 
     def __init__(
-        self, missing: Mapping[str, Cell], store: CellStore, durations: Durations, found: Computed, jobs: int
+        self,
+        missing: Mapping[str, Cell],
+        store: CellStore,
+        durations: Durations,
+        found: Computed,
+        jobs: int,
+        progress: Progress,
     ) -> None:
         self._missing = dict(missing)
         self._store, self._durations, self._found, self._jobs = store, durations, found, jobs
+        self._progress = progress
         self._running: dict[Worker, Cell] = {}
         self._ask_at: dict[str, float] = {}
 
@@ -178,6 +187,8 @@ class _Run:
     def _ended(self, cell: Cell, report: Report) -> Report | None:
         """Keep a result; a busy cell goes back to be asked about later."""
         if report.ended == "busy":
+            if cell.key not in self._ask_at:
+                self._progress.say(f"Waiting: {report.why}.")
             self._missing[cell.key] = cell
             self._ask_at[cell.key] = time.monotonic() + LOOK_AGAIN_S
             return None

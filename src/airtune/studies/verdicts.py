@@ -80,7 +80,7 @@ def _judge_within(gathered: Gathered, workload: str, claim: Claim, table: Table)
     assert claim.margin is not None
     more, less = (claim.worse, claim.better) if table.better == "higher" else (claim.better, claim.worse)
     behind, lacking = {}, []
-    for x in gathered.xs(claim.measure):
+    for x in (x for x in gathered.xs(claim.measure) if claim.x is None or x >= claim.x):
         found = gathered.difference(Slot(workload, more, claim.measure, x), less)
         if found is not None:
             behind[x] = found
@@ -94,9 +94,8 @@ def _judge_within(gathered: Gathered, workload: str, claim: Claim, table: Table)
     fewest = min(found.seeds for found in behind.values())
     if fewest < SEEDS_FOR_A_CLAIM:
         return Verdict(claim.says, "not shown", f"{because}; {fewest} seeds are too few to say")
+    if any(found.low > claim.margin for found in behind.values()):
+        return Verdict(claim.says, "contradicted", because)
     if lacking:
         return Verdict(claim.says, "not shown", f"{because}; {claim.better} has none at {lacking[0]:g}")
-    if most.high < claim.margin:
-        return Verdict(claim.says, "holds", because)
-    beyond = any(found.low > claim.margin for found in behind.values())
-    return Verdict(claim.says, "contradicted" if beyond else "not shown", because)
+    return Verdict(claim.says, "holds" if most.high < claim.margin else "not shown", because)

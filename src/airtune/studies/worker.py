@@ -54,8 +54,8 @@ def compute(store: CellStore, job: Job) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = Lock(folder / "cell.lock")
-    except BusyError:
-        return Report("busy")
+    except BusyError as error:
+        return Report("busy", why=" ".join(str(error).split()))
     try:
         if store.holds(job.kind.name, job.key):
             try:
@@ -67,6 +67,7 @@ def compute(store: CellStore, job: Job) -> Report:
         outcome = job.kind.compute(job.settings, folder / "work", needs)
         seconds = time.perf_counter() - begun
         store.write(job.kind, job.key, job.settings, outcome, seconds)
+        (folder / "failure.txt").unlink(missing_ok=True)
         return Report("done", seconds)
     except AirtuneError as error:
         return Report("failed", why=" ".join(str(error).split()))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from airtune.methods.airllm.cells.opening import opened
-from airtune.methods.airllm.cells.unseen import STATES, practice, trained
+from airtune.methods.airllm.cells.unseen import STATES, another_adapter, practice, trained
 from airtune.records.cells import Done
 
 SNRS = (8.0, 12.0, 15.0)
@@ -52,7 +52,20 @@ def test_between_the_snrs_the_table_gives_the_lower_one_s_ranks(small, store):
         known = store.done("search", small)
         assert values(known, "loss", "lookup")[below] == pytest.approx(values(rivals, "loss", "greedy")[below])
         assert values(done, "loss", "lookup")[between] == pytest.approx(values(known, "loss", "lookup")[below])
-    assert {v.of for v in done.values} == {"policy", "lookup", "random-search", "uniform", "proposal", "greedy"}
+    assert {v.of for v in done.values} == {
+        "policy",
+        "lookup",
+        "lookup-above",
+        "random-search",
+        "uniform",
+        "proposal",
+        "greedy",
+    }
+
+
+def test_each_adapter_is_another_one_once(small):
+    following = [another_adapter({**small, "seed": seed})["adapter other"]["seed"] for seed in range(10)]
+    assert following == [1, 2, 3, 4, 0, 6, 7, 8, 9, 5]
 
 
 def test_on_another_adapter_those_who_know_none_do_as_they_do_there(small, store):

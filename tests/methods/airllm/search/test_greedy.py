@@ -138,6 +138,10 @@ def test_the_table_answers_with_the_nearest_snr_not_above():
     for snr_db, ranks in answers.items():
         state = AllocationState(ChannelState(snr_db, 1e6), STATE.complexity, STATE.ranks)
         assert table.decide(state, 0).ranks == ranks
+    above = LookupTable(archive, {5.0: OVERHEAD + 40, -5.0: OVERHEAD + 10}, above=True)
+    for snr_db, ranks in {-30.0: (1, 0), -5.0: (1, 0), -4.9: (2, 1), 5.0: (2, 1), 40.0: (2, 1)}.items():
+        state = AllocationState(ChannelState(snr_db, 1e6), STATE.complexity, STATE.ranks)
+        assert above.decide(state, 0).ranks == ranks
     with pytest.raises(ConfigError, match="fits 105 bits"):
         LookupTable(archive, {0.0: OVERHEAD + 5})
     with pytest.raises(ConfigError, match="no SNR"):

@@ -68,7 +68,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("uniform", 1, ("adapter",), rival_settings, compute_uniform),
         Kind("search", 3, ("adapter",), rival_settings, compute_search),
         Kind("curve", 1, ("policy", "adapter"), policy_settings, compute_curve),
-        Kind("unseen", 1, ("adapter",), policy_settings, compute_unseen, also=another_adapter),
+        Kind("unseen", 2, ("adapter",), policy_settings, compute_unseen, also=another_adapter),
         Kind("regret", 1, ("rows", "rivals", "search"), policy_settings, compute_regret),
         Kind("timing", 1, ("policy", "adapter"), timing_settings, compute_timing, alone=True),
         Kind("times", 1, (), times_settings, compute_times, alone=True),

@@ -35,7 +35,7 @@ from airtune.records.cells import Done, Outcome, Value
 STATES = 64
 """Fixed states in which the policy acts, without exploring, after every round."""
 SEEDS = 5
-"""Another adapter is that of the next seed of so many."""
+"""Another adapter is that of the next seed, in rounds of so many: each adapter is another one once."""
 
 
 def compute_curve(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
@@ -80,7 +80,9 @@ def trained(found: Opened, **more: Any) -> AirLLM:
 
 def another_adapter(settings: Settings) -> Mapping[str, Settings]:
     """The adapter of the next seed."""
-    return {"adapter other": {**settings, "seed": (settings["seed"] + 1) % SEEDS}}
+    seed: int = settings["seed"]
+    following = seed + 1 if (seed + 1) % SEEDS else seed + 1 - SEEDS
+    return {"adapter other": {**settings, "seed": following}}
 
 
 def compute_unseen(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
@@ -90,6 +92,7 @@ def compute_unseen(settings: Settings, work: Path, needs: Mapping[str, Done]) ->
     |-----------------|--------------------------------------------------------------------------|
     | `policy`        | none                                                                     |
     | `lookup`        | none: the table of the lower SNR, or of the first adapter at the same SNR |
+    | `lookup-above`  | none: the table of the higher SNR, cut to the link                        |
     | `proposal`      | none: what the search proposes on the adapter's own surrogate             |
     | `greedy`        | six for each SNR                                                          |
     | `random-search` | at each SNR as many as the surrogate learned from and greedy added        |
@@ -105,6 +108,7 @@ def compute_unseen(settings: Settings, work: Path, needs: Mapping[str, Done]) ->
         asked: dict[str, Allocator] = {
             "policy": policy,
             "lookup": lookup,
+            "lookup-above": LookupTable(found.archive, budgets, cost_weight=weight, above=True),
             "random-search": search,
             "uniform": Uniform(found.trainee.adapter.caps),
             "proposal": Proposes(greedy),
@@ -113,7 +117,7 @@ def compute_unseen(settings: Settings, work: Path, needs: Mapping[str, Done]) ->
         for name, one in asked.items():
             measurer.decide(one, name, between)
         values, items = list(measurer.values), dict(measurer.items)
-    other = {**settings, "seed": (settings["seed"] + 1) % SEEDS}
+    (other,) = another_adapter(settings).values()
     with opened(other, work / "other", needs["adapter other"]) as found:
         measurer, search = Measurer(found), random_search(found, found.losses_each)
         asked = {

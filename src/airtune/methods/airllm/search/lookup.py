@@ -5,7 +5,7 @@ They need no surrogate and no policy: what either is worth has to show beside th
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from typing import final
 
@@ -58,7 +58,8 @@ class RandomSearch:
 class LookupTable:
     """One allocation per SNR of a grid: the best measured that fits there. A state takes the nearest SNR not above it.
 
-    A state below the grid takes the lowest SNR's, for projection to cut.
+    A state below the grid takes the lowest SNR's, for projection to cut. With `above` a state takes the nearest SNR not
+    below it, for projection to cut, and one above the grid the highest.
 
     Args:
         archive: What was measured until now; later trials do not change the table.
@@ -71,11 +72,16 @@ class LookupTable:
 
     name = "lookup"
 
-    def __init__(self, archive: Archive, budgets: Mapping[float, int], *, cost_weight: float = 0.0) -> None:
+    def __init__(
+        self, archive: Archive, budgets: Mapping[float, int], *, cost_weight: float = 0.0, above: bool = False
+    ) -> None:
         if not budgets:
             raise ConfigError("the table was given no SNR; give at least one, with its budget in bits")
-        self._snrs = sorted(budgets)
+        self._snrs, self._above = sorted(budgets), above
         self._ranks = [archive.best(budgets[snr_db], cost_weight).ranks for snr_db in self._snrs]
 
     def decide(self, state: AllocationState, budget_bits: int) -> RankVector:
-        return self._ranks[max(0, bisect_right(self._snrs, state.channel.snr_db) - 1)]
+        snr_db, last = state.channel.snr_db, len(self._snrs) - 1
+        if self._above:
+            return self._ranks[min(last, bisect_left(self._snrs, snr_db))]
+        return self._ranks[max(0, bisect_right(self._snrs, snr_db) - 1)]
