@@ -155,6 +155,8 @@ def claim(**parts: object) -> dict:
         (claim(worse="plus 1", at="here"), "`margin` goes with `worse`, `at` with `between`"),
         (claim(worse="plus 1", x=3.0), "`margin` goes with `worse`, `at` with `between`"),
         ({"variants": [{"name": "plus 0", "seeds": True}]}, "seeds = True; give a whole number above 0"),
+        ({"figures": [{"kind": "lines", "measure": "sum", "title": "t", "variants": ["plus 9"]}]}, "names the variant"),
+        ({"figures": [{"kind": "lines", "measure": "sum", "title": "t", "log": "y"}]}, "log = 'y'; give x or both"),
         (claim(between=[1.0]), r"is between \[1.0\]; give \[lower, upper\]"),
         (claim(between=1.0), r"is between 1.0; give \[lower, upper\]"),
         (claim(between=[2, 1]), r"is between \[2, 1\]; give \[lower, upper\]"),

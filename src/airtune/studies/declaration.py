@@ -62,8 +62,10 @@ class Figure:
     x: str = ""
     y: str = ""
     factor: float = 1.0
-    log: bool = False
-    """Both axes logarithmic."""
+    log: str = ""
+    """Logarithmic axes: `x`, `both`, or none."""
+    variants: Sequence[str] = ()
+    """Those that are drawn; all where empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,10 @@ def study_from(name: str, declared: Mapping[str, Any]) -> Study:
     for claim in study.claims:
         _check_claim(name, claim)
         named += [claim.better, *([claim.worse] if claim.worse else [])]
+    for figure in study.figures:
+        named += figure.variants
+        if figure.log not in ("", "x", "both"):
+            raise ConfigError(f"figure {figure.title!r} of study {name} has log = {figure.log!r}; give x or both")
     for found in named:
         if found not in names:
             raise ConfigError(f"study {name} names the variant {found!r}; choose one of {', '.join(names)}")

@@ -35,13 +35,13 @@ def _plans(gathered: Gathered, workload: str) -> Iterator[Plan]:
             yield plan
 
 
-def _names(gathered: Gathered, workload: str, measure: str) -> list[str]:
-    variants = [variant.name for variant in gathered.plan.study.variants]
-    return [name for name in variants if gathered.by_seed(Slot(workload, name, measure))]
+def _names(gathered: Gathered, workload: str, declared: Declared) -> list[str]:
+    variants = declared.variants or [variant.name for variant in gathered.plan.study.variants]
+    return [name for name in variants if gathered.by_seed(Slot(workload, name, declared.measure))]
 
 
 def _lines(gathered: Gathered, workload: str, declared: Declared, name: str) -> Plan | None:
-    xs, names = gathered.xs(declared.measure), _names(gathered, workload, declared.measure)
+    xs, names = gathered.xs(declared.measure), _names(gathered, workload, declared)
     if not names or not xs:
         return None
     found = {n: [gathered.mean(Slot(workload, n, declared.measure, x)) for x in xs] for n in names}
@@ -56,8 +56,10 @@ def _lines(gathered: Gathered, workload: str, declared: Declared, name: str) -> 
             axes.fill_between(at, low, high, color=theme.colour(index), alpha=0.13, linewidth=0)
         axes.set(xlabel=declared.x, ylabel=declared.y)
         if declared.log:
-            axes.set(xscale="log", yscale="log")
-            for axis in (axes.xaxis, axes.yaxis):
+            for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale))[
+                : 1 if declared.log == "x" else 2
+            ]:
+                scale("log")
                 axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         elif len(xs) <= 8:
             axes.set_xticks(xs)
@@ -70,7 +72,7 @@ def _lines(gathered: Gathered, workload: str, declared: Declared, name: str) -> 
 
 
 def _points(gathered: Gathered, workload: str, declared: Declared, name: str) -> Plan | None:
-    names = _names(gathered, workload, declared.measure)
+    names = _names(gathered, workload, declared)
     found = [(n, m) for n in names if (m := gathered.mean(Slot(workload, n, declared.measure))) is not None]
     if not found:
         return None
@@ -93,7 +95,7 @@ def _points(gathered: Gathered, workload: str, declared: Declared, name: str) ->
 
 
 def _map(gathered: Gathered, workload: str, declared: Declared, name: str) -> Plan | None:
-    names, ats = _names(gathered, workload, declared.measure), gathered.ats(declared.measure)
+    names, ats = _names(gathered, workload, declared), gathered.ats(declared.measure)
     if not names or not ats:
         return None
     layers = list(dict.fromkeys(at.split(".", 1)[0] for at in ats))
