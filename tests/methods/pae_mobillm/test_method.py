@@ -179,6 +179,8 @@ def test_what_cannot_be_run_is_refused_in_one_line(settings, tmp_path: Path):
     assert "airllm runs in the cloud itself" in str(said.exception)
     said = CliRunner().invoke(app, ["edge", "--method", "pae_mobillm"])
     assert "give --cloud URL" in str(said.exception)
+    said = CliRunner().invoke(app, ["edge", "airllm", "--resume"])
+    assert "airllm serves on the device and has nothing to go on with" in str(said.exception)
     said = CliRunner().invoke(app, ["edge"])
     assert "the method is not given; name it once" in str(said.exception)
 

@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
+from airtune.ledger import Ledger
 from airtune.methods.pae_mobillm.building import Built, new_device, open_uplink, samples_of
 from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.costs import costs
@@ -24,8 +25,8 @@ from airtune.methods.pae_mobillm.leaks import leaks
 from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.methods.pae_mobillm.telling import told
 from airtune.models import BaseModel, FitPlan, Items, Score, head_only
-from airtune.records import Progress, RunFolder, generator
-from airtune.transport import Transport
+from airtune.records import Progress, RunFolder, generator, write_bytes
+from airtune.transport import Message, Transport
 from airtune.workloads.opening import open_reader
 
 PROBE_STEPS, PROBE_RATE = 1000, 1e-2
@@ -49,19 +50,20 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         train, test = samples_of(config, reader), reader.spread("test", config.task.test_items)
     with _timed("choose", stages), progress.stage("Choosing what is sent"):
         link = open_uplink(config)
-        built = new_device(config, base, train, link, server, ledger, progress)
+        built = new_device(config, base, train, link, _Booked(server, folder, ledger), ledger, progress)
     progress.say(f"Sent of each sample: {sent_of(built)}.")
 
     device = built.device
     with _timed("upload", stages):
         device.open(asdict(config.side), config.seed)
         sent = device.upload(train)
-        folder.write_ledger(ledger)
     with _timed("train", stages):
         losses = _train(config, built, folder, progress)
     with _timed("infer", stages), progress.stage("Scoring test", total=2) as stage:
         side = device.side(temperature=config.side.temperature)
-        ledger.book("bits", 8 * len(side.to_bytes()), role="server", what="side")
+        learned = side.to_bytes()
+        write_bytes(folder.path / "side.safetensors", learned)
+        ledger.book("bits", 8 * len(learned), role="server", what="side")
         blank = SideNetwork.blank(side)
         scores = {"backbone alone": device.infer(test, blank)}
         stage.advance()
@@ -80,7 +82,7 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         rows,
         int(train.lengths.sum()),
         config.side.epochs,
-        len(side.to_bytes()),
+        len(learned),
         blocks=len(blocks_of(base)),
         text=base.kind == "text",
     )
@@ -114,6 +116,24 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
     folder.write_ledger(ledger)
     folder.write_summary(summary)
     return summary
+
+
+@final
+class _Booked:
+    """Records what is booked of a message before it leaves: what a killed run has sent counts too.
+
+    A long ledger is recorded anew when it has grown by a 32nd, so that recording costs no more than its length.
+    """
+
+    def __init__(self, inner: Transport, folder: RunFolder, ledger: Ledger) -> None:
+        self._inner, self._folder, self._ledger = inner, folder, ledger
+        self._due = 0
+
+    def request(self, message: Message) -> Message:
+        if len(self._ledger) >= self._due:
+            self._folder.write_ledger(self._ledger)
+            self._due = len(self._ledger) * 33 // 32
+        return self._inner.request(message)
 
 
 def sent_of(built: Built) -> str:
