@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import airtune
 from airtune.cli.app import app
 from airtune.errors import ConfigError, ModelError, TransportError
 from airtune.methods.pae_mobillm.building import server_role
@@ -183,6 +184,14 @@ def test_what_cannot_be_run_is_refused_in_one_line(settings, tmp_path: Path):
     assert "airllm serves on the device and has nothing to go on with" in str(said.exception)
     said = CliRunner().invoke(app, ["edge"])
     assert "the method is not given; name it once" in str(said.exception)
+
+
+def test_a_run_without_a_server_leaves_its_folder_free(settings, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("airtune.methods.pae_mobillm.device.device.PAUSE_S", 0.0)
+    nobody = {"server.url": "http://127.0.0.1:9"}
+    with pytest.raises(TransportError, match=r"no connection to http://127\.0\.0\.1:9 .*; start the role there"):
+        airtune.run("pae_mobillm", preset="tiny", overrides=settings | nobody, out=tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_two_processes_over_a_socket_say_what_one_process_says(settings, unbroken, tmp_path: Path):

@@ -122,7 +122,7 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
 class _Booked:
     """Records what is booked of a message before it leaves: what a killed run has sent counts too.
 
-    A long ledger is recorded anew when it has grown by a 32nd, so that recording costs no more than its length.
+    Not before a server has opened, so that a run which is refused leaves its folder free. A long ledger is recorded anew when it has grown by a 32nd, so that recording costs no more than its length.
     """
 
     def __init__(self, inner: Transport, folder: RunFolder, ledger: Ledger) -> None:
@@ -130,7 +130,7 @@ class _Booked:
         self._due = 0
 
     def request(self, message: Message) -> Message:
-        if len(self._ledger) >= self._due:
+        if message.kind != "open" and len(self._ledger) >= self._due:
             self._folder.write_ledger(self._ledger)
             self._due = len(self._ledger) * 33 // 32
         return self._inner.request(message)
