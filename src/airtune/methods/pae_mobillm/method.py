@@ -122,7 +122,8 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
 class _Booked:
     """Records what is booked of a message before it leaves: what a killed run has sent counts too.
 
-    Not before a server has opened, so that a run which is refused leaves its folder free. A long ledger is recorded anew when it has grown by a 32nd, so that recording costs no more than its length.
+    Not before a server has opened, so that a run which is refused leaves its folder free. A long ledger is recorded
+    anew when it has grown by a 32nd, so that recording costs no more than its length.
     """
 
     def __init__(self, inner: Transport, folder: RunFolder, ledger: Ledger) -> None:
