@@ -16,6 +16,7 @@ from typing import Any, final
 
 import numpy as np
 
+from airtune.errors import DataError
 from airtune.ledger import Ledger
 from airtune.methods.pae_mobillm.building import Built, new_device, open_uplink, samples_of
 from airtune.methods.pae_mobillm.config import PAEConfig
@@ -58,7 +59,7 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         device.open(asdict(config.side), config.seed)
         sent = device.upload(train)
     with _timed("train", stages):
-        losses = _train(config, built, folder, progress)
+        losses, last_rows = _train(config, built, folder, progress)
     with _timed("infer", stages), progress.stage("Scoring test", total=2) as stage:
         side = device.side(temperature=config.side.temperature)
         learned = side.to_bytes()
@@ -73,7 +74,10 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         with _timed("probe", stages), progress.stage("Training a head alone, to compare"):
             scores["a head alone, on the device"] = _probe(config, base, train, reader.items("dev"), test)
     with _timed("leaks", stages), progress.stage("Attacking what was sent"):
-        found = leaks(config, base, built, side, train, test, reader.items("dev"))
+        try:
+            found, unattacked = leaks(config, base, built, side, train, test, reader.items("dev")), ""
+        except DataError as error:  # too few samples, say, which is no reason to lose what was trained
+            found, unattacked = (), str(error)
 
     rows = int((train.lengths - 1).sum()) if base.kind == "text" else len(train)
     ways = costs(
@@ -108,9 +112,16 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         },
         "downlink_bits": ledger.total("bits", role="server"),
         "losses": losses,
+        "last_epoch": {"rows": last_rows, "sent": rows},
+        "defences": {
+            "rotation": config.privacy.rotate_to > 0,
+            "noise": config.privacy.epsilon > 0,
+            "secret": bool(config.device.secret),
+        },
         "scores": {name: {"score": one.metric, "loss": _finite(one.loss)} for name, one in scores.items()},
         "costs": [asdict(one) for one in ways],
         "leaks": [asdict(one) for one in found],
+        "unattacked": unattacked,
     }
     summary |= told(summary)
     folder.write_ledger(ledger)
@@ -148,16 +159,17 @@ def sent_of(built: Built) -> str:
     return ", ".join(parts)
 
 
-def _train(config: PAEConfig, built: Built, folder: RunFolder, progress: Progress) -> list[float]:
-    """Have the server train, one epoch per question; mean losses by epoch."""
-    losses: list[float] = []
+def _train(config: PAEConfig, built: Built, folder: RunFolder, progress: Progress) -> tuple[list[float], int]:
+    """Have the server train, one epoch per question; mean losses by epoch, and on how many pivots the last was."""
+    losses, rows = list[float](), 0
     with progress.stage("The server trains on what it has cached", total=config.side.epochs) as stage:
         for epoch in range(1, config.side.epochs + 1):
             answer = built.device.train(epoch)
             losses = [float(loss) for loss in answer["losses"]]  # type: ignore[union-attr, arg-type]
+            rows = int(answer["rows"][-1])  # type: ignore[index, arg-type]
             folder.metric("train", epoch=epoch, loss=losses[-1])
             stage.advance(note=f"loss {losses[-1]:.4f}")
-    return losses
+    return losses, rows
 
 
 def _probe(config: PAEConfig, base: BaseModel, train: Items, dev: Items, test: Items) -> Score:
