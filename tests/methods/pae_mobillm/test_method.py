@@ -113,6 +113,8 @@ def test_an_interrupted_run_sends_the_rest_and_ends_alike(settings, unbroken, tm
         run_here(settings, tmp_path / "run", breaks=(kind, after))
     found = run_here(settings, tmp_path / "run", resume=True)
     assert outcome(found) == outcome(unbroken[1])
+    epochs = RunFolder.open(tmp_path / "run").read_metrics("train")
+    assert [one["epoch"] for one in epochs] == [1, 2]
     assert found["headline"].startswith("96 samples were sent once, 80 bytes each, in ")
     assert found["sent"]["held"] == (64 if kind == "samples" else 96)
     assert found["sent"]["samples"] + found["sent"]["held"] == 96

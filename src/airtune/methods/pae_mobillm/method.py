@@ -161,13 +161,14 @@ def sent_of(built: Built) -> str:
 
 def _train(config: PAEConfig, built: Built, folder: RunFolder, progress: Progress) -> tuple[list[float], int]:
     """Have the server train, one epoch per question; mean losses by epoch, and on how many pivots the last was."""
-    losses, rows = list[float](), 0
+    losses, rows, told_before = list[float](), 0, {row["epoch"] for row in folder.read_metrics("train")}
     with progress.stage("The server trains on what it has cached", total=config.side.epochs) as stage:
         for epoch in range(1, config.side.epochs + 1):
             answer = built.device.train(epoch)
             losses = [float(loss) for loss in answer["losses"]]  # type: ignore[union-attr, arg-type]
             rows = int(answer["rows"][-1])  # type: ignore[index, arg-type]
-            folder.metric("train", epoch=epoch, loss=losses[-1])
+            if epoch not in told_before:
+                folder.metric("train", epoch=epoch, loss=losses[-1])
             stage.advance(note=f"loss {losses[-1]:.4f}")
     return losses, rows
 
