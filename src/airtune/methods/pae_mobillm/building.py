@@ -23,7 +23,7 @@ from airtune.methods.pae_mobillm.privacy.gaussian import median_norms
 from airtune.methods.pae_mobillm.privacy.inversion import Dictionary, Read, frames
 from airtune.methods.pae_mobillm.server.role import ServerRole
 from airtune.models import BaseModel, Items, weights_hash
-from airtune.records import Progress, generator
+from airtune.records import Progress, generator, seed_for
 from airtune.transport import OverTheAir, Transport
 from airtune.workloads.opening import links_at
 from airtune.workloads.parts import Reader
@@ -148,7 +148,10 @@ def _defence(config: PAEConfig, base: BaseModel, items: Items, layers: Sequence[
             clips = (clips[0] or found[0], clips[1] or found[1])
         shaping = settings.space, settings.target_scale, privacy.rotate_to, privacy.epsilon, privacy.delta, *clips
         way = [weights_hash(base.model), *map(repr, shaping)]
-    secret = generator(config.seed, "privacy", settings.secret, *layers, *way)
+    names: tuple[str | int, ...] = ("privacy", settings.secret, *layers, *way)
+    secret = generator(config.seed, *names)
+    if way:  # one seed has 63 bits, less than the key of the noise
+        secret = np.random.default_rng([seed_for(config.seed, *names, part) for part in range(3)])
     return defence(
         outputs_of(base),
         rotate_to=privacy.rotate_to,
