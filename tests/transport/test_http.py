@@ -187,6 +187,28 @@ def test_a_client_with_wider_limits_is_told_that_it_sends_too_much(role):
         assert client.request(_MESSAGE).body == b"body"
 
 
+def test_requests_that_never_end_fill_a_bounded_share_of_memory(role):
+    """Two of 190 bytes leave 20 of the 2 x 200: no room for another until one of them hangs up."""
+    head = b"POST /message HTTP/1.1\r\nHost: x\r\nContent-Length: 200\r\n\r\n" + b"x" * 190
+    with HttpServer(role, limits=_LIMITS) as server, Http(server.url, 20.0) as client:
+        address = "127.0.0.1", int(server.url.rpartition(":")[2])
+        with socket.create_connection(address) as one, socket.create_connection(address) as other:
+            for held in (one, other):
+                held.sendall(head)
+            refusal = ""
+            while not refusal:  # until both have arrived
+                try:
+                    client.request(_MESSAGE)
+                except TransportError as error:
+                    refusal = str(error)
+            assert "answered status 503, 200 expected (other requests fill the memory" in refusal
+        answer = None
+        while answer is None:  # until it is seen that they hung up
+            with suppress(TransportError):
+                answer = client.request(_MESSAGE)
+        assert answer.body == b"body"
+
+
 def test_a_request_given_up_half_way_does_not_harm_the_server(role):
     with HttpServer(role) as server:
         port = int(server.url.rsplit(":", 1)[1])

@@ -91,6 +91,9 @@ def edge(
         Optional[Path],  # noqa: UP045 - typer reads this at run time
         typer.Option(help="Run folder of a method that runs on the device; runs/METHOD if not given."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run in --out, on the device.")
+    ] = False,
     host: Host = "127.0.0.1",
     port: Port = 8700,
     until_eof: UntilEof = False,
@@ -103,10 +106,12 @@ def edge(
     if method_entry(method).peer != "edge":
         if like is not None:
             raise ConfigError(f"{method} runs on the device and serves nobody; leave --like out, give --cloud URL")
-        if not cloud:
+        if not (cloud or resume):
             raise ConfigError(f"{method} runs on the device, beside a cloud; give --cloud URL of an `airtune cloud`")
-        run(method, preset, model, task, data, seed=seed, cloud=cloud, out=out, settings=settings)
+        run(method, preset, model, task, data, seed=seed, cloud=cloud, out=out, resume=resume, settings=settings)
         return
+    if resume:
+        raise ConfigError(f"{method} serves on the device and has nothing to go on with; leave --resume out")
     named_settings = {"model.name": model, "task.name": task, "task.data": data, "seed": seed}
     chosen = _chosen(method, like, preset, overrides_of(settings, named_settings))
     _serve(method, chosen, like or Path("runs") / method, host, port, until_eof)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from airtune.reports import units
 from airtune.reports.markup import Markup, join, tag
 from airtune.reports.tables import plain_table
+
+_SECRET, _HIDDEN = re.compile(r'^(\w*secret) = (?!"").*$', re.MULTILINE), r"\1 = (not shown)"
 
 
 def noted(notes: tuple[str, ...]) -> Markup:
@@ -53,8 +56,12 @@ def _cost_row(quantity: str, by_role: Mapping[str, list[float]], roles: list[str
 
 
 def configuration(config: str) -> Iterator[Markup]:
-    """The settings in force, folded."""
+    """The settings in force, folded; a page is passed on, so what is called a secret is left out."""
     if not config:
         yield tag("p", "This folder holds no config.toml.")
         return
-    yield tag("details", tag("summary", "config.toml, as in force"), tag("pre", tag("code", config.strip())))
+    yield tag(
+        "details",
+        tag("summary", "config.toml, as in force"),
+        tag("pre", tag("code", _SECRET.sub(_HIDDEN, config.strip()))),
+    )

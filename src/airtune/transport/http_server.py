@@ -31,8 +31,28 @@ _GRACE_S: Final = 5
 _START_S: Final = 30.0
 
 
+_FRAMES_HELD: Final = 2
+"""Largest frames that all requests together may fill memory with, while they arrive, wait and are answered."""
+
+
 class _TooLarge(Exception):
     pass
+
+
+class _NoRoom(Exception):
+    pass
+
+
+class _Room:
+    """Bytes that requests may still fill. Used by the event loop's thread alone."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.left = most_bytes
+
+    def take(self, size: int) -> None:
+        if size > self.left:
+            raise _NoRoom
+        self.left -= size
 
 
 @final
@@ -142,16 +162,20 @@ def _application(role: Role, limits: Limits) -> Starlette:
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
-    one_at_a_time = threading.Lock()
+    one_at_a_time, room = threading.Lock(), _Room(_FRAMES_HELD * limits.frame_bytes)
 
     def handle(frame: bytes) -> bytes:
         with one_at_a_time:
             return answer_frame(role, frame, limits)
 
     async def message(request: Request) -> Response:
+        content = bytearray()
         try:
-            frame = await _receive(request, limits.frame_bytes)
-            return Response(await run_in_threadpool(handle, frame), media_type="application/octet-stream")
+            await _receive(request, limits.frame_bytes, content, room)
+            return Response(await run_in_threadpool(handle, bytes(content)), media_type="application/octet-stream")
+        except _NoRoom:
+            line = "other requests fill the memory for them; ask again"
+            return PlainTextResponse(line, 503, {"Connection": "close"})
         except _TooLarge:
             line = f"a frame has at most {limits.frame_bytes} bytes here"
             return PlainTextResponse(line, 413, {"Connection": "close"})
@@ -161,6 +185,8 @@ def _application(role: Role, limits: Limits) -> Starlette:
             return Response(status_code=400)  # nobody is left to read it
         except TransportError as error:
             return PlainTextResponse(str(error), 400)
+        finally:
+            room.left += len(content)
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -168,17 +194,16 @@ def _application(role: Role, limits: Limits) -> Starlette:
     return Starlette(routes=[Route("/message", message, methods=["POST"]), Route("/health", health, methods=["GET"])])
 
 
-async def _receive(request: Request, most_bytes: int) -> bytes:
-    """Read a request's body, giving up as soon as it is announced or found to be larger than allowed."""
+async def _receive(request: Request, most_bytes: int, content: bytearray, room: _Room) -> None:
+    """Read a request's body into `content`, giving up as soon as it is announced or found to be larger than allowed."""
     announced = request.headers.get("content-length", "0")
     if announced.isascii() and announced.isdigit() and int(announced[:20]) > most_bytes:
         raise _TooLarge
-    content = bytearray()
     clock = asyncio.get_running_loop().time
     async with asyncio.timeout(_SILENCE_S) as patience:
         async for piece in request.stream():
+            room.take(len(piece))
             content += piece
             if len(content) > most_bytes:
                 raise _TooLarge
             patience.reschedule(clock() + _SILENCE_S)
-    return bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,17 +14,23 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import airtune
 from airtune.cli.app import app
 from airtune.errors import ConfigError, ModelError, TransportError
-from airtune.methods.pae_mobillm.building import server_role
+from airtune.ledger import Ledger
+from airtune.methods.pae_mobillm.building import new_device, open_uplink, samples_of, server_role
 from airtune.methods.pae_mobillm.config import load_config
 from airtune.methods.pae_mobillm.costs import costs
+from airtune.methods.pae_mobillm.device.differences import prediction_differences
+from airtune.methods.pae_mobillm.device.pivots import read_pivots
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.method import run
+from airtune.methods.pae_mobillm.privacy.gaussian import SENSITIVITY, gaussian_sigma
 from airtune.records import RunFolder, Silent
 from airtune.reports import result_tables, write_report
 from airtune.services import PeerProcess
 from airtune.transport import Loopback, Message
+from airtune.workloads.opening import open_reader
 from services.tiny_runs import ENVIRONMENT, classify_settings, options, text_settings
 from tiny_models import save_tiny_model
 
@@ -106,6 +113,9 @@ def test_an_interrupted_run_sends_the_rest_and_ends_alike(settings, unbroken, tm
         run_here(settings, tmp_path / "run", breaks=(kind, after))
     found = run_here(settings, tmp_path / "run", resume=True)
     assert outcome(found) == outcome(unbroken[1])
+    epochs = RunFolder.open(tmp_path / "run").read_metrics("train")
+    assert [one["epoch"] for one in epochs] == [1, 2]
+    assert found["headline"].startswith("96 samples were sent once, 80 bytes each, in ")
     assert found["sent"]["held"] == (64 if kind == "samples" else 96)
     assert found["sent"]["samples"] + found["sent"]["held"] == 96
 
@@ -154,6 +164,60 @@ def test_every_way_to_send_runs_to_its_report(settings, tmp_path: Path, changed:
     assert [table.row_count for table in result_tables(tmp_path / "run")] == [len(t["rows"]) for t in summary["tables"]]
 
 
+def test_two_epsilons_under_one_secret_share_no_noise(settings, tmp_path: Path):
+    """r1 = v + s1 z and r2 = v + s2 z would tell v = (s2 r1 - s1 r2) / (s2 - s1) exactly."""
+    sent = []
+    for epsilon in (2.0, 8.0):
+        config = load_config("tiny", settings | {"privacy.epsilon": epsilon, "device.secret": "a word"})
+        reader = open_reader(config)
+        items = samples_of(config, reader)
+        air, nobody = open_uplink(config), Loopback(server_role(config, tmp_path))
+        device = new_device(config, reader.base, items, air, nobody, Ledger(), Silent()).device
+        rows, ids = np.arange(len(items)), np.arange(len(items), dtype=np.uint64)
+        sent.append((gaussian_sigma(epsilon, 1e-5, SENSITIVITY), device.samples(items, rows, ids).differences))
+    (first, one), (second, other) = sent
+    read = read_pivots(reader.base, items, rows, [2])
+    plain = prediction_differences(read.logits, read.targets, space="logit", scale=4.0)
+    plain *= np.minimum(1, np.median(norms := np.linalg.norm(plain, axis=1)) / norms)[:, None]
+    taken_off = (second * one - first * other) / (second - first)
+    assert np.abs(taken_off - plain).mean() > np.abs(plain).mean()
+
+
+def test_a_defence_without_a_secret_says_so(settings, tmp_path: Path):
+    named = run_here(settings | {"privacy.rotate_to": "5", "device.secret": "a long word"}, tmp_path / "named")
+    blank = run_here(settings | {"privacy.rotate_to": "5"}, tmp_path / "blank")
+    assert "which the server is told" in blank["notes"][0]
+    assert not any("device.secret" in note for note in named["notes"])
+    page = write_report(tmp_path / "named").read_text()
+    assert "secret = (not shown)" in page
+    assert "a long word" not in page
+
+
+def test_a_decoder_s_pivot_tokens_are_attacked_where_they_are_not_public(settings, tmp_path: Path):
+    """A tokenizer that ends every text with the same token makes that the pivot; Llama's ends with the text."""
+    model = save_tiny_model(tmp_path / "llama", "llama", kind="classify")
+    measures = []
+    for name, ending in (("same", {}), ("own", {"post_processor": None})):
+        tokenizer = json.loads((model / "tokenizer.json").read_text())
+        (model / "tokenizer.json").write_text(json.dumps(tokenizer | ending))
+        summary = run_here(settings | {"model.name": str(model)}, tmp_path / name)
+        measures.append([one["layer"] for one in summary["leaks"] if one["measure"] == "token: nearest is the pivot"])
+    assert measures == [[], [1, 2]]
+
+
+def test_samples_that_come_after_the_epochs_are_told(settings, tmp_path: Path):
+    store = {"server.store": str(tmp_path / "store")}
+    assert not any("last epoch" in note for note in run_here(settings | store, tmp_path / "first")["notes"])
+    more = run_here(settings | store | {"device.train_items": "120"}, tmp_path / "more")
+    assert "The last epoch had 96 of these 120 pivots" in " ".join(more["notes"])
+
+
+def test_too_few_samples_to_attack_are_no_failed_run(settings, tmp_path: Path):
+    summary = run_here(settings | {"device.train_items": "1"}, tmp_path / "run")
+    assert (summary["leaks"], len(summary["losses"])) == ([], 2)
+    assert "could not be attacked: 1 samples cannot make" in summary["notes"][0]
+
+
 def test_running_text_sends_every_position(tmp_path: Path):
     summary = run_here(text_settings(tmp_path / "in") | {"device.train_items": "20"}, tmp_path / "run")
     rows, outputs = 20 * 15, summary["identity"]["outputs"]
@@ -169,6 +233,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(settings, tmp_path: Path):
         ({"link.snrs_db": "0,5"}, r"link\.snrs_db is \(0\.0, 5\.0\); give the one SNR"),
         ({"device.bits": "4"}, r"device\.bits is 4; choose 8, 16 or 32"),
         ({"privacy.rotate_to": "1"}, r"privacy\.rotate_to is 1"),
+        (text_settings(tmp_path / "in") | {"device.space": "probability"}, r"device\.space is probability"),
     ):
         with pytest.raises(ConfigError, match=line):
             run_here(settings | changed, tmp_path / "run")
@@ -179,8 +244,18 @@ def test_what_cannot_be_run_is_refused_in_one_line(settings, tmp_path: Path):
     assert "airllm runs in the cloud itself" in str(said.exception)
     said = CliRunner().invoke(app, ["edge", "--method", "pae_mobillm"])
     assert "give --cloud URL" in str(said.exception)
+    said = CliRunner().invoke(app, ["edge", "airllm", "--resume"])
+    assert "airllm serves on the device and has nothing to go on with" in str(said.exception)
     said = CliRunner().invoke(app, ["edge"])
     assert "the method is not given; name it once" in str(said.exception)
+
+
+def test_a_run_without_a_server_leaves_its_folder_free(settings, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("airtune.methods.pae_mobillm.device.device.PAUSE_S", 0.0)
+    nobody = {"server.url": "http://127.0.0.1:9"}
+    with pytest.raises(TransportError, match=r"no connection to http://127\.0\.0\.1:9 .*; start the role there"):
+        airtune.run("pae_mobillm", preset="tiny", overrides=settings | nobody, out=tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_two_processes_over_a_socket_say_what_one_process_says(settings, unbroken, tmp_path: Path):

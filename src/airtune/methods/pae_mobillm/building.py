@@ -22,8 +22,8 @@ from airtune.methods.pae_mobillm.privacy.defences import Defence, defence
 from airtune.methods.pae_mobillm.privacy.gaussian import median_norms
 from airtune.methods.pae_mobillm.privacy.inversion import Dictionary, Read, frames
 from airtune.methods.pae_mobillm.server.role import ServerRole
-from airtune.models import BaseModel, Items
-from airtune.records import Progress, generator
+from airtune.models import BaseModel, Items, weights_hash
+from airtune.records import Progress, generator, seed_for
 from airtune.transport import OverTheAir, Transport
 from airtune.workloads.opening import links_at
 from airtune.workloads.parts import Reader
@@ -81,6 +81,8 @@ def new_device(
 ) -> Built:
     """Choose layers and bits for these items, draw the defences' secrets, and stand at the uplink's end."""
     settings, privacy = config.device, config.privacy
+    if base.kind == "text" and settings.space != "logit":
+        raise ConfigError(f"device.space is {settings.space}, in which running text has no perplexity; set it to logit")
     rng = generator(config.seed, "layers")
     choice = choose_layers(
         base,
@@ -127,10 +129,13 @@ def reads(base: BaseModel, layers: Sequence[int]) -> Read:
 
 
 def _defence(config: PAEConfig, base: BaseModel, items: Items, layers: Sequence[int]) -> Defence:
-    """What the settings ask for; its secrets are of these layers alone, so that no noise is used twice."""
+    """What the settings ask for; noise is of this way to send alone.
+
+    Two uploads of a sample under one noise, at two epsilons say, would tell it exactly: their difference takes the
+    noise off. So all that shapes what is sent beside the noise names its stream.
+    """
     privacy, settings = config.privacy, config.device
-    secret = generator(config.seed, "privacy", settings.secret, *layers)
-    clips = privacy.clip_activations, privacy.clip_differences
+    clips, way = (privacy.clip_activations, privacy.clip_differences), list[str]()
     centre: np.ndarray | float = 0.0
     if privacy.epsilon:
         if base.kind == "text":
@@ -138,10 +143,15 @@ def _defence(config: PAEConfig, base: BaseModel, items: Items, layers: Sequence[
         words = np.array(sorted(set(base.tokenizer.get_vocab().values()) - set(base.tokenizer.all_special_ids)))
         some = words[np.linspace(0, len(words) - 1, min(CENTRE_TOKENS, len(words))).astype(int)]
         centre = Dictionary.read(reads(base, layers), some, layers, frames(base.tokenizer)).means[0]
-        read = read_pivots(base, items, np.arange(min(len(items), settings.value_items)), layers)
-        plain = prediction_differences(read.logits, read.targets, space=settings.space, scale=settings.target_scale)
-        found = median_norms(read.activations, plain, read.counts, centre=centre)
-        clips = (clips[0] or found[0], clips[1] or found[1])
+        if not all(clips):
+            found = _typical_norms(config, base, items, layers, centre)
+            clips = (clips[0] or found[0], clips[1] or found[1])
+        shaping = settings.space, settings.target_scale, privacy.rotate_to, privacy.epsilon, privacy.delta, *clips
+        way = [weights_hash(base.model), *map(repr, shaping)]
+    names: tuple[str | int, ...] = ("privacy", settings.secret, *layers, *way)
+    secret = generator(config.seed, *names)
+    if way:  # one seed has 63 bits, less than the key of the noise
+        secret = np.random.default_rng([seed_for(config.seed, *names, part) for part in range(3)])
     return defence(
         outputs_of(base),
         rotate_to=privacy.rotate_to,
@@ -151,3 +161,17 @@ def _defence(config: PAEConfig, base: BaseModel, items: Items, layers: Sequence[
         centre=centre,
         secret=secret,
     )
+
+
+def _typical_norms(
+    config: PAEConfig, base: BaseModel, items: Items, layers: Sequence[int], centre: np.ndarray | float
+) -> tuple[float, float]:
+    """Of some samples, read batch by batch as they are for the upload."""
+    settings = config.device
+    some = items.chosen(np.arange(min(len(items), settings.value_items)))
+    read = [read_pivots(base, some, rows, layers) for rows in some.in_order(settings.batch_size)]
+    plain = [
+        prediction_differences(one.logits, one.targets, space=settings.space, scale=settings.target_scale)
+        for one in read
+    ]
+    return median_norms(np.concatenate([one.activations for one in read]), np.concatenate(plain), centre=centre)

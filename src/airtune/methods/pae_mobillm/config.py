@@ -74,7 +74,8 @@ class ServerConfig:
     disk_mb: float = 0.0
     """The most that the cache may take on disk; 0 for no limit of ours."""
     keep_s: float = 0.0
-    """Samples are forgotten this long after they came; 0 keeps them."""
+    """Samples are forgotten this long after they came, when the next message comes or the server starts; 0 keeps
+    them."""
 
     def __post_init__(self) -> None:
         for name in ("memory_mb", "disk_mb", "keep_s"):

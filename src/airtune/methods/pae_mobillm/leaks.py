@@ -12,7 +12,7 @@ from airtune.methods.pae_mobillm.building import Built, reads
 from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.device.device import Device
 from airtune.methods.pae_mobillm.device.differences import prediction_differences
-from airtune.methods.pae_mobillm.device.pivots import read_pivots
+from airtune.methods.pae_mobillm.device.pivots import read_pivots, selector_of
 from airtune.methods.pae_mobillm.device.upload import sample_ids
 from airtune.methods.pae_mobillm.privacy.inversion import Dictionary, frames
 from airtune.methods.pae_mobillm.privacy.leak import Leak
@@ -60,17 +60,17 @@ def leaks(
         frequent_tokens(public_texts, WORDS),
         public_texts,
     )
-    of_public = as_received(reads(base, identity.layers)(public.ids), identity)[:, at]
+    of_public = device.samples(public, np.arange(len(public)), sample_ids("attacker", public))
     predictions = read.logits if identity.layers[-1] == base.model.config.num_hidden_layers else None
     seen = Seen(
         received,
         layers,
-        of_public,
+        as_received(of_public.activations, identity)[:, at],
         predictions,
         _answers(config, device, side, victims),
         _answers(config, device, side, _some(test, rng)),
     )
-    truth = Truth(read.targets, texts, read.logits.argmax(1) != read.targets)
+    truth = Truth(read.targets, texts, read.logits.argmax(1) != read.targets, _pivots(victims, base))
     return tuple(attacks(seen, truth, attacker, rng))
 
 
@@ -82,6 +82,14 @@ def _answers(config: PAEConfig, device: Device, side: SideNetwork, items: Items)
 
 def _some(items: Items, rng: np.random.Generator) -> Items:
     return items.chosen(np.sort(rng.permutation(len(items))[:ATTACKED]))
+
+
+def _pivots(items: Items, base: BaseModel) -> np.ndarray | None:
+    """The tokens that hidden states are of; none where anyone knows them, as an encoder's first one."""
+    if selector_of(base) == "first":
+        return None
+    found = np.array([ids[ids != base.model.config.pad_token_id][-1] for ids in items.ids])
+    return None if np.isin(found, base.tokenizer.all_special_ids).any() else found
 
 
 def _words_of(items: Items, base: BaseModel) -> list[np.ndarray]:

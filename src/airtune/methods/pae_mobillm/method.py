@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
+from airtune.errors import DataError
+from airtune.ledger import Ledger
 from airtune.methods.pae_mobillm.building import Built, new_device, open_uplink, samples_of
 from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.costs import costs
@@ -24,8 +26,8 @@ from airtune.methods.pae_mobillm.leaks import leaks
 from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.methods.pae_mobillm.telling import told
 from airtune.models import BaseModel, FitPlan, Items, Score, head_only
-from airtune.records import Progress, RunFolder, generator
-from airtune.transport import Transport
+from airtune.records import Progress, RunFolder, generator, write_bytes
+from airtune.transport import Message, Transport
 from airtune.workloads.opening import open_reader
 
 PROBE_STEPS, PROBE_RATE = 1000, 1e-2
@@ -49,19 +51,20 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         train, test = samples_of(config, reader), reader.spread("test", config.task.test_items)
     with _timed("choose", stages), progress.stage("Choosing what is sent"):
         link = open_uplink(config)
-        built = new_device(config, base, train, link, server, ledger, progress)
+        built = new_device(config, base, train, link, _Booked(server, folder, ledger), ledger, progress)
     progress.say(f"Sent of each sample: {sent_of(built)}.")
 
     device = built.device
     with _timed("upload", stages):
         device.open(asdict(config.side), config.seed)
         sent = device.upload(train)
-        folder.write_ledger(ledger)
     with _timed("train", stages):
-        losses = _train(config, built, folder, progress)
+        losses, last_rows = _train(config, built, folder, progress)
     with _timed("infer", stages), progress.stage("Scoring test", total=2) as stage:
         side = device.side(temperature=config.side.temperature)
-        ledger.book("bits", 8 * len(side.to_bytes()), role="server", what="side")
+        learned = side.to_bytes()
+        write_bytes(folder.path / "side.safetensors", learned)
+        ledger.book("bits", 8 * len(learned), role="server", what="side")
         blank = SideNetwork.blank(side)
         scores = {"backbone alone": device.infer(test, blank)}
         stage.advance()
@@ -71,7 +74,10 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         with _timed("probe", stages), progress.stage("Training a head alone, to compare"):
             scores["a head alone, on the device"] = _probe(config, base, train, reader.items("dev"), test)
     with _timed("leaks", stages), progress.stage("Attacking what was sent"):
-        found = leaks(config, base, built, side, train, test, reader.items("dev"))
+        try:
+            found, unattacked = leaks(config, base, built, side, train, test, reader.items("dev")), ""
+        except DataError as error:  # too few samples, say, which is no reason to lose what was trained
+            found, unattacked = (), str(error)
 
     rows = int((train.lengths - 1).sum()) if base.kind == "text" else len(train)
     ways = costs(
@@ -80,7 +86,7 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         rows,
         int(train.lengths.sum()),
         config.side.epochs,
-        len(side.to_bytes()),
+        len(learned),
         blocks=len(blocks_of(base)),
         text=base.kind == "text",
     )
@@ -106,14 +112,40 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         },
         "downlink_bits": ledger.total("bits", role="server"),
         "losses": losses,
+        "last_epoch": {"rows": last_rows, "sent": rows},
+        "defences": {
+            "rotation": config.privacy.rotate_to > 0,
+            "noise": config.privacy.epsilon > 0,
+            "secret": bool(config.device.secret),
+        },
         "scores": {name: {"score": one.metric, "loss": _finite(one.loss)} for name, one in scores.items()},
         "costs": [asdict(one) for one in ways],
         "leaks": [asdict(one) for one in found],
+        "unattacked": unattacked,
     }
     summary |= told(summary)
     folder.write_ledger(ledger)
     folder.write_summary(summary)
     return summary
+
+
+@final
+class _Booked:
+    """Records what is booked of a message before it leaves: what a killed run has sent counts too.
+
+    Not before a server has opened, so that a run which is refused leaves its folder free. A long ledger is recorded
+    anew when it has grown by a 32nd, so that recording costs no more than its length.
+    """
+
+    def __init__(self, inner: Transport, folder: RunFolder, ledger: Ledger) -> None:
+        self._inner, self._folder, self._ledger = inner, folder, ledger
+        self._due = 0
+
+    def request(self, message: Message) -> Message:
+        if message.kind != "open" and len(self._ledger) >= self._due:
+            self._folder.write_ledger(self._ledger)
+            self._due = len(self._ledger) * 33 // 32
+        return self._inner.request(message)
 
 
 def sent_of(built: Built) -> str:
@@ -127,16 +159,18 @@ def sent_of(built: Built) -> str:
     return ", ".join(parts)
 
 
-def _train(config: PAEConfig, built: Built, folder: RunFolder, progress: Progress) -> list[float]:
-    """Have the server train, one epoch per question; mean losses by epoch."""
-    losses: list[float] = []
+def _train(config: PAEConfig, built: Built, folder: RunFolder, progress: Progress) -> tuple[list[float], int]:
+    """Have the server train, one epoch per question; mean losses by epoch, and on how many pivots the last was."""
+    losses, rows, told_before = list[float](), 0, {row["epoch"] for row in folder.read_metrics("train")}
     with progress.stage("The server trains on what it has cached", total=config.side.epochs) as stage:
         for epoch in range(1, config.side.epochs + 1):
             answer = built.device.train(epoch)
             losses = [float(loss) for loss in answer["losses"]]  # type: ignore[union-attr, arg-type]
-            folder.metric("train", epoch=epoch, loss=losses[-1])
+            rows = int(answer["rows"][-1])  # type: ignore[index, arg-type]
+            if epoch not in told_before:
+                folder.metric("train", epoch=epoch, loss=losses[-1])
             stage.advance(note=f"loss {losses[-1]:.4f}")
-    return losses
+    return losses, rows
 
 
 def _probe(config: PAEConfig, base: BaseModel, train: Items, dev: Items, test: Items) -> Score:

@@ -13,13 +13,14 @@ def told(summary: Mapping[str, Any]) -> dict[str, Any]:
     samples = sent["samples"] + sent["held"]
     ours = scores["PAE MobiLLM"]["score"]
     headline = (
-        f"{samples:,} samples were sent once, {sent['body_bytes'] / max(1, sent['samples']):,.0f} bytes each, in "
+        f"{samples:,} samples were sent once, {summary['costs'][0]['up'] / samples:,.0f} bytes each, in "
         f"{uplink['airtime_s']:.1f} s on air; with the side network the device has {_score(ours, perplexity)}, "
         f"its backbone alone {_score(scores['backbone alone']['score'], perplexity)}."
     )
     late = [] if uplink["deadline_met"] else [f"The upload missed its deadline of {uplink['deadline_s']:g} s."]
     notes = [
         *late,
+        *_warnings(summary),
         "Epochs after the first upload no samples: the server trains on what it has cached.",
         "One seed: small differences are noise until repeated.",
     ]
@@ -61,6 +62,25 @@ def told(summary: Mapping[str, Any]) -> dict[str, Any]:
             }
         )
     return {"headline": headline, "notes": notes, "tables": tables}
+
+
+def _warnings(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader would otherwise take for more than it is."""
+    defences, last = summary["defences"], summary["last_epoch"]
+    found = []
+    if (defences["rotation"] or defences["noise"]) and not defences["secret"]:
+        found.append(
+            "device.secret is empty: rotation and noise are drawn from the seed, which the server is told, so against "
+            "that server they hide nothing. Set a secret where it matters."
+        )
+    if last["rows"] < last["sent"]:
+        found.append(
+            f"The last epoch had {last['rows']:,} of these {last['sent']:,} pivots: the others came after the server "
+            "had trained so far, or are forgotten. Ask for more epochs (side.epochs), or give the server a new store."
+        )
+    if summary["unattacked"]:
+        found.append(f"What was sent could not be attacked: {summary['unattacked']}.")
+    return found
 
 
 def _score(value: float, perplexity: bool) -> str:

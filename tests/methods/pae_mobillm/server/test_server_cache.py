@@ -210,6 +210,22 @@ def test_a_full_disk_is_a_full_cache(path):
         assert cache.forget(ids(1)) == 1
 
 
+def test_a_disk_without_room_to_forget_in_is_told_as_that(path, monkeypatch):
+    with ActivationCache(path, IDENTITY) as cache:
+        put(cache, [1, 2])
+
+        def full(error: sqlite3.Error) -> TransportError:
+            return TransportError("the cache has no room for more samples")
+
+        monkeypatch.setattr(cache._disk, "_refusal", full)
+        cache._disk._base.execute("PRAGMA query_only=1")
+        with pytest.raises(RunError, match=r"has no room to forget 1 samples in; nothing is forgotten yet; free some"):
+            cache.forget(ids(1))
+        cache._disk._base.execute("PRAGMA query_only=0")
+        np.testing.assert_array_equal(cache.rows(ids(1)).differences, drawn([1], IDENTITY).differences)
+        assert cache.forget(ids(1)) == 1
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

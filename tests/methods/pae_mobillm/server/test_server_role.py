@@ -159,6 +159,41 @@ def test_samples_expire_by_the_role_s_clock(tmp_path):
         assert ask(role, "open", OPENING).header["cached"] == 0
 
 
+def test_what_expired_while_no_server_ran_is_gone_when_one_starts(tmp_path):
+    now = [1000.0]
+    with ServerRole(tmp_path, keep_s=60.0, clock=lambda: now[0]) as role:
+        ask(role, "open", OPENING)
+        send(role, [1])
+    now[0] = 2000.0
+    with ServerRole(tmp_path, keep_s=60.0, clock=lambda: now[0]):
+        pass
+    content = drawn([1], IDENTITY).differences.tobytes()
+    assert not [file for file in tmp_path.iterdir() if content in file.read_bytes()]
+
+
+def test_what_a_killed_server_left_half_written_goes_when_the_next_starts(role, tmp_path):
+    leftover = tmp_path / "store" / ".side-000003.safetensors.12-34.partial"
+    leftover.write_bytes(b"half")
+    with pytest.raises(BusyError):
+        ServerRole(tmp_path / "store")
+    assert leftover.exists()  # it may be the running one's
+    role.close()
+    ServerRole(tmp_path / "store").close()
+    assert not leftover.exists()
+
+
+def test_an_opening_that_cannot_be_saved_leaves_the_store_free(tmp_path, monkeypatch):
+    def fail(path: Path, text: str) -> None:
+        raise RunError(f"cannot write {path}")
+
+    with ServerRole(tmp_path) as role:
+        monkeypatch.setattr("airtune.methods.pae_mobillm.server.binding.write_text", fail)
+        with pytest.raises(RunError, match="cannot write"):
+            ask(role, "open", OPENING)
+        monkeypatch.undo()
+        assert ask(role, "open", OPENING).header["cached"] == 0
+
+
 def test_a_full_cache_answers_and_training_goes_on(tmp_path):
     wide = identity(width=500, bits=(32,))
     with ServerRole(tmp_path, disk_mb=0.1) as role:

@@ -118,14 +118,25 @@ class DiskTier:
             return int(self._base.execute("SELECT count(*) FROM samples").fetchone()[0])
 
     def forget(self, ids: Iterable[int]) -> int:
-        """Write zeros over those of these that are here, and empty the log; return how many they were."""
+        """Write zeros over those of these that are here, and empty the log; return how many they were.
+
+        Raises:
+            RunError: also where the disk has no room for the log that this takes; nothing is forgotten then.
+        """
         gone = self._slots(ids)
         freed = [slot for slots in gone.values() for slot in slots]
         zeros = bytes(_DIGEST_BYTES + self._row_bytes)
         if gone:
-            with self._transaction():
-                self._base.executemany("UPDATE slots SET data = ? WHERE slot = ?", ((zeros, slot) for slot in freed))
-                self._base.executemany("DELETE FROM samples WHERE id = ?", ((_signed(one),) for one in gone))
+            try:
+                with self._transaction():
+                    update = "UPDATE slots SET data = ? WHERE slot = ?"
+                    self._base.executemany(update, ((zeros, slot) for slot in freed))
+                    self._base.executemany("DELETE FROM samples WHERE id = ?", ((_signed(one),) for one in gone))
+            except TransportError:
+                line = (
+                    f"the disk of {self._path} has no room to forget {len(gone)} samples in; nothing is forgotten yet"
+                )
+                raise RunError(f"{line}; free some of that disk and ask again") from None
             self._free = sorted([*self._free, *freed], reverse=True)
             self._empty_log()
         return len(gone)

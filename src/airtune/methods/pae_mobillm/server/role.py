@@ -34,6 +34,7 @@ from airtune.methods.pae_mobillm.server.binding import Binding
 from airtune.methods.pae_mobillm.server.cache import ActivationCache
 from airtune.methods.pae_mobillm.server.training import Training
 from airtune.methods.pae_mobillm.wire import ID_BYTES
+from airtune.records.atomic import PARTIAL_SUFFIX
 from airtune.transport import JSON, Message
 
 MAX_EPOCHS: Final = 10_000
@@ -50,7 +51,8 @@ class ServerRole:
         store: Folder of cache and checkpoint; the first `open` binds it to an identity and settings.
         memory_mb: Samples kept in memory, in 10^6 bytes; all are on disk.
         disk_mb: The most that the cache may take on disk; 0 sets no limit.
-        keep_s: Samples are forgotten so long after they came; 0 keeps them.
+        keep_s: Samples are forgotten so long after they came, when the next message comes or a server starts; 0 keeps
+            them.
         clock: Seconds; the same clock for every server of this store.
 
     Raises:
@@ -120,13 +122,24 @@ class ServerRole:
             disk_mb=self._disk_mb,
             keep_s=self._keep_s,
         )
+        try:  # ours alone now: what a killed server left half-written goes, and what expired meanwhile
+            for leftover in self._store.glob(f".*{PARTIAL_SUFFIX}"):
+                leftover.unlink(missing_ok=True)
+            cache.expire(self._clock())
+        except BaseException:
+            cache.close()
+            raise
         return _Bound(binding, cache, training)
 
     def _open(self, message: Message) -> Message:
         asked = Binding.of_header(message.header)
         if self._bound is None:
             bound = self._enter(asked)
-            asked.save(self._store)
+            try:
+                asked.save(self._store)
+            except BaseException:
+                bound.cache.close()  # for the next device to open
+                raise
             self._bound = bound
         bound = self._bound
         bound.binding.check(asked)
