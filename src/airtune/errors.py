@@ -39,6 +39,10 @@ class TransportError(AirtuneError):
     """A message that could not be delivered, or that the other role refused."""
 
 
+class RefusedError(TransportError):
+    """A message that the other role got and refused as it is: asked again, it refuses again."""
+
+
 class RunError(AirtuneError):
     """A run folder that cannot be written, read or resumed."""
 

@@ -14,7 +14,7 @@ from typing import Final, final
 
 import httpx2
 
-from airtune.errors import TransportError
+from airtune.errors import RefusedError, TransportError
 from airtune.transport.message import DEFAULT_LIMITS, Limits, Message
 from airtune.transport.role import accepted
 
@@ -78,7 +78,7 @@ class Http:
         """Ask the role; see `Transport.request`."""
         status, content = self._exchange("POST", "/message", message.frame(self._limits))
         if status == 413:
-            raise TransportError(f"{self.url} refused {message.frame_length()} bytes as too large (413); send less")
+            raise RefusedError(f"{self.url} refused {message.frame_length()} bytes as too large (413); send less")
         if status != 200:
             raise TransportError(f"{self.url} answered status {status}, 200 expected{_quoted(content)}; see its log")
         try:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import Final, Protocol, final
 
 from airtune import errors
-from airtune.errors import AirtuneError, TransportError
+from airtune.errors import AirtuneError, RefusedError, TransportError
 from airtune.transport.message import DEFAULT_LIMITS, Limits, Message
 
 _log = logging.getLogger(__name__)
@@ -106,14 +106,16 @@ def accepted(request: Message, reply: Message) -> Message:
     """The asking side of every transport: pass on a reply, or raise the refusal it carries.
 
     Raises:
-        AirtuneError: the reply is of kind ``error``; the class is the named one, `TransportError` where it is unknown.
+        AirtuneError: the reply is of kind ``error``; the class is the named one, `RefusedError` where that is
+            `TransportError` or unknown.
         TransportError: the reply belongs to another message.
     """
     if reply.id != request.id:
         raise TransportError(f"reply carries id {reply.id}, {request.id} expected; the other role mixes up messages")
     if reply.kind != _ERROR_KIND:
         return reply
-    refusal = _ERRORS.get(str(reply.header.get("error")), TransportError)
+    named = _ERRORS.get(str(reply.header.get("error")), TransportError)
+    refusal = RefusedError if named is TransportError else named
     raise refusal(_one_line(str(reply.header.get("line", "the other role refused without saying why"))))
 
 

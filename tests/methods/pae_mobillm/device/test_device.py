@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.errors import ConfigError, DataError, LinkError, ModelError, TransportError
+from airtune.errors import ConfigError, DataError, LinkError, ModelError, RefusedError, TransportError
 from airtune.ledger import Ledger
 from airtune.links import Link
 from airtune.methods.pae_mobillm.device.device import ATTEMPTS, Device
@@ -264,6 +264,24 @@ def test_a_failing_request_is_given_up_after_a_while(base):
     assert len(shelf.rows) == 16
 
 
+def test_what_the_server_refuses_is_not_asked_again(base):
+    times = list[str]()
+
+    class Full(Shelf):
+        def handle(self, message: Message) -> Message:
+            if message.kind == "samples":
+                times.append(message.id)
+                raise TransportError("the cache has no room")
+            return super().handle(message)
+
+    full, waits = Full(), list[float]()
+    device = made(base, Loopback(full), sleep=waits.append)
+    device.open(SETTINGS, 0)
+    with pytest.raises(RefusedError, match="no room"):
+        device.upload(ITEMS)
+    assert (len(times), waits) == (1, [])
+
+
 def test_a_restart_goes_on_where_it_was(base):
     calm, shelf = Shelf(), Shelf()
     opened(base, calm).upload(ITEMS)
@@ -293,7 +311,7 @@ def test_what_the_device_wants_forgotten_is_forgotten_and_may_be_sent_again(base
     device = opened(base, shelf)
     device.upload(ITEMS)
     before = dict(shelf.rows)
-    device.forget(ITEMS.chosen(np.arange(10, 15)), first=10)
+    device.forget(ITEMS.chosen(np.arange(10, 15)))
     gone = sample_ids("phone", ITEMS)[10:15].tolist()
     assert before.keys() - shelf.rows.keys() == set(gone)
     assert device.upload(ITEMS).samples == 5
@@ -307,7 +325,7 @@ def test_samples_stream_in_at_any_time(base):
     early, late = ITEMS.chosen(np.arange(12)), ITEMS.chosen(np.arange(12, 30))
     assert device.upload(early).samples == 12
     device.train(1)
-    assert device.upload(late, first=12).samples == 18
+    assert device.upload(late).samples == 18
     assert set(shelf.rows) == set(whole.rows)
 
 

@@ -22,7 +22,7 @@ from typing import Final, final
 
 import numpy as np
 
-from airtune.errors import ModelError, TransportError
+from airtune.errors import ModelError, RefusedError, TransportError
 from airtune.ledger import Ledger
 from airtune.methods.pae_mobillm.device.differences import corrected, outcomes, prediction_differences
 from airtune.methods.pae_mobillm.device.flops import forward_flops, side_flops
@@ -106,15 +106,12 @@ class Device:
         """
         return self._ask("open", {"identity": self._identity.as_header(), "side": dict(side), "seed": seed}).header
 
-    def upload(self, items: Items, *, first: int = 0) -> Upload:
+    def upload(self, items: Items) -> Upload:
         """Send every sample that the server does not hold, each once.
 
         Call it again with more items at any time. What an earlier call of this process delivered is not even asked
         about; after a restart the server is asked, and the rest is sent. Batches go out shortest items first, so the
-        server learns which samples are about as long.
-
-        Args:
-            first: Place of the first item among all that this device ever sends.
+        server learns which samples are about as long. An item that an earlier call sent is the same sample.
 
         Raises:
             TransportError: a request failed `ATTEMPTS` times, or an answer could not be read; what was delivered
@@ -122,7 +119,7 @@ class Device:
                 such as a full disk.
             DataError: items of another kind than the backbone's, or a number that cannot be sent.
         """
-        ids = sample_ids(self._name, items, first)
+        ids = sample_ids(self._name, items)
         lacking = self._lacking(ids)
         # the same batches after a restart: in others, sums round differently
         batches = [kept for rows in items.in_order(self._batch_size) if len(kept := rows[lacking[rows]])]
@@ -148,9 +145,9 @@ class Device:
         activations, differences = self._secrecy.outgoing(ids, read.activations, differences, read.counts)
         return Samples(ids, read.counts, activations, differences)
 
-    def forget(self, items: Items, *, first: int = 0) -> None:
+    def forget(self, items: Items) -> None:
         """Have the server forget samples, and send them anew when they are uploaded again; as `upload` else."""
-        ids = sample_ids(self._name, items, first)
+        ids = sample_ids(self._name, items)
         for start in range(0, len(ids), ASKED_AT_ONCE):
             asked = ids[start : start + ASKED_AT_ONCE]
             self._ask("forget", {"key": self._identity.key}, _body(asked))
@@ -228,6 +225,8 @@ class Device:
         for attempt in range(ATTEMPTS - 1):
             try:
                 return self._transport.request(message)
+            except RefusedError:
+                raise
             except TransportError:
                 self._repeats += 1
                 self._sleep(PAUSE_S * 2**attempt)

@@ -6,6 +6,7 @@ Knows the wire, message heads and hashes; not models, and nothing of what is in 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,22 +35,21 @@ class Upload:
     repeats: int
 
 
-def sample_ids(name: str, items: Items, first: int = 0) -> np.ndarray:
-    """An id for each item, uint64 ``(n,)``: the first 8 bytes of SHA-256 over device, place, label and tokens.
+def sample_ids(name: str, items: Items) -> np.ndarray:
+    """An id for each item, uint64 ``(n,)``: the first 8 bytes of SHA-256 over device, repetition, label and tokens.
 
-    The same after a restart, and without an order of their own. Whoever knows the name and guesses a sample can check
-    the guess, so a name should not be guessable.
-
-    Args:
-        first: Place of the first item among all that this device ever sends.
+    Where a label and tokens occur several times among the items, the first is repetition 0, the next 1, and so on. So
+    an item has the same id after a restart, in another order and among others. Whoever knows the name and guesses a
+    sample can check the guess, so a name should not be guessable.
     """
     start = hashlib.sha256(name.encode()).digest()
     classes = np.full(len(items), -1) if items.classes is None else items.classes
-    found = np.empty(len(items), np.uint64)
+    found, seen = np.empty(len(items), np.uint64), Counter[bytes]()
     for at, (tokens, label) in enumerate(zip(items.ids, classes.tolist(), strict=True)):
-        place = np.array([first + at, label], "<i8").tobytes()
-        digest = hashlib.sha256(start + place + tokens.astype("<i8").tobytes()).digest()
+        sample = np.array([label, *tokens], "<i8").tobytes()
+        digest = hashlib.sha256(start + seen[sample].to_bytes(8, "little") + sample).digest()
         found[at] = int.from_bytes(digest[:8], "little")
+        seen[sample] += 1
     return found
 
 
