@@ -118,6 +118,28 @@ def test_one_seed_shows_no_interval(runs: Runs):
     assert mean.rows[1][4] == "1 of 5 seeds"
 
 
+def test_a_variant_with_fewer_seeds_says_so_and_shows_nothing_as_real(runs: Runs):
+    """`plus 1` over seeds 0 and 1 is 105.5 + 1; over five, `plus 0` is 107. Paired over the first two they are 1 apart."""
+    variants = [*DECLARED["variants"][:1], {**DECLARED["variants"][1], "seeds": 2}]
+    claims = [{"says": "less is less", "better": "plus 0", "worse": "plus 1", "measure": "sum"}]
+    declared = DECLARED | {"variants": variants, "claims": claims}
+    plan = runs.plan(seeds=5, declared=declared)
+    assert [(point.variant.name, point.seed) for point in plan.points] == [
+        *(("plus 0", seed) for seed in range(5)),
+        *(("plus 1", seed) for seed in range(2)),
+    ]
+    assert sorted(cell.kind.name for cell in plan.cells.values()) == ["base"] * 5 + ["sum"] * 7
+    gathered = Gathered(plan, runs.compute(plan))
+    row = next(sheets(gathered, "numbers")).rows[1]
+    assert row[2].startswith("106.50 [")
+    assert row[2].endswith("] (2 seeds)")
+    assert row[3:] == ("+1.00 [+1.00, +1.00] (2 seeds)", "2 of 5 seeds")
+    verdict = next(iter(verdicts(gathered, "numbers")))
+    assert (verdict.word, verdict.because.endswith("2 seeds are too few to say")) == ("not shown", True)
+    assert "over 2 of 5 seeds alone: plus 1" in markdown(gathered)
+    assert runs.plan(seeds=1, declared=declared).notes == ()
+
+
 class Pictures(HTMLParser):
     """Sources of the pictures, and everything fetched from elsewhere."""
 

@@ -29,6 +29,8 @@ class Variant:
     of: str = ""
     """Whose values of that cell (an allocator's, say); all where empty."""
     paper: float | None = None
+    seeds: int = 0
+    """Run for the first so many seeds alone; for all that the preset has where 0. Tables say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,10 @@ def study_from(name: str, declared: Mapping[str, Any]) -> Study:
         key: tuple(value) if isinstance(value, list) else value for key, value in declared.items() if key not in made
     }
     study: Study = _make(Study, {"name": name, **rest, **made}, name)
+    for variant in study.variants:
+        if not isinstance(variant.seeds, int) or variant.seeds < 0:
+            found = f"variant {variant.name!r} of study {name} has seeds = {variant.seeds!r}"
+            raise ConfigError(f"{found}; give a whole number above 0, or leave it out for all seeds")
     names = [variant.name for variant in study.variants]
     named = [study.baseline]
     for claim in study.claims:

@@ -133,5 +133,6 @@ def _columns(points: Sequence[tuple[float, Interval]], factor: float) -> tuple[n
 
 
 def _caption(gathered: Gathered, workload: str, *, intervals: bool = True) -> str:
-    seeds = gathered.plan.seeds
-    return f"On {workload}. Mean over {seeds} seeds" + (", with 95 % intervals." if intervals and seeds > 1 else ".")
+    seeds, few = gathered.plan.seeds, [variant.seeds for variant in gathered.plan.study.variants if variant.seeds]
+    over = f"Mean over {seeds} seeds" + (f" (some over {min(few)}, see the tables)" if few and min(few) < seeds else "")
+    return f"On {workload}. {over}" + (", with 95 % intervals." if intervals and seeds > 1 else ".")

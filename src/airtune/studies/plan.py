@@ -1,5 +1,7 @@
 """From a declared study to a graph of cells: workloads x variants x seeds, and all that their cells need.
 
+A variant may have fewer seeds than the rest, always the first ones, so that differences are paired over those.
+
 Equal cells of several variants, studies or runs are one cell, for its key is made of what its result depends on.
 """
 
@@ -117,6 +119,7 @@ def make_plan(
         return _expand(study, preset, kinds, settings, own_settings, overrides, seeds)
 
     points, cells = expanded(overrides, preset.seeds)
+    notes += _fewer_seeds(study, preset.seeds)
     _refuse_idle(study.name, overrides, lambda overrides: expanded(overrides, 1)[1])
     options = {"--model": model, "--data": data} | {f"--set {key}": value for key, value in overrides.items()}
     given = " ".join(
@@ -141,7 +144,7 @@ def _expand(
     for name, own in workloads:
         for variant in study.variants:
             base = {**preset.set, **own, **study.set, **variant.set, **overrides}
-            for seed in range(seeds):
+            for seed in range(min(seeds, variant.seeds or seeds)):
                 try:
                     all_settings = settings(preset.preset, {**base, "seed": seed})
                 except AirtuneError as error:
@@ -150,6 +153,15 @@ def _expand(
                 found = _closure(kind, kinds, all_settings, like, cells, known, study.name)
                 points.append(Point(name, variant, seed, tuple((kind, key) for key, kind in found.items())))
     return tuple(points), cells
+
+
+def _fewer_seeds(study: Study, seeds: int) -> list[str]:
+    """One line for each number of seeds that some variants have instead of all: who they are."""
+    found: dict[int, list[str]] = {}
+    for variant in study.variants:
+        if 0 < variant.seeds < seeds:
+            found.setdefault(variant.seeds, []).append(variant.name)
+    return [f"over {count} of {seeds} seeds alone: {', '.join(names)}" for count, names in found.items()]
 
 
 def _refuse_idle(

@@ -130,10 +130,12 @@ def _by_variant(gathered: Gathered, workload: str, table: Table, *, with_paper: 
     for variant in study.variants:
         slot = Slot(workload, variant.name, table.measure)
         mean = gathered.mean(slot)
-        cells = [variant.name, *([_number(variant.paper, 2)] if papers else []), shown(mean, table)]
+        number = shown(mean, table, of=gathered.plan.seeds)
+        cells = [variant.name, *([_number(variant.paper, 2)] if papers else []), number]
         if table.better:
             difference = None if variant.name == study.baseline else gathered.difference(slot, study.baseline)
-            cells += [shown(difference, table, signed=True), _real(difference, table)]
+            apart = shown(difference, table, signed=True, of=gathered.plan.seeds)
+            cells += [apart, _real(difference, table)]
         cells += [gathered.unreached(slot)] if reached else []
         if mean is not None or (papers and variant.paper is not None):
             rows.append(tuple(cells))
@@ -150,7 +152,7 @@ def _by_x(gathered: Gathered, workload: str, table: Table, xs: list[float], *, m
             slot = Slot(workload, variant.name, table.measure, x)
             difference = None if variant.name == study.baseline else gathered.difference(slot, study.baseline)
             star = " *" if table.better and difference is not None and difference.real else ""
-            cells.append(shown(gathered.mean(slot), table) + star)
+            cells.append(shown(gathered.mean(slot), table, of=gathered.plan.seeds) + star)
         if set(cells[1:]) != {MISSING}:
             rows.append(tuple(cells))
     star = f"; * real difference to {study.baseline}" if table.better else ""
@@ -164,7 +166,7 @@ def _by_place(gathered: Gathered, workload: str, table: Table) -> Sheet:
         for at in gathered.ats(table.measure):
             mean = gathered.mean(Slot(workload, variant.name, table.measure, at=at))
             if mean is not None:
-                rows.append((variant.name, at, shown(mean, table), _real(mean, table)))
+                rows.append((variant.name, at, shown(mean, table, of=gathered.plan.seeds), _real(mean, table)))
     return Sheet(table.title, ("variant", table.at, f"ours{_unit(table)}", "differs from 0"), tuple(rows))
 
 
@@ -172,12 +174,18 @@ def _has(gathered: Gathered, workload: str, measure: str) -> bool:
     return any(gathered.by_seed(Slot(workload, variant.name, measure)) for variant in gathered.plan.study.variants)
 
 
-def shown(found: Interval | None, table: Table, *, signed: bool = False) -> str:
-    """A mean with its interval: ``3.120 [3.050, 3.204]``; one seed has no interval, and says so."""
+def shown(found: Interval | None, table: Table, *, signed: bool = False, of: int = 0) -> str:
+    """A mean with its interval: ``3.120 [3.050, 3.204]``; one seed has no interval, and says so.
+
+    Args:
+        of: How many seeds the study has; fewer behind this mean are told.
+    """
     if found is None:
         return MISSING
     mean, low, high = (_number(v / table.factor, table.digits, signed) for v in (found.mean, found.low, found.high))
-    return f"{mean} (one seed)" if found.seeds < 2 else f"{mean} [{low}, {high}]"
+    if found.seeds < 2:
+        return f"{mean} (one seed)"
+    return f"{mean} [{low}, {high}]" + (f" ({found.seeds} seeds)" if found.seeds < of else "")
 
 
 def _real(found: Interval | None, table: Table) -> str:
