@@ -119,7 +119,7 @@ def test_one_seed_shows_no_interval(runs: Runs):
 
 
 def test_a_variant_with_fewer_seeds_says_so_and_shows_nothing_as_real(runs: Runs):
-    """`plus 1` over seeds 0 and 1 is 105.5 + 1; over five, `plus 0` is 107. Paired over the first two they are 1 apart."""
+    """`plus 1` over seeds 0 and 1 is 105.5 + 1; over five, `plus 0` is 107. Over the first two they are 1 apart."""
     variants = [*DECLARED["variants"][:1], {**DECLARED["variants"][1], "seeds": 2}]
     claims = [{"says": "less is less", "better": "plus 0", "worse": "plus 1", "measure": "sum"}]
     declared = DECLARED | {"variants": variants, "claims": claims}

@@ -127,27 +127,49 @@ def reads(base: BaseModel, layers: Sequence[int]) -> Read:
 
 
 def _defence(config: PAEConfig, base: BaseModel, items: Items, layers: Sequence[int]) -> Defence:
-    """What the settings ask for; its secrets are of these layers alone, so that no noise is used twice."""
-    privacy, settings = config.privacy, config.device
-    secret = generator(config.seed, "privacy", settings.secret, *layers)
+    settings = config.device
+    if not config.privacy.epsilon:
+        return defence_of(config, outputs_of(base), layers)
+    if base.kind == "text":
+        raise ConfigError("privacy.epsilon protects sentences; running text has no such bound here; leave it out")
+    read = read_pivots(base, items, np.arange(min(len(items), settings.value_items)), layers)
+    plain = prediction_differences(read.logits, read.targets, space=settings.space, scale=settings.target_scale)
+    return defence_of(config, outputs_of(base), layers, (read.activations, plain), centre_of(base, layers))
+
+
+def centre_of(base: BaseModel, layers: Sequence[int]) -> np.ndarray:
+    """Mean hidden states ``(K, d)`` of single words of the vocabulary: what noise is clipped around."""
+    words = np.array(sorted(set(base.tokenizer.get_vocab().values()) - set(base.tokenizer.all_special_ids)))
+    some = words[np.linspace(0, len(words) - 1, min(CENTRE_TOKENS, len(words))).astype(int)]
+    return Dictionary.read(reads(base, layers), some, layers, frames(base.tokenizer)).means[0]
+
+
+def defence_of(
+    config: PAEConfig,
+    outputs: int,
+    layers: Sequence[int],
+    some: tuple[np.ndarray, np.ndarray] | None = None,
+    centre: np.ndarray | float = 0.0,
+) -> Defence:
+    """What the settings ask for; its secrets are of these layers alone, so that no noise is used twice.
+
+    Args:
+        outputs: C.
+        some: Hidden states ``(n, K, d)`` and differences ``(n, C)`` of some of the device's samples, one pivot each:
+            noise is clipped to their median norms where the settings name none. Needed with noise alone.
+        centre: See `centre_of`.
+    """
+    privacy = config.privacy
     clips = privacy.clip_activations, privacy.clip_differences
-    centre: np.ndarray | float = 0.0
-    if privacy.epsilon:
-        if base.kind == "text":
-            raise ConfigError("privacy.epsilon protects sentences; running text has no such bound here; leave it out")
-        words = np.array(sorted(set(base.tokenizer.get_vocab().values()) - set(base.tokenizer.all_special_ids)))
-        some = words[np.linspace(0, len(words) - 1, min(CENTRE_TOKENS, len(words))).astype(int)]
-        centre = Dictionary.read(reads(base, layers), some, layers, frames(base.tokenizer)).means[0]
-        read = read_pivots(base, items, np.arange(min(len(items), settings.value_items)), layers)
-        plain = prediction_differences(read.logits, read.targets, space=settings.space, scale=settings.target_scale)
-        found = median_norms(read.activations, plain, read.counts, centre=centre)
-        clips = (clips[0] or found[0], clips[1] or found[1])
+    if some is not None:
+        found = median_norms(*some, centre=centre)
+        clips = clips[0] or found[0], clips[1] or found[1]
     return defence(
-        outputs_of(base),
+        outputs,
         rotate_to=privacy.rotate_to,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
         clips=clips,
         centre=centre,
-        secret=secret,
+        secret=generator(config.seed, "privacy", config.device.secret, *layers),
     )

@@ -6,14 +6,17 @@ its own label, and its attacks would say so.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from airtune.methods.pae_mobillm.building import Built, reads
+from airtune.methods.pae_mobillm.building import reads
 from airtune.methods.pae_mobillm.config import PAEConfig
-from airtune.methods.pae_mobillm.device.device import Device
 from airtune.methods.pae_mobillm.device.differences import prediction_differences
-from airtune.methods.pae_mobillm.device.pivots import read_pivots
+from airtune.methods.pae_mobillm.device.pivots import Reading, read_pivots
 from airtune.methods.pae_mobillm.device.upload import sample_ids
+from airtune.methods.pae_mobillm.identity import Identity
+from airtune.methods.pae_mobillm.privacy.defences import Defence
 from airtune.methods.pae_mobillm.privacy.inversion import Dictionary, frames
 from airtune.methods.pae_mobillm.privacy.leak import Leak
 from airtune.methods.pae_mobillm.privacy.report import Answers, Attacker, Seen, Truth, attacks
@@ -28,11 +31,20 @@ ATTACKED, DICTIONARY, WORDS = 500, 1000, 100
 
 
 def leaks(
-    config: PAEConfig, base: BaseModel, built: Built, side: SideNetwork, train: Items, test: Items, public: Items
+    config: PAEConfig,
+    base: BaseModel,
+    identity: Identity,
+    secrecy: Defence,
+    side: SideNetwork,
+    train: Items,
+    test: Items,
+    public: Items,
 ) -> tuple[Leak, ...]:
     """Every attack that what was sent allows; none for running text.
 
     Args:
+        identity: What was sent of each sample.
+        secrecy: How.
         side: As the server has it.
         train: What was uploaded, in the order of its upload.
         test: Items that the side network was not trained on.
@@ -40,18 +52,17 @@ def leaks(
     """
     if base.kind == "text":
         return ()
-    rng, identity = generator(config.seed, "attacks"), built.identity
+    rng = generator(config.seed, "attacks")
     victims, public = _some(train, rng), _some(public, rng)
-    read = read_pivots(base, victims, np.arange(len(victims)), identity.layers)
-    settings = config.device
-    device = Device(  # as the one that sent, but what the attacks take is not booked on it
-        base, identity, built.air, name="attacked", scale=settings.target_scale, secrecy=built.secrecy
-    )
-    sent = device.samples(victims, np.arange(len(victims)), sample_ids("attacked", victims))
+
+    def known(items: Items) -> Known:
+        return _known(config, base, identity, secrecy, side, items)
+
+    own, ids = known(victims), sample_ids("attacked", victims)
+    activations, differences = secrecy.outgoing(ids, own.read.activations, own.differences, own.read.counts)
     at = sorted({0, len(identity.layers) // 2, len(identity.layers) - 1})
     layers = tuple(identity.layers[one] for one in at)
-    activations = as_received(sent.activations, identity)[:, at]
-    received = Samples(sent.ids, sent.counts, activations, sent.differences)
+    received = Samples(ids, own.read.counts, as_received(activations, identity)[:, at], differences)
     reader = reads(base, layers)
     texts, public_texts = (_words_of(items, base) for items in (victims, public))
     words = frequent_tokens(public_texts, DICTIONARY)
@@ -61,23 +72,39 @@ def leaks(
         public_texts,
     )
     of_public = as_received(reads(base, identity.layers)(public.ids), identity)[:, at]
-    predictions = read.logits if identity.layers[-1] == base.model.config.num_hidden_layers else None
+    predictions = own.read.logits if identity.layers[-1] == base.model.config.num_hidden_layers else None
     seen = Seen(
         received,
         layers,
         of_public,
         predictions,
-        _answers(config, device, side, victims),
-        _answers(config, device, side, _some(test, rng)),
+        own.answers,
+        known(_some(test, rng)).answers,
     )
-    truth = Truth(read.targets, texts, read.logits.argmax(1) != read.targets)
+    truth = Truth(own.read.targets, texts, own.read.logits.argmax(1) != own.read.targets)
     return tuple(attacks(seen, truth, attacker, rng))
 
 
-def _answers(config: PAEConfig, device: Device, side: SideNetwork, items: Items) -> Answers:
-    read, answers = device.predict(items, np.arange(len(items)), side)
-    space, scale = config.device.space, config.device.target_scale
-    return answers, prediction_differences(read.logits, read.targets, space=space, scale=scale)
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What the device knows of some items: their hidden states, plain differences, and the side network's answers."""
+
+    read: Reading
+    differences: np.ndarray
+    predicted: np.ndarray
+
+    @property
+    def answers(self) -> Answers:
+        return self.predicted, self.differences
+
+
+def _known(
+    config: PAEConfig, base: BaseModel, identity: Identity, secrecy: Defence, side: SideNetwork, items: Items
+) -> Known:
+    read, settings = read_pivots(base, items, np.arange(len(items)), identity.layers), config.device
+    plain = prediction_differences(read.logits, read.targets, space=settings.space, scale=settings.target_scale)
+    predicted = secrecy.incoming(side.differences(as_received(read.activations, identity)))
+    return Known(read, plain, predicted)
 
 
 def _some(items: Items, rng: np.random.Generator) -> Items:

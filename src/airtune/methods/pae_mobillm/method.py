@@ -71,7 +71,7 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         with _timed("probe", stages), progress.stage("Training a head alone, to compare"):
             scores["a head alone, on the device"] = _probe(config, base, train, reader.items("dev"), test)
     with _timed("leaks", stages), progress.stage("Attacking what was sent"):
-        found = leaks(config, base, built, side, train, test, reader.items("dev"))
+        found = leaks(config, base, built.identity, built.secrecy, side, train, test, reader.items("dev"))
 
     rows = int((train.lengths - 1).sum()) if base.kind == "text" else len(train)
     ways = costs(
