@@ -52,7 +52,7 @@ class Read:
 
 
 def compute_reading(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
-    """Values: `tokens`, `longest` (in tokens), `flops` and `cpu_s` of train, `classes`, and `samples` of each part (at)."""
+    """Values: `tokens`, `longest` in tokens, `flops` and `cpu_s` of train, `classes`; `samples` of each part (at)."""
     config = config_of(settings)
     reader = open_reader(config)
     parts = {part: items_of(config, reader, part) for part in PARTS}

@@ -52,7 +52,8 @@ def cut_behind(base: BaseModel, blocks: int, *, bits: int = 16) -> Iterator[Traf
     traffic, masks = Traffic(), list[torch.Tensor]()
 
     def note(_: Any, __: Any, given: dict[str, Any]) -> None:
-        masks[:] = [given["attention_mask"]]
+        if base.model.training:
+            masks[:] = [given["attention_mask"]]
 
     def cross(block: torch.nn.Module, _: Any, output: Any) -> Any:
         if not (block.training and torch.is_grad_enabled()):
