@@ -174,6 +174,14 @@ def test_what_is_sent_under_a_defence_is_what_a_device_sends(settings, cells, tm
     np.testing.assert_allclose(states, sent.activations, rtol=0, atol=1.01 * step)
 
 
+def test_the_gap_is_paired_item_by_item_and_stands_at_the_number_of_classes(cells):
+    scores = {of: values(cells[kind], "score")[of] for kind, of in (("labels", "labels"), ("side", "pae"))}
+    (gap,) = cells["gap"].values
+    assert (gap.measure, gap.at) == ("gap", "2 classes")
+    assert gap.value == pytest.approx(scores["labels"] - scores["pae"])
+    assert set(np.unique(cells["gap"].items["gap//"])) <= {-1, 0, 1}
+
+
 def test_what_was_sent_plainly_tells_every_label(cells):
     """The largest entry of a plain difference is its class, by construction; two clusters are the two classes."""
     found, chance = ({v.measure: v.value for v in cells["leaks"].values if v.of == of} for of in ("found", "chance"))

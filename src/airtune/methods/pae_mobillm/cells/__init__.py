@@ -9,6 +9,7 @@
 | `probe`   | reading, memory      | a softmax on the last pivot; the backbone alone                                   |
 | `lora`    | reading, memory      | LoRA trained on the device                                                        |
 | `split`   | reading, memory, lora | split learning with LoRA on both sides                                           |
+| `gap`     | reading, side, labels | accuracy by true labels less that by differences, at the number of classes       |
 | `leaks`   | reading, side        | attacks on what was sent                                                          |
 
 Reading map: `ways` is what every way is told by, `choosing` how its rate and epochs are found, `sending` what crosses.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from airtune.methods.pae_mobillm.cells.gap import compute_gap, gap_settings
 from airtune.methods.pae_mobillm.cells.labels import compute_labels, compute_probe, labels_settings, probe_settings
 from airtune.methods.pae_mobillm.cells.leaks import compute_leaks, leaks_settings
 from airtune.methods.pae_mobillm.cells.memory import compute_memory, memory_settings
@@ -38,6 +40,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("probe", 1, _READ, probe_settings, compute_probe),
         Kind("lora", 1, _READ, trained_settings, compute_lora),
         Kind("split", 1, (*_READ, "lora"), trained_settings, compute_split),
+        Kind("gap", 1, ("reading", "side", "labels"), gap_settings, compute_gap),
         Kind("leaks", 1, ("reading", "side"), leaks_settings, compute_leaks),
     )
 }
