@@ -89,7 +89,9 @@ def test_studies_of_a_device_and_a_server_have_two_seeds_of_what_is_dear(name: s
 @pytest.mark.parametrize("seeds", [-1, 1.5, "2"])
 def test_seeds_of_a_variant_are_a_whole_number(seeds: object):
     variants = [{**DECLARED["variants"][0], "seeds": seeds}]
-    with pytest.raises(ConfigError, match=r"variant 'plus 0' of study sums has seeds = .*; give a whole number above 0"):
+    with pytest.raises(
+        ConfigError, match=r"variant 'plus 0' of study sums has seeds = .*; give a whole number above 0"
+    ):
         study_from("sums", DECLARED | {"variants": variants, "claims": []})
 
 
