@@ -6,6 +6,7 @@ its own label, and its attacks would say so.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,30 @@ from airtune.records import generator
 
 ATTACKED, DICTIONARY, WORDS = 500, 1000, 100
 """Samples, tokens of the dictionary, and words looked for. Of the layers the first, one between and the last."""
+BATCH = 32
+"""Samples in a pass."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Items, and how those at some rows are read: hidden states of the layers that are sent, logits, targets."""
+
+    items: Items
+    read: Callable[[np.ndarray], Reading]
+
+    @classmethod
+    def of(cls, base: BaseModel, items: Items, layers: Sequence[int]) -> Part:
+        """Classified items that the backbone reads when they are asked for, in batches of like length."""
+
+        def read(rows: np.ndarray) -> Reading:
+            chosen = items.chosen(rows)
+            order = chosen.in_order(BATCH)
+            found = [read_pivots(base, chosen, some, layers) for some in order]
+            back = np.argsort(np.concatenate(order))
+            names = ("counts", "activations", "logits", "targets")
+            return Reading(*(np.concatenate([getattr(one, name) for one in found])[back] for name in names))
+
+        return cls(items, read)
 
 
 def leaks(
@@ -36,9 +61,9 @@ def leaks(
     identity: Identity,
     secrecy: Defence,
     side: SideNetwork,
-    train: Items,
-    test: Items,
-    public: Items,
+    train: Part,
+    test: Part,
+    public: Part,
 ) -> tuple[Leak, ...]:
     """Every attack that what was sent allows; none for running text.
 
@@ -53,33 +78,32 @@ def leaks(
     if base.kind == "text":
         return ()
     rng = generator(config.seed, "attacks")
-    victims, public = _some(train, rng), _some(public, rng)
+    (victims, of_victims), (texts_of, of_public) = _some(train, rng), _some(public, rng)
 
-    def known(items: Items) -> Known:
-        return _known(config, base, identity, secrecy, side, items)
+    def known(read: Reading) -> Known:
+        return _known(config, identity, secrecy, side, read)
 
-    own, ids = known(victims), sample_ids("attacked", victims)
+    own, ids = known(of_victims), sample_ids("attacked", victims)
     activations, differences = secrecy.outgoing(ids, own.read.activations, own.differences, own.read.counts)
     at = sorted({0, len(identity.layers) // 2, len(identity.layers) - 1})
     layers = tuple(identity.layers[one] for one in at)
     received = Samples(ids, own.read.counts, as_received(activations, identity)[:, at], differences)
     reader = reads(base, layers)
-    texts, public_texts = (_words_of(items, base) for items in (victims, public))
+    texts, public_texts = (_words_of(items, base) for items in (victims, texts_of))
     words = frequent_tokens(public_texts, DICTIONARY)
     attacker = Attacker(
         Dictionary.read(reader, words, layers, frames(base.tokenizer)),
         frequent_tokens(public_texts, WORDS),
         public_texts,
     )
-    of_public = as_received(reads(base, identity.layers)(public.ids), identity)[:, at]
     predictions = own.read.logits if identity.layers[-1] == base.model.config.num_hidden_layers else None
     seen = Seen(
         received,
         layers,
-        of_public,
+        as_received(of_public.activations, identity)[:, at],
         predictions,
         own.answers,
-        known(_some(test, rng)).answers,
+        known(_some(test, rng)[1]).answers,
     )
     truth = Truth(own.read.targets, texts, own.read.logits.argmax(1) != own.read.targets)
     return tuple(attacks(seen, truth, attacker, rng))
@@ -98,17 +122,16 @@ class Known:
         return self.predicted, self.differences
 
 
-def _known(
-    config: PAEConfig, base: BaseModel, identity: Identity, secrecy: Defence, side: SideNetwork, items: Items
-) -> Known:
-    read, settings = read_pivots(base, items, np.arange(len(items)), identity.layers), config.device
+def _known(config: PAEConfig, identity: Identity, secrecy: Defence, side: SideNetwork, read: Reading) -> Known:
+    settings = config.device
     plain = prediction_differences(read.logits, read.targets, space=settings.space, scale=settings.target_scale)
     predicted = secrecy.incoming(side.differences(as_received(read.activations, identity)))
     return Known(read, plain, predicted)
 
 
-def _some(items: Items, rng: np.random.Generator) -> Items:
-    return items.chosen(np.sort(rng.permutation(len(items))[:ATTACKED]))
+def _some(part: Part, rng: np.random.Generator) -> tuple[Items, Reading]:
+    rows = np.sort(rng.permutation(len(part.items))[:ATTACKED])
+    return part.items.chosen(rows), part.read(rows)
 
 
 def _words_of(items: Items, base: BaseModel) -> list[np.ndarray]:

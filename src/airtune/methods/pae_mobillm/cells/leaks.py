@@ -1,6 +1,7 @@
 """The `leaks` cell: what the server reads off what it got under the settings' defences, beside the accuracy they leave.
 
-Attacks are those of a run (`pae_mobillm.leaks`), on samples of the seed's own draw, against the network of its `side`.
+Attacks are those of a run (`pae_mobillm.leaks`), on what the reading's cell has read of samples of the seed's own draw,
+against the network of its `side`.
 
 | measure           | the attack                                                                                      |
 |-------------------|-------------------------------------------------------------------------------------------------|
@@ -23,7 +24,7 @@ from airtune.methods.pae_mobillm.cells.sending import Sending
 from airtune.methods.pae_mobillm.cells.side import open_side, side_settings
 from airtune.methods.pae_mobillm.cells.ways import known
 from airtune.methods.pae_mobillm.config import config_from
-from airtune.methods.pae_mobillm.leaks import leaks
+from airtune.methods.pae_mobillm.leaks import Part, leaks
 from airtune.methods.pae_mobillm.privacy.leak import Leak
 from airtune.records.cells import Done, Outcome, Value
 from airtune.workloads.opening import open_reader
@@ -47,11 +48,13 @@ def compute_leaks(settings: Settings, work: Path, needs: Mapping[str, Done]) -> 
     """Values of `found` and, for an attacker who has seen nothing, of `chance`; `score` is the side cell's."""
     config, shared = config_from(settings), config_of(settings)
     reader = open_reader(shared)
-    sending = Sending.chosen(config, open_reading(needs["reading"])["train"], lambda: reader.base)
+    read = open_reading(needs["reading"])
+    sending = Sending.chosen(config, read["train"], lambda: reader.base)
     network = open_side(needs["side"], config, sending)
-    train, test = (items_of(shared, reader, part) for part in ("train", "test"))
-    identity, secrecy = sending.identity, sending.secrecy
-    found = leaks(config, reader.base, identity, secrecy, network, train, test, reader.items("dev"))
+    train, test, public = (
+        Part(items_of(shared, reader, part), sending.reads(read[part])) for part in ("train", "test", "dev")
+    )
+    found = leaks(config, reader.base, sending.identity, sending.secrecy, network, train, test, public)
     values = []
     for measure, leak in named(found):
         values += [Value(measure, leak.value, of="found"), Value(measure, leak.chance, of="chance")]

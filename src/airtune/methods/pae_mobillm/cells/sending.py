@@ -15,6 +15,7 @@ from airtune.methods.pae_mobillm.cells.reading import Read
 from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.device.differences import corrected, prediction_differences
 from airtune.methods.pae_mobillm.device.layers import every_layer, uniform_layers
+from airtune.methods.pae_mobillm.device.pivots import Reading
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.privacy.defences import Defence
 from airtune.methods.pae_mobillm.side import SideNetwork
@@ -76,6 +77,15 @@ class Sending:
         """Scores ``(n, C)`` of backbone and side network together."""
         predicted = self.secrecy.incoming(network.differences(self.own(read)))
         return corrected(read.logits, predicted, space=self.space)
+
+    def reads(self, read: Read) -> Callable[[np.ndarray], Reading]:
+        """Rows of a part as a device would read them now."""
+
+        def rows_of(rows: np.ndarray) -> Reading:
+            states, ones = self._chosen_of(read)[rows], np.ones(len(rows), np.int64)
+            return Reading(ones, states, read.logits[rows], read.targets[rows])
+
+        return rows_of
 
     def _chosen_of(self, read: Read) -> np.ndarray:
         return read.states[:, [layer - 1 for layer in self.identity.layers]]
