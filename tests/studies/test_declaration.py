@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,44 @@ def test_a_preset_may_name_its_workload(tmp_path: Path):
 
 def test_the_paper_s_tables_and_figures_are_declared():
     assert STUDIES == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "pae",
+            {"reading": 1, "memory": 1, "side": 20, "labels": 5, "probe": 5, "lora": 2, "split": 2, "gap": 5},
+        ),
+        ("pae_leaks", {"reading": 1, "memory": 1, "side": 35, "leaks": 35}),
+    ],
+)
+def test_studies_of_a_device_and_a_server_have_two_seeds_of_what_is_dear(name: str, expected: dict[str, int]):
+    """Four ways to send by differences; of what trains the backbone itself two seeds; seven defences."""
+    entry, harness = METHODS["pae_mobillm"], read_harness("pae_mobillm")
+    plan = make_plan(
+        read_study("pae_mobillm", name),
+        harness,
+        harness.presets["cpu"],
+        entry.kinds,
+        lambda preset, overrides: entry.load_config(preset, overrides).as_dict(),
+        overrides={},
+        model="",
+        data="",
+        workload="embedded",
+    )
+    assert Counter(cell.kind.name for cell in plan.cells.values()) == expected
+    if name == "pae":
+        assert plan.notes == ("over 2 of 5 seeds alone: split learning, LoRA on the device",)
+
+
+@pytest.mark.parametrize("seeds", [-1, 1.5, "2"])
+def test_seeds_of_a_variant_are_a_whole_number(seeds: object):
+    variants = [{**DECLARED["variants"][0], "seeds": seeds}]
+    with pytest.raises(
+        ConfigError, match=r"variant 'plus 0' of study sums has seeds = .*; give a whole number above 0"
+    ):
+        study_from("sums", DECLARED | {"variants": variants, "claims": []})
 
 
 @pytest.mark.parametrize("name", STUDIES)

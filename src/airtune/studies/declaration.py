@@ -132,6 +132,8 @@ class Study:
     not_run: tuple[str, ...] = ()
     """What belongs here and is not measured, and why."""
     reach: Reach | None = None
+    redrawn: str = "adapter, calibration set, policy and channel"
+    """What a seed draws anew, in words."""
     set: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -92,7 +92,7 @@ def _measured(gathered: Gathered) -> Iterator[Markup]:
     seeds = gathered.plan.seeds
     yield tag(
         "p",
-        f"{seeds} seeds; a seed redraws adapter, calibration set, policy and channel, test stays. "
+        f"{seeds} seeds; a seed redraws {gathered.plan.study.redrawn}, test stays. "
         "Intervals are 95 %: Student's over seeds; where a number is a mean over test items, their half-width is "
         "added in quadrature. Differences are paired by seed and item. Real: the interval excludes 0 "
         f"over at least {SEEDS_FOR_A_CLAIM} seeds. No rank test is shown: with five seeds none could say more.",

@@ -1,7 +1,8 @@
-"""PAE MobiLLM's cells on a tiny BERT: against a run of the same settings, the model's own outputs, bytes by hand."""
+"""PAE MobiLLM's cells on a tiny BERT: against a device of the same settings, the model's own outputs, bytes by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,32 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.methods.pae_mobillm.building import samples_of
-from airtune.methods.pae_mobillm.cells import KINDS
-from airtune.methods.pae_mobillm.cells.reading import open_reading
-from airtune.methods.pae_mobillm.cells.side import by_labels, plan_of
+from airtune.errors import ModelError
+from airtune.ledger import Ledger
+from airtune.methods.pae_mobillm.building import new_device, open_uplink, samples_of, server_role
+from airtune.methods.pae_mobillm.cells import KINDS, memory
+from airtune.methods.pae_mobillm.cells.choosing import Look, best_on_dev, epochs_looked_at
+from airtune.methods.pae_mobillm.cells.labels import by_labels
+from airtune.methods.pae_mobillm.cells.reading import base_of, open_reading
+from airtune.methods.pae_mobillm.cells.sending import Sending
+from airtune.methods.pae_mobillm.cells.side import plan_of
 from airtune.methods.pae_mobillm.config import config_from, load_config
+from airtune.methods.pae_mobillm.peaks import WAYS, Peak
+from airtune.records import Silent
 from airtune.records.cells import CellStore, Done
+from airtune.transport import Loopback
 from airtune.workloads.opening import open_reader
 from services.tiny_runs import classify_settings
 
-OFS = ("backbone", "pae", "labels", "probe", "mobillm")
+OFS = {
+    "side": ("pae",),
+    "labels": ("labels", "mobillm"),
+    "probe": ("probe", "backbone"),
+    "lora": ("lora",),
+    "split": ("split",),
+}
+MIB = dict(zip(WAYS, (1, 2, 4, 3), strict=True))
+"""What each way's processes are said to have needed."""
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +43,24 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return load_config("tiny", classify_settings(tmp_path_factory.mktemp("cells") / "classify")).as_dict()
 
 
+def peaks_of(shape, *, repeats: int) -> dict[str, list[Peak]]:
+    """Instead of processes: the shape is what the reading says."""
+    assert (shape.labels, shape.samples) == (2, 32)
+    return {way: [Peak(9, 0, 0), Peak(9, 1024 * mib, 0)] for way, mib in MIB.items()}
+
+
 @pytest.fixture(scope="module")
-def cells(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
-    store, keys = CellStore(tmp_path_factory.mktemp("store")), {}
-    for name in ("reading", "side"):
-        kind = KINDS[name]
+def cells(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Done]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "rises", peaks_of)
+        patch.setattr(memory, "CAN_MEASURE", True)
+        yield computed(settings, CellStore(tmp_path_factory.mktemp("store")))
+
+
+def computed(settings: dict[str, Any], store: CellStore) -> dict[str, Done]:
+    """Every kind's cell."""
+    keys: dict[str, str] = {}
+    for name, kind in KINDS.items():
         needed = {other: keys[other] for other in kind.needs}
         keys[name] = kind.key(settings, needed)
         work = store.folder(name, keys[name]) / "work"
@@ -57,41 +87,131 @@ def test_what_is_read_is_the_model_s_own(cells, settings):
             assert read.targets[row] == items.classes[row]
 
 
-def test_scores_are_means_of_their_items_and_every_way_has_its_bytes(cells, settings):
+def test_every_way_is_told_by_the_same_measures(cells):
+    """Scores are means of their items; processes said how much memory; what sends nothing waits for no link."""
+    for kind, ofs in OFS.items():
+        for of in ofs:
+            found = {v.measure: v.value for v in cells[kind].values if v.of == of}
+            assert found["score"] == pytest.approx(cells[kind].items[f"score/{of}/"].mean())
+            assert ("epochs" in found) == (of != "backbone")
+            assert found["wall_s"] >= found["link_s"]
+            assert (found["link_s"] == 0) == (of in ("probe", "backbone", "lora"))
+            assert found["device_mib"] == pytest.approx(
+                {"backbone": 1, "lora": 4, "split": 3, "probe": 2 + 96 * 16 * 4 / 2**20}.get(of, 2)
+            )
+
+
+def test_bytes_of_side_networks_by_hand(cells):
     """96 samples: 8 bytes of id, 2 layers of 16 numbers at 2 bytes, 2 differences of 4; MobiLLM by tokens, epochs."""
-    done = cells["side"]
-    for of in OFS:
-        assert values(done, "score")[of] == pytest.approx(done.items[f"score/{of}/"].mean())
-    up, down = values(done, "up_bytes"), values(done, "down_bytes")
-    tokens = next(v.value for v in cells["reading"].values if v.measure == "tokens")
+    done, read = cells["labels"], cells["reading"]
+    tokens = next(v.value for v in read.values if v.measure == "tokens")
     side = 4 * (2 * (2 * 16 * 8 + 1) + (16 + 1) * 2)
-    assert up["pae"] == 96 * (8 + 2 * 16 * 2 + 2 * 4)
+    up, down = values(done, "up_bytes"), values(done, "down_bytes")
+    assert values(cells["side"], "up_bytes") == {"pae": 96 * (8 + 2 * 16 * 2 + 2 * 4)}
     assert up["labels"] == 96 * (8 + 2 * 16 * 2 + 4)
-    assert up["mobillm"] == 2 * (tokens * 2 * 16 * 2 + 96 * 4)
-    assert (up["probe"], up["backbone"], down["probe"]) == (0, 0, 0)
-    assert down["pae"] == down["mobillm"] == side
+    assert up["mobillm"] == values(done, "epochs")["mobillm"] * (tokens * 2 * 16 * 2 + 96 * 4)
+    assert values(cells["side"], "down_bytes")["pae"] == down["labels"] == down["mobillm"] == side
     rate = 2.43e6 * np.log2(1 + 10**0.5)
-    assert values(done, "seconds")["pae"] == pytest.approx(8 * (up["pae"] + side) / rate)
+    assert values(cells["side"], "link_s")["pae"] == pytest.approx(8 * (96 * 80 + side) / rate)
     assert values(done, "score")["mobillm"] == values(done, "score")["labels"]
 
 
-def test_before_any_epoch_a_network_by_labels_is_the_backbone_and_training_lowers_its_loss(cells, settings):
+def test_operations_and_bytes_of_what_trains_the_backbone(cells):
+    """PAE passes once, MobiLLM once an epoch; split learning sends each token's 16 numbers each way in every epoch."""
+    once = next(v.value for v in cells["reading"].values if v.measure == "flops")
+    tokens = next(v.value for v in cells["reading"].values if v.measure == "tokens")
+    assert values(cells["side"], "device_flops")["pae"] == once
+    epochs = values(cells["labels"], "epochs")["mobillm"]
+    assert values(cells["labels"], "device_flops") == {"labels": once, "mobillm": epochs * once}
+    lora, split = (cells[kind] for kind in ("lora", "split"))
+    passes = values(lora, "epochs")["lora"]
+    assert (
+        2 < values(lora, "device_flops")["lora"] / (passes * once) < 5
+    )  # backward, and factors half as wide as blocks
+    assert 0.4 < values(split, "device_flops")["split"] / values(lora, "device_flops")["lora"] < 0.5
+    assert (values(lora, "up_bytes")["lora"], values(lora, "down_bytes")["lora"]) == (0, 0)
+    assert values(split, "epochs")["split"] == passes
+    assert values(split, "up_bytes")["split"] == passes * (tokens * 16 * 2 + 96 * 4 + 3 * 4)
+
+
+def test_rate_and_epochs_are_the_earliest_of_the_best_on_dev():
+    """Right shares by rate and epoch; one rate breaks down after its first look."""
+    shares = {(0.1, 1): 0.5, (0.1, 2): 0.7, (0.2, 1): 0.7, (0.3, 1): 0.6}
+
+    def train(rate: float) -> Iterator[Look[list[float]]]:
+        model = [rate, 0.0]
+        for epochs in (1, 2):
+            if (rate, epochs) not in shares:
+                raise ModelError("the loss is nan; lower the rate")
+            model[1] = epochs
+            yield Look(model, epochs, 10.0 * epochs)
+
+    found = best_on_dev((0.1, 0.2, 0.3), train, lambda model: shares[model[0], int(model[1])])
+    assert (found.rate, found.look.epochs, found.look.seconds, found.dev_score) == (0.1, 2, 20.0, 0.7)
+    assert found.look.model == [0.1, 2.0]
+    with pytest.raises(ModelError, match="none of 1 rates could be trained at"):
+        best_on_dev((0.4,), train, lambda model: 0.0)
+    assert (epochs_looked_at(20), epochs_looked_at(2), epochs_looked_at(1)) == ([5, 10, 20], [1, 2], [1])
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_is_sent_under_a_defence_is_what_a_device_sends(settings, cells, tmp_path: Path, bits: int):
+    """Rotation, noise and fewer layers: a device of these settings, over its own reading of the backbone."""
+    privacy = {**settings["privacy"], "rotate_to": 5, "epsilon": 30.0}
+    device = {**settings["device"], "layers": "uniform", "layer_count": 1, "bits": bits}
+    config = config_from({**settings, "privacy": privacy, "device": device})
+    reader = open_reader(config)
+    items, read = samples_of(config, reader), open_reading(cells["reading"])["train"]
+    server = Loopback(server_role(config, tmp_path))
+    built = new_device(config, reader.base, items, open_uplink(config), server, Ledger(), Silent())
+    sending = Sending.chosen(config, read, lambda: base_of(settings))
+    sent = built.device.samples(items, np.arange(96), np.arange(96, dtype=np.uint64))
+    states, differences = sending.sent(read)
+    assert (states.shape, differences.shape) == ((96, 1, 16), (96, 5))
+    assert sending.identity.layers == built.identity.layers == (2,)
+    np.testing.assert_allclose(differences, sent.differences, rtol=1e-3, atol=1e-3)
+    step = np.abs(sent.activations).max() * (2**-10 if bits == 16 else 1 / 127)
+    np.testing.assert_allclose(states, sent.activations, rtol=0, atol=1.01 * step)
+
+
+def test_the_gap_is_paired_item_by_item_and_stands_at_the_number_of_classes(cells):
+    scores = {of: values(cells[kind], "score")[of] for kind, of in (("labels", "labels"), ("side", "pae"))}
+    (gap,) = cells["gap"].values
+    assert (gap.measure, gap.at) == ("gap", "2 classes")
+    assert gap.value == pytest.approx(scores["labels"] - scores["pae"])
+    assert set(np.unique(cells["gap"].items["gap//"])) <= {-1, 0, 1}
+
+
+def test_what_was_sent_plainly_tells_every_label(cells):
+    """The largest entry of a plain difference is its class, by construction; two clusters are the two classes."""
+    found, chance = ({v.measure: v.value for v in cells["leaks"].values if v.of == of} for of in ("found", "chance"))
+    assert (found["label_argmax"], found["purity"]) == (1, 1)
+    assert 0.5 <= chance["label_argmax"] < 1
+    assert found["score"] == values(cells["side"], "score")["pae"]
+    assert {"nearest_first", "nearest_last", "words_first", "words_last", "membership"} <= set(found)
+
+
+def test_training_by_labels_lowers_their_loss(cells, settings):
     read = open_reading(cells["reading"])["train"]
     plan = plan_of(config_from(settings))
-
-    def loss(epochs: int) -> float:
-        scores = torch.from_numpy(read.logits + by_labels(read.states, read, plan, epochs).differences(read.states))
-        return float(torch.nn.functional.cross_entropy(scores, torch.from_numpy(read.targets)))
-
     plain = torch.nn.functional.cross_entropy(torch.from_numpy(read.logits), torch.from_numpy(read.targets))
-    assert loss(0) == pytest.approx(float(plain))
-    assert loss(30) < 0.8 * float(plain)
+    losses = {}
+    for look in by_labels(read.states, read, plan, plan.learning_rate, [1, 30]):
+        scores = torch.from_numpy(read.logits + look.model.differences(read.states))
+        losses[look.epochs] = float(torch.nn.functional.cross_entropy(scores, torch.from_numpy(read.targets)))
+    assert losses[30] < 0.8 * float(plain)
+    assert losses[30] < losses[1] < 1.1 * float(plain)
 
 
 def test_seeds_share_a_reading_and_paths_count_by_content(settings, tmp_path: Path):
     plain = KINDS["reading"].key(settings, {})
     assert KINDS["reading"].key({**settings, "seed": 3}, {}) == plain
-    assert KINDS["side"].key({**settings, "seed": 3}, {}) != KINDS["side"].key(settings, {})
+    for name in ("side", "labels", "probe", "lora", "split", "leaks"):
+        assert KINDS[name].key({**settings, "seed": 3}, {}) != KINDS[name].key(settings, {})
+    assert KINDS["memory"].key({**settings, "seed": 3}, {}) == KINDS["memory"].key(settings, {})
+    hidden = {**settings, "privacy": {**settings["privacy"], "epsilon": 8.0}}
+    assert KINDS["side"].key(hidden, {}) != KINDS["side"].key(settings, {})
+    assert KINDS["labels"].key(hidden, {}) == KINDS["labels"].key(settings, {})  # who sends labels hides nothing
     moved = tmp_path / "rows.csv"
     moved.write_bytes(Path(settings["task"]["data"]).read_bytes())
     task = {**settings["task"], "data": str(moved)}

@@ -129,31 +129,63 @@ def reads(base: BaseModel, layers: Sequence[int]) -> Read:
 
 
 def _defence(config: PAEConfig, base: BaseModel, items: Items, layers: Sequence[int]) -> Defence:
+    privacy, settings = config.privacy, config.device
+    if not privacy.epsilon:
+        return defence_of(config, outputs_of(base), layers)
+    if base.kind == "text":
+        raise ConfigError("privacy.epsilon protects sentences; running text has no such bound here; leave it out")
+    some = None
+    if not (privacy.clip_activations and privacy.clip_differences):
+        items = items.chosen(np.arange(min(len(items), settings.value_items)))
+        read = [read_pivots(base, items, rows, layers) for rows in items.in_order(settings.batch_size)]
+        plain = [
+            prediction_differences(one.logits, one.targets, space=settings.space, scale=settings.target_scale)
+            for one in read
+        ]
+        some = np.concatenate([one.activations for one in read]), np.concatenate(plain)
+    return defence_of(config, outputs_of(base), layers, some, centre_of(base, layers), weights_hash(base.model))
+
+
+def centre_of(base: BaseModel, layers: Sequence[int]) -> np.ndarray:
+    """Mean hidden states ``(K, d)`` of single words of the vocabulary: what noise is clipped around."""
+    words = np.array(sorted(set(base.tokenizer.get_vocab().values()) - set(base.tokenizer.all_special_ids)))
+    some = words[np.linspace(0, len(words) - 1, min(CENTRE_TOKENS, len(words))).astype(int)]
+    return Dictionary.read(reads(base, layers), some, layers, frames(base.tokenizer)).means[0]
+
+
+def defence_of(
+    config: PAEConfig,
+    outputs: int,
+    layers: Sequence[int],
+    some: tuple[np.ndarray, np.ndarray] | None = None,
+    centre: np.ndarray | float = 0.0,
+    backbone: str = "",
+) -> Defence:
     """What the settings ask for; noise is of this way to send alone.
 
     Two uploads of a sample under one noise, at two epsilons say, would tell it exactly: their difference takes the
     noise off. So all that shapes what is sent beside the noise names its stream.
+
+    Args:
+        outputs: C.
+        some: Hidden states ``(n, K, d)`` and differences ``(n, C)`` of some of the device's samples, one pivot each:
+            noise is clipped to their median norms where the settings name none. Needed with noise alone.
+        centre: See `centre_of`.
+        backbone: Hash of its weights, with noise.
     """
-    privacy, settings = config.privacy, config.device
-    clips, way = (privacy.clip_activations, privacy.clip_differences), list[str]()
-    centre: np.ndarray | float = 0.0
-    if privacy.epsilon:
-        if base.kind == "text":
-            raise ConfigError("privacy.epsilon protects sentences; running text has no such bound here; leave it out")
-        words = np.array(sorted(set(base.tokenizer.get_vocab().values()) - set(base.tokenizer.all_special_ids)))
-        some = words[np.linspace(0, len(words) - 1, min(CENTRE_TOKENS, len(words))).astype(int)]
-        centre = Dictionary.read(reads(base, layers), some, layers, frames(base.tokenizer)).means[0]
-        if not all(clips):
-            found = _typical_norms(config, base, items, layers, centre)
-            clips = (clips[0] or found[0], clips[1] or found[1])
-        shaping = settings.space, settings.target_scale, privacy.rotate_to, privacy.epsilon, privacy.delta, *clips
-        way = [weights_hash(base.model), *map(repr, shaping)]
-    names: tuple[str | int, ...] = ("privacy", settings.secret, *layers, *way)
+    privacy, device = config.privacy, config.device
+    clips = privacy.clip_activations, privacy.clip_differences
+    if some is not None:
+        found = [float(f"{norm:.3g}") for norm in median_norms(*some, centre=centre)]  # batches round differently
+        clips = clips[0] or found[0], clips[1] or found[1]
+    names: tuple[str | int, ...] = ("privacy", device.secret, *layers)
     secret = generator(config.seed, *names)
-    if way:  # one seed has 63 bits, less than the key of the noise
+    if privacy.epsilon:  # one seed has 63 bits, less than the key of the noise
+        shaping = device.space, device.target_scale, privacy.rotate_to, privacy.epsilon, privacy.delta, *clips
+        names = *names, backbone, *map(repr, shaping)
         secret = np.random.default_rng([seed_for(config.seed, *names, part) for part in range(3)])
     return defence(
-        outputs_of(base),
+        outputs,
         rotate_to=privacy.rotate_to,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -161,17 +193,3 @@ def _defence(config: PAEConfig, base: BaseModel, items: Items, layers: Sequence[
         centre=centre,
         secret=secret,
     )
-
-
-def _typical_norms(
-    config: PAEConfig, base: BaseModel, items: Items, layers: Sequence[int], centre: np.ndarray | float
-) -> tuple[float, float]:
-    """Of some samples, read batch by batch as they are for the upload."""
-    settings = config.device
-    some = items.chosen(np.arange(min(len(items), settings.value_items)))
-    read = [read_pivots(base, some, rows, layers) for rows in some.in_order(settings.batch_size)]
-    plain = [
-        prediction_differences(one.logits, one.targets, space=settings.space, scale=settings.target_scale)
-        for one in read
-    ]
-    return median_norms(np.concatenate([one.activations for one in read]), np.concatenate(plain), centre=centre)

@@ -6,14 +6,18 @@ its own label, and its attacks would say so.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
-from airtune.methods.pae_mobillm.building import Built, reads
+from airtune.methods.pae_mobillm.building import reads
 from airtune.methods.pae_mobillm.config import PAEConfig
-from airtune.methods.pae_mobillm.device.device import Device
 from airtune.methods.pae_mobillm.device.differences import prediction_differences
-from airtune.methods.pae_mobillm.device.pivots import read_pivots, selector_of
+from airtune.methods.pae_mobillm.device.pivots import Reading, read_pivots, selector_of
 from airtune.methods.pae_mobillm.device.upload import sample_ids
+from airtune.methods.pae_mobillm.identity import Identity
+from airtune.methods.pae_mobillm.privacy.defences import Defence
 from airtune.methods.pae_mobillm.privacy.inversion import Dictionary, frames
 from airtune.methods.pae_mobillm.privacy.leak import Leak
 from airtune.methods.pae_mobillm.privacy.report import Answers, Attacker, Seen, Truth, attacks
@@ -25,14 +29,47 @@ from airtune.records import generator
 
 ATTACKED, DICTIONARY, WORDS = 500, 1000, 100
 """Samples, tokens of the dictionary, and words looked for. Of the layers the first, one between and the last."""
+BATCH = 32
+"""Samples in a pass."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Items, and how those at some rows are read: hidden states of the layers that are sent, logits, targets."""
+
+    items: Items
+    read: Callable[[np.ndarray], Reading]
+
+    @classmethod
+    def of(cls, base: BaseModel, items: Items, layers: Sequence[int]) -> Part:
+        """Classified items that the backbone reads when they are asked for, in batches of like length."""
+
+        def read(rows: np.ndarray) -> Reading:
+            chosen = items.chosen(rows)
+            order = chosen.in_order(BATCH)
+            found = [read_pivots(base, chosen, some, layers) for some in order]
+            back = np.argsort(np.concatenate(order))
+            names = ("counts", "activations", "logits", "targets")
+            return Reading(*(np.concatenate([getattr(one, name) for one in found])[back] for name in names))
+
+        return cls(items, read)
 
 
 def leaks(
-    config: PAEConfig, base: BaseModel, built: Built, side: SideNetwork, train: Items, test: Items, public: Items
+    config: PAEConfig,
+    base: BaseModel,
+    identity: Identity,
+    secrecy: Defence,
+    side: SideNetwork,
+    train: Part,
+    test: Part,
+    public: Part,
 ) -> tuple[Leak, ...]:
     """Every attack that what was sent allows; none for running text.
 
     Args:
+        identity: What was sent of each sample.
+        secrecy: How.
         side: As the server has it.
         train: What was uploaded, in the order of its upload.
         test: Items that the side network was not trained on.
@@ -40,48 +77,63 @@ def leaks(
     """
     if base.kind == "text":
         return ()
-    rng, identity = generator(config.seed, "attacks"), built.identity
-    victims, public = _some(train, rng), _some(public, rng)
-    read = read_pivots(base, victims, np.arange(len(victims)), identity.layers)
-    settings = config.device
-    device = Device(  # as the one that sent, but what the attacks take is not booked on it
-        base, identity, built.air, name="attacked", scale=settings.target_scale, secrecy=built.secrecy
-    )
-    sent = device.samples(victims, np.arange(len(victims)), sample_ids("attacked", victims))
+    rng = generator(config.seed, "attacks")
+    (victims, of_victims), (texts_of, of_public) = _some(train, rng), _some(public, rng)
+
+    def known(read: Reading) -> Known:
+        return _known(config, identity, secrecy, side, read)
+
+    own, ids = known(of_victims), sample_ids("attacked", victims)
+    activations, differences = secrecy.outgoing(ids, own.read.activations, own.differences, own.read.counts)
     at = sorted({0, len(identity.layers) // 2, len(identity.layers) - 1})
     layers = tuple(identity.layers[one] for one in at)
-    activations = as_received(sent.activations, identity)[:, at]
-    received = Samples(sent.ids, sent.counts, activations, sent.differences)
+    received = Samples(ids, own.read.counts, as_received(activations, identity)[:, at], differences)
     reader = reads(base, layers)
-    texts, public_texts = (_words_of(items, base) for items in (victims, public))
+    texts, public_texts = (_words_of(items, base) for items in (victims, texts_of))
     words = frequent_tokens(public_texts, DICTIONARY)
     attacker = Attacker(
         Dictionary.read(reader, words, layers, frames(base.tokenizer)),
         frequent_tokens(public_texts, WORDS),
         public_texts,
     )
-    of_public = device.samples(public, np.arange(len(public)), sample_ids("attacker", public))
-    predictions = read.logits if identity.layers[-1] == base.model.config.num_hidden_layers else None
+    of_texts, texts_ids = known(of_public), sample_ids("attacker", texts_of)
+    public_sent, _ = secrecy.outgoing(texts_ids, of_public.activations, of_texts.differences, of_public.counts)
+    predictions = own.read.logits if identity.layers[-1] == base.model.config.num_hidden_layers else None
     seen = Seen(
         received,
         layers,
-        as_received(of_public.activations, identity)[:, at],
+        as_received(public_sent, identity)[:, at],
         predictions,
-        _answers(config, device, side, victims),
-        _answers(config, device, side, _some(test, rng)),
+        own.answers,
+        known(_some(test, rng)[1]).answers,
     )
-    truth = Truth(read.targets, texts, read.logits.argmax(1) != read.targets, _pivots(victims, base))
+    truth = Truth(own.read.targets, texts, own.read.logits.argmax(1) != own.read.targets, _pivots(victims, base))
     return tuple(attacks(seen, truth, attacker, rng))
 
 
-def _answers(config: PAEConfig, device: Device, side: SideNetwork, items: Items) -> Answers:
-    read, answers = device.predict(items, np.arange(len(items)), side)
-    space, scale = config.device.space, config.device.target_scale
-    return answers, prediction_differences(read.logits, read.targets, space=space, scale=scale)
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What the device knows of some items: their hidden states, plain differences, and the side network's answers."""
+
+    read: Reading
+    differences: np.ndarray
+    predicted: np.ndarray
+
+    @property
+    def answers(self) -> Answers:
+        return self.predicted, self.differences
 
 
-def _some(items: Items, rng: np.random.Generator) -> Items:
-    return items.chosen(np.sort(rng.permutation(len(items))[:ATTACKED]))
+def _known(config: PAEConfig, identity: Identity, secrecy: Defence, side: SideNetwork, read: Reading) -> Known:
+    settings = config.device
+    plain = prediction_differences(read.logits, read.targets, space=settings.space, scale=settings.target_scale)
+    predicted = secrecy.incoming(side.differences(as_received(read.activations, identity)))
+    return Known(read, plain, predicted)
+
+
+def _some(part: Part, rng: np.random.Generator) -> tuple[Items, Reading]:
+    rows = np.sort(rng.permutation(len(part.items))[:ATTACKED])
+    return part.items.chosen(rows), part.read(rows)
 
 
 def _pivots(items: Items, base: BaseModel) -> np.ndarray | None:

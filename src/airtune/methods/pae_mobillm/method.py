@@ -22,7 +22,7 @@ from airtune.methods.pae_mobillm.building import Built, new_device, open_uplink,
 from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.costs import costs
 from airtune.methods.pae_mobillm.device.pivots import blocks_of
-from airtune.methods.pae_mobillm.leaks import leaks
+from airtune.methods.pae_mobillm.leaks import Part, leaks
 from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.methods.pae_mobillm.telling import told
 from airtune.models import BaseModel, FitPlan, Items, Score, head_only
@@ -74,8 +74,9 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         with _timed("probe", stages), progress.stage("Training a head alone, to compare"):
             scores["a head alone, on the device"] = _probe(config, base, train, reader.items("dev"), test)
     with _timed("leaks", stages), progress.stage("Attacking what was sent"):
+        parts = (Part.of(base, items, built.identity.layers) for items in (train, test, reader.items("dev")))
         try:
-            found, unattacked = leaks(config, base, built, side, train, test, reader.items("dev")), ""
+            found, unattacked = leaks(config, base, built.identity, built.secrecy, side, *parts), ""
         except DataError as error:  # too few samples, say, which is no reason to lose what was trained
             found, unattacked = (), str(error)
 

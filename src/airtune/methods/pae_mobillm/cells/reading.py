@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from airtune.methods.pae_mobillm.building import samples_of
-from airtune.methods.pae_mobillm.config import config_from
+from airtune.methods.pae_mobillm.config import PAEConfig, config_from
 from airtune.methods.pae_mobillm.device.flops import forward_flops
 from airtune.methods.pae_mobillm.device.pivots import blocks_of, read_pivots
 from airtune.models import BaseModel, Items
@@ -24,6 +24,7 @@ from airtune.records import write_bytes
 from airtune.records.cells import Done, Outcome, Value
 from airtune.workloads.content import content, model_content, software
 from airtune.workloads.opening import open_reader
+from airtune.workloads.parts import Reader
 
 READ = "read.safetensors"
 PARTS = ("train", "dev", "test")
@@ -51,20 +52,18 @@ class Read:
 
 
 def compute_reading(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
-    """Values: `tokens`, `flops` and `cpu_s` of train; how many samples each part has (`samples`, at the part)."""
-    config = config_from({**settings, "seed": 0})
+    """Values: `tokens`, `longest` in tokens, `flops` and `cpu_s` of train, `classes`; `samples` of each part (at)."""
+    config = config_of(settings)
     reader = open_reader(config)
-    parts = {
-        "train": samples_of(config, reader),
-        "dev": reader.spread("dev", config.task.dev_items),
-        "test": reader.spread("test", config.task.test_items),
-    }
+    parts = {part: items_of(config, reader, part) for part in PARTS}
     start = time.process_time()
     tensors, flops = _read(reader.base, parts["train"], config.device.batch_size)
     values = [
         Value("tokens", float(parts["train"].lengths.sum())),
         Value("flops", float(flops)),
         Value("cpu_s", time.process_time() - start),
+        Value("longest", float(parts["train"].lengths.max())),
+        Value("classes", float(tensors["logits"].shape[1])),
         *(Value("samples", float(len(items)), at=part) for part, items in parts.items()),
     ]
     found = {f"train.{name}": value for name, value in tensors.items()}
@@ -73,6 +72,23 @@ def compute_reading(settings: Settings, work: Path, needs: Mapping[str, Done]) -
         found |= {f"{part}.{name}": value for name, value in read.items()}
     write_bytes(work / READ, save(found))
     return Outcome(tuple(values), files=(READ,))
+
+
+def config_of(settings: Settings) -> PAEConfig:
+    """The settings under which the backbone, its new head and the samples are those of every seed."""
+    return config_from({**settings, "seed": 0})
+
+
+def items_of(config: PAEConfig, reader: Reader, part: str) -> Items:
+    """A part as it is read, under `config_of`."""
+    if part == "train":
+        return samples_of(config, reader)
+    return reader.spread(part, config.task.dev_items if part == "dev" else config.task.test_items)
+
+
+def base_of(settings: Settings) -> BaseModel:
+    """The backbone that has read."""
+    return open_reader(config_of(settings)).base
 
 
 def open_reading(done: Done) -> dict[str, Read]:

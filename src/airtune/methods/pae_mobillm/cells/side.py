@@ -1,47 +1,37 @@
-"""The `side` cell: side networks trained on what was read, by differences as the server does and by true labels.
+"""The `side` cell: a side network trained on what was sent, by differences, as the server does.
 
-| of       | what is trained, on what                                            | uplink                           |
-|----------|---------------------------------------------------------------------|----------------------------------|
-| `pae`    | the side network, on differences, as received                       | pivots and differences, once     |
-| `labels` | the same network, cross-entropy of logits + Dy^ with true labels    | pivots, logits' place: the label |
-| `mobillm`| as `labels`: rows do not touch, so all tokens give the same network | all tokens and labels, each epoch |
-| `probe`  | a softmax on the last pivot, on the device                          | nothing                          |
-| `backbone` | nothing                                                           | nothing                          |
-
-Accuracy on test, whose items stand behind every `score`.
+Rate and epochs are the best on dev of three rates and three looks (`choosing`); its weights are kept for attacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from airtune.methods.pae_mobillm.building import open_uplink
-from airtune.methods.pae_mobillm.cells.reading import Read, open_reading
+from airtune.methods.pae_mobillm.cells.choosing import RATES, Look, best_on_dev, epochs_looked_at
+from airtune.methods.pae_mobillm.cells.reading import base_of, open_reading
+from airtune.methods.pae_mobillm.cells.sending import Sending
+from airtune.methods.pae_mobillm.cells.ways import Way, known, mib_of, told
 from airtune.methods.pae_mobillm.config import PAEConfig, config_from
-from airtune.methods.pae_mobillm.costs import costs
-from airtune.methods.pae_mobillm.device.differences import corrected, prediction_differences
-from airtune.methods.pae_mobillm.device.layers import every_layer, uniform_layers
-from airtune.methods.pae_mobillm.identity import Identity
-from airtune.methods.pae_mobillm.privacy.defences import defence
 from airtune.methods.pae_mobillm.server.training import Training, TrainingPlan
 from airtune.methods.pae_mobillm.side import SideNetwork
-from airtune.methods.pae_mobillm.wire import Samples, as_received
-from airtune.records import generator, seed_for
-from airtune.records.cells import Done, Outcome, Value
+from airtune.methods.pae_mobillm.wire import Samples, body_bytes
+from airtune.records import write_bytes
+from airtune.records.cells import Done, Outcome
 
-PROBE_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-PROBE_EPOCHS = 20
+SIDE = "side.safetensors"
 Settings = Mapping[str, Any]
 
 
 def side_settings(settings: Settings) -> Settings:
-    """What is trained and sent, beside the reading's cell."""
+    """What is sent and how it is trained on, beside the reading's cell."""
     return {name: settings[name] for name in ("seed", "device", "side", "privacy", "link")}
 
 
@@ -60,36 +50,41 @@ class Arrays:
 
 
 def compute_side(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
-    """Values: `score`, `up_bytes`, `down_bytes`, `seconds` on the uplink, by who trained (of)."""
+    """Values of `pae`, see `ways`; the file `SIDE`."""
     config, read = config_from(settings), open_reading(needs["reading"])
-    train, test = read["train"], read["test"]
-    outputs, blocks = train.logits.shape[1], train.states.shape[1]
-    device, plan = config.device, plan_of(config)
-    choice = (
-        uniform_layers(blocks, device.layer_count, device.bits)
-        if device.layers == "uniform"
-        else every_layer(blocks, device.bits)
+    sending = Sending.chosen(config, read["train"], lambda: base_of(settings))
+    identity, source = sending.identity, Arrays(*sending.sent(read["train"]))
+    plan = plan_of(config)
+
+    def train(rate: float) -> Iterator[Look[SideNetwork]]:
+        folder, seconds = work / "training", 0.0
+        shutil.rmtree(folder, ignore_errors=True)  # of another rate, or of an interrupted try, whose looks are over
+        training = Training(folder, identity, replace(plan, learning_rate=rate))
+        for epochs in epochs_looked_at(config.side.epochs):
+            begun = time.process_time()
+            for _ in training.until(source, epochs):
+                pass
+            seconds += time.process_time() - begun
+            yield Look(training.network, epochs, seconds)
+
+    def hits(network: SideNetwork, part: str) -> np.ndarray:
+        return sending.answers(network, read[part]).argmax(1) == read[part].targets
+
+    rates = [share * plan.learning_rate for share in RATES]
+    chosen = best_on_dev(rates, train, lambda network: float(hits(network, "dev").mean()))
+    network, reading, samples = chosen.look.model, needs["reading"], len(read["train"].targets)
+    write_bytes(work / SIDE, network.to_bytes())
+    way = Way(
+        of="pae",
+        hits=hits(network, "test"),
+        up=body_bytes(identity, samples, samples),
+        down=side_bytes(config, len(identity.layers), identity.width, identity.outputs),
+        flops=int(known(reading, "flops")),
+        seconds=known(reading, "cpu_s") + chosen.look.seconds,
+        mib=mib_of(needs, "reading"),
+        chosen=chosen,
     )
-    secret = generator(config.seed, "privacy", device.secret, *choice.layers)
-    secrecy = defence(outputs, rotate_to=config.privacy.rotate_to, secret=secret)
-    sizes = choice.layers, choice.bits, secrecy.outputs(outputs), device.space
-    identity = Identity("0", "0", "0", train.states.shape[2], *sizes)
-    at = [layer - 1 for layer in choice.layers]
-    seen, asked = (as_received(part.states[:, at], identity) for part in (train, test))
-    plain = prediction_differences(train.logits, train.targets, space=device.space, scale=device.target_scale)
-    _, differences = secrecy.outgoing(np.arange(len(seen), dtype=np.uint64), seen, plain)
-    training = Training(work / "pae", identity, plan)
-    for _ in training.until(Arrays(seen, differences), config.side.epochs):
-        pass
-    predicted = secrecy.incoming(training.network.differences(asked))
-    answers = {
-        "backbone": test.logits,
-        "pae": corrected(test.logits, predicted, space=device.space),
-        "labels": test.logits + by_labels(seen, train, plan, config.side.epochs).differences(asked),
-        "probe": probe(read, plan.seed),
-    }
-    answers["mobillm"] = answers["labels"]
-    return _told(config, identity, answers, test, needs["reading"], len(seen), blocks)
+    return told([way], open_uplink(config), files=(SIDE,))
 
 
 def plan_of(config: PAEConfig) -> TrainingPlan:
@@ -98,78 +93,18 @@ def plan_of(config: PAEConfig) -> TrainingPlan:
     return TrainingPlan(config.seed, side.bottleneck, side.temperature, side.batch_size, *rates, side.loss)
 
 
-def by_labels(seen: np.ndarray, train: Read, plan: TrainingPlan, epochs: int) -> SideNetwork:
-    """The same network on the same batches with true labels: cross-entropy of logits + Dy^."""
-    outputs = train.logits.shape[1]
-    draw = torch.Generator().manual_seed(seed_for(plan.seed, "labels"))
-    network = SideNetwork(
-        seen.shape[1], seen.shape[2], plan.bottleneck, outputs, temperature=plan.temperature, generator=draw
+def side_bytes(config: PAEConfig, layers: int, width: int, outputs: int) -> int:
+    """Of a side network of these sizes as it is sent, float32."""
+    return 4 * SideNetwork.size(layers, width, config.side.bottleneck, outputs)
+
+
+def open_side(done: Done, config: PAEConfig, sending: Sending) -> SideNetwork:
+    """The network that a finished cell has trained."""
+    identity = sending.identity
+    return SideNetwork.of_bytes(
+        (done.work / SIDE).read_bytes(),
+        layers=len(identity.layers),
+        width=identity.width,
+        outputs=identity.outputs,
+        temperature=config.side.temperature,
     )
-    optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
-    rows, logits, targets = (torch.from_numpy(part) for part in (seen, train.logits, train.targets))
-    for epoch in range(epochs):
-        order = generator(plan.seed, "labels", epoch).permutation(len(rows))
-        for start in range(0, len(order), plan.batch_size):
-            some = torch.from_numpy(order[start : start + plan.batch_size])
-            optimiser.zero_grad()
-            functional.cross_entropy(logits[some] + network(rows[some]), targets[some]).backward()
-            optimiser.step()
-    return network.requires_grad_(False)
-
-
-def probe(read: Mapping[str, Read], seed: int) -> np.ndarray:
-    """A softmax on the last pivot, the best of four rates on dev: its scores on test."""
-    best: tuple[float, np.ndarray] | None = None
-    train = read["train"]
-    rows, targets = torch.from_numpy(train.states[:, -1]), torch.from_numpy(train.targets)
-    for rate in PROBE_RATES:
-        layer = torch.nn.Linear(rows.shape[1], train.logits.shape[1])
-        torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
-        optimiser = torch.optim.AdamW(layer.parameters(), lr=rate)
-        for epoch in range(PROBE_EPOCHS):
-            order = torch.from_numpy(generator(seed, "probe", epoch).permutation(len(rows)))
-            for some in order.split(32):
-                optimiser.zero_grad()
-                functional.cross_entropy(layer(rows[some]), targets[some]).backward()
-                optimiser.step()
-        with torch.inference_mode():
-            on_dev, on_test = (layer(torch.from_numpy(read[part].states[:, -1])).numpy() for part in ("dev", "test"))
-        right = float((on_dev.argmax(1) == read["dev"].targets).mean())
-        if best is None or right > best[0]:
-            best = right, on_test
-    assert best is not None
-    return best[1]
-
-
-def _told(
-    config: PAEConfig,
-    identity: Identity,
-    answers: Mapping[str, np.ndarray],
-    test: Read,
-    reading: Done,
-    samples: int,
-    blocks: int,
-) -> Outcome:
-    link = open_uplink(config)
-    tokens = next(v.value for v in reading.values if v.measure == "tokens")
-    side_bytes = 4 * SideNetwork.size(len(identity.layers), identity.width, config.side.bottleneck, identity.outputs)
-    pae, mobillm, *_ = costs(
-        identity, samples, samples, int(tokens), config.side.epochs, side_bytes, blocks=blocks, text=False
-    )
-    sent = {
-        "pae": (pae.up, pae.down),
-        "labels": (pae.up - 4 * samples * (identity.outputs - 1), pae.down),
-        "mobillm": (mobillm.up, mobillm.down),
-        "probe": (0, 0),
-        "backbone": (0, 0),
-    }
-    values, items = [], {}
-    for of, scores in answers.items():
-        hits = (scores.argmax(1) == test.targets).astype(float)
-        up, down = sent[of]
-        score = Value("score", float(hits.mean()), of=of)
-        values += [score, Value("up_bytes", float(up), of=of), Value("down_bytes", float(down), of=of)]
-        values.append(Value("seconds", link.airtime_s(8 * (up + down), link.mean_state), of=of))
-        items[score.item_name] = hits
-    return Outcome(tuple(values), items=items)
