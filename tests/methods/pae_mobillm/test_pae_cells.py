@@ -179,7 +179,7 @@ def test_the_gap_is_paired_item_by_item_and_stands_at_the_number_of_classes(cell
     (gap,) = cells["gap"].values
     assert (gap.measure, gap.at) == ("gap", "2 classes")
     assert gap.value == pytest.approx(scores["labels"] - scores["pae"])
-    assert set(np.unique(cells["gap"].items["gap//"])) <= {-1, 0, 1}
+    assert set(np.unique(cells["gap"].items["gap/gap/"])) <= {-1, 0, 1}
 
 
 def test_what_was_sent_plainly_tells_every_label(cells):

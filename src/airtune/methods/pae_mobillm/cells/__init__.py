@@ -40,7 +40,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("probe", 1, _READ, probe_settings, compute_probe),
         Kind("lora", 1, _READ, trained_settings, compute_lora),
         Kind("split", 1, (*_READ, "lora"), trained_settings, compute_split),
-        Kind("gap", 1, ("reading", "side", "labels"), gap_settings, compute_gap),
+        Kind("gap", 2, ("reading", "side", "labels"), gap_settings, compute_gap),
         Kind("leaks", 1, ("reading", "side"), leaks_settings, compute_leaks),
     )
 }

@@ -22,5 +22,5 @@ def compute_gap(settings: Mapping[str, Any], work: Path, needs: Mapping[str, Don
     """Value: `gap`, accuracy on test by true labels less that by differences, at the number of classes."""
     classes = int(known(needs["reading"], "classes"))
     items = needs["labels"].items["score/labels/"] - needs["side"].items["score/pae/"]
-    value = Value("gap", float(items.mean()), at=f"{classes} classes")
+    value = Value("gap", float(items.mean()), of="gap", at=f"{classes} classes")
     return Outcome((value,), items={value.item_name: items})
