@@ -1,4 +1,4 @@
-"""The report: every attack in turn, what each defence does to it, and nothing read before its turn."""
+"""Every attack in turn, and what each defence does to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from airtune.errors import DataError
 from airtune.methods.pae_mobillm.privacy.defences import Defence, GaussianNoise, Plain, Rotation
 from airtune.methods.pae_mobillm.privacy.inversion import Dictionary
-from airtune.methods.pae_mobillm.privacy.report import Attacker, Defended, Seen, Truth, leakage
+from airtune.methods.pae_mobillm.privacy.leak import Leak
+from airtune.methods.pae_mobillm.privacy.report import Attacker, Seen, Truth, attacks
 from airtune.methods.pae_mobillm.wire import Samples
 
 COUNT, CLASSES, WIDTH, WORDS = 240, 4, 24, 8
@@ -54,55 +55,54 @@ def noise(seed: int) -> GaussianNoise:
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[tuple[str, str, int | None], dict[str, float]]:
-    rotation = Rotation.draw(CLASSES, 9, np.random.default_rng(1))
-    cases = [
-        Defended("plain", 0.9, lambda: seen(Plain(), Plain())),
-        Defended("rotation", 0.9, lambda: seen(rotation, rotation)),
-        Defended("noise", 0.3, lambda: seen(noise(2), noise(3))),
-    ]
-    found = leakage(cases, TRUTH, ATTACKER, np.random.default_rng(0))
-    assert [row["accuracy"] for row in found] == [{"noise": 0.3}.get(row["defence"], 0.9) for row in found]
-    return {(row["defence"], row["measure"], row["layer"]): row for row in found}
+def rows() -> dict[tuple[str, str, int | None], Leak]:
+    rotation, rng = Rotation.draw(CLASSES, 9, np.random.default_rng(1)), np.random.default_rng(0)
+    cases = {
+        "plain": seen(Plain(), Plain()),
+        "rotation": seen(rotation, rotation),
+        "noise": seen(noise(2), noise(3)),
+    }
+    found = {name: attacks(case, TRUTH, ATTACKER, rng.spawn(1)[0]) for name, case in cases.items()}
+    return {(name, leak.measure, leak.layer): leak for name, leaks in found.items() for leak in leaks}
 
 
 def test_plain_gives_everything_away(rows: dict):
     for measure in ("label: difference + prediction", "label: rotation solved"):
-        assert rows["plain", measure, None]["value"] == 1.0
-    assert rows["plain", "label: largest difference", None]["value"] > 0.95
+        assert rows["plain", measure, None].value == 1.0
+    assert rows["plain", "label: largest difference", None].value > 0.95
     for layer in (2, 5):
-        assert rows["plain", "words: mean average precision", layer]["value"] > 0.99
+        assert rows["plain", "words: mean average precision", layer].value > 0.99
         found = rows["plain", "token: nearest is in the text", layer]
-        assert found["value"] > 0.9 > 0.5 > found["chance"]
-    assert rows["plain", "membership: area", None]["value"] == 1.0
-    assert rows["plain", "backbone wrong: norm of difference, area", None]["value"] > 0.8
+        assert found.value > 0.9 > 0.5 > found.chance
+    assert rows["plain", "membership: area", None].value == 1.0
+    assert rows["plain", "backbone wrong: norm of difference, area", None].value > 0.8
 
 
 def test_a_rotation_hides_the_largest_entry_and_nothing_else(rows: dict):
     assert ("rotation", "label: difference + prediction", None) not in rows
-    assert rows["rotation", "label: largest difference", None]["value"] < 0.6
-    assert rows["rotation", "label: rotation solved", None]["value"] == 1.0
+    assert rows["rotation", "label: largest difference", None].value < 0.6
+    assert rows["rotation", "label: rotation solved", None].value == 1.0
     for measure in ("groups: purity", "backbone wrong: norm of difference, area"):
-        kept = rows["plain", measure, None]["value"]
-        assert rows["rotation", measure, None]["value"] == pytest.approx(kept, abs=0.05)
+        kept = rows["plain", measure, None].value
+        assert rows["rotation", measure, None].value == pytest.approx(kept, abs=0.05)
 
 
 def test_noise_of_a_small_epsilon_brings_attacks_to_chance(rows: dict):
     for (defence, measure, _), row in rows.items():
         if defence == "noise" and not measure.startswith("membership"):  # whose answers were given
-            assert row["value"] < row["chance"] + 0.12, measure
+            assert row.value < row.chance + 0.12, measure
 
 
 def test_samples_must_match_their_labels():
     short = replace(TRUTH, labels=LABELS[:-1])
     with pytest.raises(DataError, match="240 samples with 240 pivots came for 239 labels"):
-        leakage([Defended("plain", 0.9, lambda: seen(Plain(), Plain()))], short, ATTACKER, np.random.default_rng(0))
+        list(attacks(seen(Plain(), Plain()), short, ATTACKER, np.random.default_rng(0)))
 
 
 def test_a_backbone_that_is_never_wrong_has_no_such_row():
     right = replace(TRUTH, wrong=np.zeros(COUNT, bool))
-    plain = Defended("plain", 0.9, lambda: replace(seen(Plain(), Plain()), predictions=None, members=None))
-    found = {row["measure"] for row in leakage([plain], right, ATTACKER, np.random.default_rng(0))}
+    plain = replace(seen(Plain(), Plain()), predictions=None, members=None)
+    found = {leak.measure for leak in attacks(plain, right, ATTACKER, np.random.default_rng(0))}
     assert found == {
         *("label: largest difference", "groups: purity", "groups: adjusted Rand index"),
         *("token: nearest is in the text", "words: mean average precision"),

@@ -10,7 +10,7 @@
 | tokens: the nearest of a dictionary                     | `inversion`           |
 | words: a linear reader trained on public texts          | `words`               |
 | who was in the training set                             | `membership`          |
-| all of them, defence by defence                         | `report`              |
+| all of them, on what came under a defence               | `report`              |
 
 Attacks get what a server sees: samples as decoded, the public backbone, texts of its own. They are lower bounds: what
 they fail to find, a better one may.

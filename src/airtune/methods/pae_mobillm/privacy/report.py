@@ -1,14 +1,12 @@
-"""The leakage report: every attack against every defence, as rows beside the accuracy that the defence leaves.
+"""Every attack on what a server got under one defence. For classification, one pivot per sample.
 
-Nothing is trained or sent here: what a server would hold, and the accuracy of what it trained, are given. For
-classification, one pivot per sample.
+Nothing is trained or sent here: what a server would hold, and the answers of what it trained, are given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -78,38 +76,12 @@ class Seen:
     others: Answers | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Defended:
-    """One defence to report on.
-
-    Args:
-        name: As the table says it.
-        accuracy: On test, of backbone and side network trained under it.
-        seen: Called once, when its turn comes: not all caches are in memory at a time.
-    """
-
-    name: str
-    accuracy: float
-    seen: Callable[[], Seen]
-
-
-def leakage(
-    defences: Sequence[Defended], truth: Truth, attacker: Attacker, rng: np.random.Generator
-) -> list[dict[str, Any]]:
-    """One row per defence, attack and layer: defence, accuracy, measure, layer, value, chance, count.
+def attacks(seen: Seen, truth: Truth, attacker: Attacker, rng: np.random.Generator) -> Iterator[Leak]:
+    """Every attack that what was seen allows.
 
     Raises:
         DataError: samples with several pivots, or not as many as there are labels.
     """
-    rows = []
-    for one, own in zip(defences, rng.spawn(len(defences)), strict=True):
-        for leak in attacks(one.seen(), truth, attacker, own):
-            rows.append({"defence": one.name, "accuracy": one.accuracy, **asdict(leak)})
-    return rows
-
-
-def attacks(seen: Seen, truth: Truth, attacker: Attacker, rng: np.random.Generator) -> Iterator[Leak]:
-    """Every attack that what was seen allows."""
     differences, labels, count = seen.samples.differences, truth.labels, len(truth.labels)
     if len(seen.samples) != count or len(differences) != count:
         raise DataError(
