@@ -45,7 +45,7 @@ CORE_RANK = 1
 """Rank at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
 TIMES_FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
-APART = 1.15
+APART = 1.25
 """Of LoRA in format 2, what is so far apart is trained on."""
 FIRST_SHARE, FIRST_LEAST = 8, 32
 """Every eighth item of dev is seen first, 32 at least: who is clearly beaten there is not scored further."""
