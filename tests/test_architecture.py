@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "studies": {"errors", "records", "reports"},
     "benches": {"errors", "adapters", "codec", "links", "methods", "models", "records", "tasks", "workloads"},
     "services": {
-        *("errors", "adapters", "codec", "methods", "models", "records", "reports", "studies", "transport"),
+        *("errors", "adapters", "codec", "links", "methods", "models", "records", "reports", "studies", "transport"),
         "workloads",
     },
     "cli": {"errors", "benches", "links", "records", "reports", "services", "studies"},
@@ -46,6 +46,7 @@ TORCH_FREE = (
     "airtune.records",
     "airtune.ledger",
     "airtune.adapters.export",
+    "airtune.adapters.unpacking",
     "airtune.cli",
 )
 

@@ -1,7 +1,7 @@
 """airtune: fine-tune in the cloud, choose ranks for the channel, send the adapter in time, apply it at the edge.
 
-`run`, `plan`, `decide`, `report`, `inspect`, `pack` and `unpack` are the commands of the same names. Types load when
-they are first used, so that importing airtune costs next to nothing and needs no torch.
+`run`, `plan`, `decide`, `report`, `train`, `pack`, `inspect` and `unpack` are the commands of the same names. Types and
+some functions load when they are first used, so that importing airtune costs next to nothing and needs no torch.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from airtune.errors import AirtuneError, ConfigError
 
 if TYPE_CHECKING:
     from airtune.adapters import RankVector
+    from airtune.adapters.unpacking import unpack
     from airtune.codec import Allocation, Payload, PayloadInfo
     from airtune.ledger import Ledger
     from airtune.links import ChannelState, Link
     from airtune.methods.airllm.plan import Plan
     from airtune.methods.airllm.policy.decide import Decision
     from airtune.records import Progress, RunFolder
-    from airtune.services.packing import Packed
+    from airtune.services.packing import pack
+    from airtune.services.training import train
 
 __version__ = "0.1.0"
 
@@ -33,6 +35,9 @@ _HOMES = {
     "Payload": "airtune.codec",
     "RankVector": "airtune.adapters",
     "RunFolder": "airtune.records",
+    "pack": "airtune.services.packing",
+    "train": "airtune.services.training",
+    "unpack": "airtune.adapters.unpacking",
 }
 
 __all__ = [
@@ -51,6 +56,7 @@ __all__ = [
     "plan",
     "report",
     "run",
+    "train",
     "unpack",
 ]
 
@@ -167,103 +173,6 @@ def inspect(file: str | Path, *, since: Sequence[str | Path] = ()) -> PayloadInf
 
     data, held = read_payload(file, since)
     return inspect_payload(data, since=held)
-
-
-def pack(
-    peft_folder: str | Path,
-    out: str | Path,
-    *,
-    budget_bits: int | None = None,
-    snr_db: float | None = None,
-    bandwidth_hz: float | None = None,
-    deadline_s: float = 1.0,
-    model: str = "",
-    task: str = "",
-    data: str = "",
-    since: Sequence[str | Path] = (),
-    tune_steps: int = 0,
-    progress: Progress | None = None,
-) -> Packed:
-    """Pack a plain PEFT LoRA adapter, trained by whatever tool, into a payload that fits a budget or a link.
-
-    Plain is B A of linear layers on the base model's own weights; DoRA, PiSSA and their like are refused. What is held
-    small is the squared error of the update, or with a task the loss.
-
-    Args:
-        out: The payload's file (.atn).
-        budget_bits: The most it may take on the air; or give `snr_db` and `bandwidth_hz` of a still channel.
-        deadline_s: By when it is to arrive there.
-        model: Its base model, by folder or hub name: binds the payload to the weights instead of the name alone.
-        task, data: A task as `run` takes it, on whose calibration items it is measured how the loss bends: fewer bits
-            for the same loss. Needs `model` and the extra `train`.
-        since: Payloads that brought the adapter which the receiver holds, the oldest first, all of them whole and of
-            format 2: only what changed is packed, and only that receiver can open it.
-        tune_steps: Train on through the rounding for so many steps of the task: less loss for the same bits, for the
-            time of as many training steps.
-        progress: Whoever watches that; nobody by default.
-
-    Raises:
-        AirtuneError: one line that says what was found, what was expected and what to do.
-    """
-    from airtune.codec import read_held
-    from airtune.links import Link
-    from airtune.services.packing import pack_peft
-
-    if Path(out).resolve() in {Path(file).resolve() for file in (*since, *Path(peft_folder).glob("adapter_*"))}:
-        raise ConfigError(f"{out} is among what is read; give another file for the payload")
-    if snr_db is not None and bandwidth_hz is not None and budget_bits is None:
-        link = Link(bandwidth_hz, snr_db)
-        budget_bits = link.budget_bits(deadline_s, link.mean_state)
-    elif budget_bits is None or snr_db is not None or bandwidth_hz is not None:
-        raise ConfigError("give either budget_bits, or snr_db and bandwidth_hz of the link")
-    elif type(budget_bits) is not int:
-        raise ConfigError(f"budget_bits is {budget_bits!r}; give a whole number of bits")
-    return pack_peft(
-        Path(peft_folder),
-        Path(out),
-        budget_bits,
-        model=model,
-        task=task,
-        data=data,
-        since=read_held(since),
-        tune_steps=tune_steps,
-        progress=progress,
-    )
-
-
-def unpack(
-    file: str | Path, out_dir: str | Path, *, prefix_bytes: int | None = None, since: Sequence[str | Path] = ()
-) -> Path:
-    """Verify and decode a payload file into a new folder as a plain PEFT LoRA adapter; return the folder.
-
-    Args:
-        prefix_bytes: Use only the chunks that lie whole within so many bytes, as a receiver does whose link broke off.
-        since: For a payload of changes, the payloads that brought the adapter it changes, the oldest first.
-
-    Raises:
-        PayloadError: the file is not a whole payload, not even its header lies within `prefix_bytes`, it changes
-            another adapter than that of `since`, or none, or holds cores, which only the base model's own weights make
-            whole.
-        RunError: the folder exists and is not empty.
-    """
-    from airtune.adapters.derived import lift_cores
-    from airtune.adapters.export import export_peft
-    from airtune.codec import decode, read_payload, whole_prefix
-
-    data, held = read_payload(file, since)
-    if prefix_bytes is not None:
-        data = whole_prefix(data, prefix_bytes)
-    decoded = decode(data, None, allow_prefix=prefix_bytes is not None, since=held)
-    meta = decoded.meta
-    return export_peft(
-        Path(out_dir),
-        lift_cores(decoded.factors, {}),
-        decoded.dense,
-        kind=str(meta.get("kind", "")),
-        base_model=str(meta.get("base_model", "")),
-        fan_in_fan_out=bool(meta.get("fan_in_fan_out", 0)),
-        revision=str(meta.get("revision", "")),
-    )
 
 
 def __getattr__(name: str) -> Any:

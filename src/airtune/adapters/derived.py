@@ -17,7 +17,7 @@ from hashlib import shake_256
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec import Factors
+from airtune.codec import Curvature, Factors
 from airtune.errors import ConfigError, PayloadError
 
 PROJECTIONS = 2
@@ -78,6 +78,11 @@ def derive(weight: npt.NDArray[np.floating], size: int) -> Bases:
     return Bases((u * values[:size]).astype(np.float32), vt.astype(np.float32), _checks(u, vt))
 
 
+def within(bases: Bases, bends: Curvature) -> Curvature:
+    """How the loss bends for a change of the core R: that of ``left R right``."""
+    return Curvature(_seen(bends.inputs, bases.right), _seen(bends.outputs, bases.left.T))
+
+
 def core_name(path: str, bases: Bases) -> str:
     """What a payload calls the core of a site."""
     return f"{path} core=svd check={','.join(map(str, bases.checks))}"
@@ -112,14 +117,24 @@ def _own(name: str, core: Factors, bases: Mapping[str, Bases]) -> Bases:
     path = path_of(name)
     size = bases[path].size if path in bases else 0
     if core.shape != (size, size):
-        line = f"{path} comes as a core of shape {core.shape}, the bases at hand are of size {size}"
-        raise PayloadError(f"{line}; derive those from its base model, or ask for whole updates")
+        at_hand = f"the bases at hand are of size {size}" if size else "no bases are at hand"
+        line = f"{path} comes as a core of shape {core.shape}, {at_hand}"
+        raise PayloadError(f"{line}; derive those from its base model (unpack --model), or ask for whole updates")
     checks = [int(check) for check in name.rpartition("=")[2].split(",")]
     own = bases[path].checks
     if len(checks) != len(own) or any(abs(a - b) > 1 for a, b in zip(checks, own, strict=True)):
         line = f"the bases of {path} derived here have checks {list(own)}, the sender's {checks}"
         raise PayloadError(f"{line}: its core would be another update; ask for the adapter without derived bases")
     return bases[path]
+
+
+def _seen(moments: npt.NDArray[np.floating] | None, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
+    """B H B^T of rows B, shape (k, k), for a matrix H or its diagonal."""
+    if moments is None:
+        return None
+    wide = rows.astype(np.float64)
+    found: npt.NDArray[np.float64] = (wide * moments if moments.ndim == 1 else wide @ moments) @ wide.T
+    return found
 
 
 def _sign(row: npt.NDArray[np.float64]) -> float:

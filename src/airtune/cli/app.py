@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from airtune.cli.options import Set, overrides_of, seconds_of
-from airtune.cli.payloads import inspect, pack, unpack
+from airtune.cli.payloads import inspect, pack, train, unpack
 from airtune.cli.planning import decide, plan
 from airtune.cli.running import cloud, edge, run
 from airtune.errors import ConfigError
@@ -27,6 +27,7 @@ app.command()(edge)
 app.command()(cloud)
 app.command()(plan)
 app.command()(decide)
+app.command()(train)
 app.command()(pack)
 app.command()(unpack)
 app.command()(inspect)

@@ -1,4 +1,4 @@
-"""Commands about payloads: list, pack, unpack."""
+"""Commands about payloads and what goes into them: train, pack, list, unpack."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from airtune.cli.options import seconds_of
+from airtune.cli.options import Data, Model, Set, TaskName, overrides_of, seconds_of
 
 Since = Annotated[
     Optional[list[Path]],  # noqa: UP045
@@ -22,7 +22,7 @@ def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")], since
 
     info = airtune.inspect(file, since=since or ())
     rows = [
-        [s.name, f"{s.shape[0]} x {s.shape[1]}", s.rank, f"{s.bits:.3g}", s.bytes, f"{s.share:.1%}"]
+        [_shown(s.name), f"{s.shape[0]} x {s.shape[1]}", s.rank, f"{s.bits:.3g}", s.bytes, f"{s.share:.1%}"]
         + ["" if found is None else f"{found:.2%}" for found in (s.update, s.error)]
         for s in info.sites
     ]
@@ -52,6 +52,53 @@ def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")], since
         console.print(f"Gives adapter {info.adapter}{changes}", highlight=False)
 
 
+def _shown(name: str) -> str:
+    """A site's path; of a core without its checks (docs/payload.md)."""
+    path, core, _ = name.partition(" core=svd check=")
+    return f"{path} (core)" if core else path
+
+
+def train(
+    out: Annotated[Path, typer.Argument(help="New folder for the PEFT adapter.")],
+    model: Model = "minilm",
+    task: TaskName = "pydocs",
+    data: Data = "",
+    rank: Annotated[int, typer.Option(help="Rank of every site, or of its core.")] = 1,
+    cores: Annotated[
+        int, typer.Option(help="Train cores between so many singular vectors of each weight; 0 trains plain LoRA.")
+    ] = 0,
+    steps: Annotated[int, typer.Option(help="Steps of each training; 0 takes the default preset's.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the start and the batches.")] = 0,
+    settings: Set = None,
+) -> None:
+    """Fine-tune an adapter of one rank for `pack`, its rate and scale chosen on dev."""
+    import airtune
+    from airtune.cli.show import Bars, new_console, table
+
+    console = new_console()
+    done = airtune.train(
+        out,
+        model=model,
+        task=task,
+        data=data,
+        rank=rank,
+        core_size=cores,
+        steps=steps,
+        seed=seed,
+        overrides=overrides_of(settings, {}),
+        progress=Bars(console),
+    )
+    rows = [
+        [f"{one.learning_rate:.3g}", f"{one.alpha:.3g}", f"{one.dev_loss:.4f}", "chosen" if one == done.chosen else ""]
+        for one in done.tried
+    ]
+    headings = {"learning rate": "right", "alpha": "right", "loss on dev, nat": "right", "": "left"}
+    console.print(table("What was tried", headings, rows))
+    score = f"accuracy {done.test.metric:.1%}" if done.test.hits is not None else f"perplexity {done.test.metric:.4g}"
+    console.print(f"On test: loss {done.test.loss:.4f} nat, {score}", highlight=False)
+    console.print(f"PEFT adapter: {done.folder}", highlight=False, markup=False)
+
+
 def pack(
     peft_folder: Annotated[Path, typer.Argument(help="Folder of a PEFT LoRA adapter.")],
     out: Annotated[Path, typer.Argument(help="Payload to write (.atn).")],
@@ -64,6 +111,9 @@ def pack(
     data: Annotated[str, typer.Option(help="The task's data; needs --task.")] = "",
     since: Since = None,
     tune: Annotated[int, typer.Option(help="Steps of training on through the rounding; needs --task.")] = 0,
+    cores: Annotated[
+        int, typer.Option(help="Send cores between so many singular vectors of each weight; needs --model.")
+    ] = 0,
     sites: Annotated[bool, typer.Option("--sites", help="Also list the loss to be expected of every site.")] = False,
 ) -> None:
     """Pack a plain PEFT LoRA adapter so that it arrives in time, at the least squared error or, with --task, loss."""
@@ -84,6 +134,7 @@ def pack(
         data=data,
         since=since or (),
         tune_steps=tune,
+        core_size=cores,
         progress=Bars(console),
     )
     for line in (
@@ -115,8 +166,12 @@ def unpack(
     out_dir: Annotated[Path, typer.Argument(help="New folder for the PEFT adapter.")],
     prefix: Annotated[Optional[int], typer.Option("--bytes", help="Use only the chunks within so many bytes.")] = None,  # noqa: UP045
     since: Since = None,
+    model: Annotated[
+        str, typer.Option(help="Base model: checks that the payload is for its weights, and makes cores whole.")
+    ] = "",
 ) -> None:
     """Verify and decode a payload into a plain PEFT LoRA folder that any runtime loads."""
     import airtune
 
-    print(f"PEFT adapter: {airtune.unpack(file, out_dir, prefix_bytes=prefix, since=since or ())}")
+    done = airtune.unpack(file, out_dir, prefix_bytes=prefix, since=since or (), model=model)
+    print(f"PEFT adapter: {done}")

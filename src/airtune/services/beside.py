@@ -6,13 +6,15 @@ Knows models and tasks; not budgets or codes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from airtune.adapters.derived import Bases, core_name, within
 from airtune.adapters.imported import ImportedAdapter
+from airtune.adapters.unpacking import labels_of
 from airtune.codec import Binding, Coded, Curvature, Factors
 from airtune.errors import DataError
 from airtune.records import Progress, generator
@@ -48,12 +50,27 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """An adapter beside its base model: updates at all of that one's sites, its hashes, and how a task's loss bends."""
+    """An adapter beside its base model: updates at all of that one's sites, its hashes, and how a task's loss bends.
+
+    Args:
+        bases: By site path, where cores between them are sent; none where whole updates are.
+    """
 
     factors: Mapping[str, Factors]
     binding: Binding
     curvature: Mapping[str, Curvature]
     tuning: Tuning | None = None
+    bases: Mapping[str, Bases] = field(default_factory=dict)
+
+    def sent(self) -> tuple[Mapping[str, Factors], Mapping[str, Curvature]]:
+        """What a payload is made of and how the loss bends there, by the names it has in the payload."""
+        if not self.bases:
+            return self.factors, self.curvature
+        names = {path: core_name(path, bases) for path, bases in self.bases.items()}
+        return (
+            {names[path]: self.bases[path].core(site) for path, site in self.factors.items()},
+            {names[path]: within(self.bases[path], bends) for path, bends in self.curvature.items()},
+        )
 
 
 def alone(adapter: ImportedAdapter) -> Opened:
@@ -63,11 +80,12 @@ def alone(adapter: ImportedAdapter) -> Opened:
     return Opened(adapter.factors, Binding(digest, digest), {})
 
 
-def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str) -> Opened:
-    """With a task, the curvature on its calibration items, and its training items."""
+def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str, core_size: int = 0) -> Opened:
+    """With a task, the curvature on its calibration items, and its training items; bases of `core_size` if any."""
     import torch
 
     from airtune.adapters import Adapter
+    from airtune.adapters.core_adapter import bases_of
     from airtune.adapters.curvature import measure_curvature
     from airtune.methods.airllm.baselines.truncation import spectral
     from airtune.methods.airllm.building import fit_plan, parts_of
@@ -79,12 +97,15 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str) -> O
         overrides["task.data"] = data
     config = load_config("default", overrides)
     if not task:
-        base = open_base(config, _labels(adapter))
-        return Opened(_at_all_sites(adapter, base), Binding(base.sha256, base.tokenizer_sha256), {})
+        base = open_base(config, labels_of(adapter.kind))
+        bases = bases_of(base, core_size) if core_size else {}
+        return Opened(_at_all_sites(adapter, base), Binding(base.sha256, base.tokenizer_sha256), {}, bases=bases)
     reader = open_reader(config)
     base, factors = reader.base, _at_all_sites(adapter, reader.base)
     _check_head(adapter, base, task)
-    exact = {path: spectral(site) if site.rank > min(site.shape) else site for path, site in factors.items()}
+    bases = bases_of(base, core_size) if core_size else {}
+    reached = {path: bases[path].lift(bases[path].core(site)) if bases else site for path, site in factors.items()}
+    exact = {path: spectral(site) if site.rank > min(site.shape) else site for path, site in reached.items()}
     rank = max(1, *(site.rank for site in exact.values()))
     attached = Adapter(base, rank, generator=torch.Generator().manual_seed(0))
     attached.load(exact, adapter.dense)
@@ -92,15 +113,7 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str) -> O
     curvature = measure_curvature(base, parts.calibration)
     attached.detach()
     tuning = Tuning(base, parts.train, fit_plan(config, base.hidden_size))
-    return Opened(factors, Binding(base.sha256, base.tokenizer_sha256), curvature, tuning)
-
-
-def _labels(adapter: ImportedAdapter) -> int:
-    """Classes of the head to open its base model with, as many as any; 0 for none."""
-    if adapter.kind not in (known := {"text": 0, "any": 0, "classify": 2}):
-        opened = f"only causal language models and classifiers are opened, and the adapter is for {adapter.kind}"
-        raise DataError(f"{opened}; leave the model out")
-    return known[adapter.kind]
+    return Opened(factors, Binding(base.sha256, base.tokenizer_sha256), curvature, tuning, bases)
 
 
 def _check_head(adapter: ImportedAdapter, base: BaseModel, task: str) -> None:

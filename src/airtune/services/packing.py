@@ -5,126 +5,80 @@ Knows PEFT folders and budgets; not how codes are made, nor methods' training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from airtune.adapters.imported import ImportedAdapter, import_peft
-from airtune.codec import (
-    Curvature,
-    Decoded,
-    Draft,
-    Factors,
-    HeldAdapter,
-    Payload,
-    Quantiser,
-    Refiner,
-    decode,
-    expected_loss,
-    fit_budget,
-)
+from airtune.codec import Draft, HeldAdapter, Quantiser, Refiner, decode, fit_budget, read_held
 from airtune.codec.contents import Meta
 from airtune.errors import ConfigError, PayloadError
+from airtune.links import Link
 from airtune.records import Progress, Silent, write_bytes
 from airtune.services.beside import alone, open_beside
-from airtune.transport import air_overhead_bits
+from airtune.services.packed import Packed, overhead_bits, packed
 
 
-@dataclass(frozen=True, slots=True)
-class PackedSite:
-    """What became of one site: directions sent, those it had, and what rounding and leaving out are held to cost.
-
-    Args:
-        expected_loss: In nat, by the curvature measured; half of the squared error where none was.
-    """
-
-    name: str
-    rank: int
-    rank_before: int
-    expected_loss: float
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """What became of an adapter.
-
-    Args:
-        total_rank: Directions that the receiver then has; the adapter has `rank_before`.
-        numbers: Numbers of P and Q that it has.
-        air_bits: Payload, manifest, message and request.
-        kept: Share of the update that arrives: 1 less the squared error over the squared update; every entry counts
-            alike, with curvature too.
-        dense_error: Relative error of the tensors that are sent whole; 0 where there are none.
-        bound_to: `weights` of the base model, or only its `name`.
-    """
-
-    file: Path
-    payload_bits: int
-    air_bits: int
-    budget_bits: int
-    total_rank: int
-    rank_before: int
-    numbers: int
-    float32_bits: int
-    kept: float
-    dense_error: float
-    bound_to: str
-    sites: tuple[PackedSite, ...]
-
-
-def overhead_bits() -> int:
-    """Bits on the air beside the payload's own."""
-    return air_overhead_bits("adapter", {"payload_sha256": "0" * 64})
-
-
-def pack_peft(
-    folder: Path,
-    out: Path,
-    budget_bits: int,
+def pack(
+    peft_folder: str | Path,
+    out: str | Path,
     *,
+    budget_bits: int | None = None,
+    snr_db: float | None = None,
+    bandwidth_hz: float | None = None,
+    deadline_s: float = 1.0,
     model: str = "",
     task: str = "",
     data: str = "",
-    since: HeldAdapter | None = None,
+    since: Sequence[str | Path] = (),
     tune_steps: int = 0,
+    core_size: int = 0,
     progress: Progress | None = None,
 ) -> Packed:
-    """Pack a PEFT LoRA adapter into at most so many bits on the air.
+    """Pack a plain PEFT LoRA adapter, trained by whatever tool, into a payload that fits a budget or a link.
+
+    Plain is B A of linear layers on the base model's own weights; DoRA, PiSSA and their like are refused. What is held
+    small is the squared error of the update, or with a task the loss.
 
     Args:
-        budget_bits: On the air.
-        model: The base model, by folder or hub name. Binds the payload to its weights; without it, to its name alone.
-        task, data: A task as `run` takes it, whose calibration items measure how the loss bends; needs `model`.
-        since: What the receiver holds; the payload then changes that, and opens nowhere else.
-        tune_steps: Steps of training on through the rounding, on the task's training items.
-        progress: Whoever watches the training.
+        out: The payload's file (.atn).
+        budget_bits: The most it may take on the air; or give `snr_db` and `bandwidth_hz` of a still channel.
+        deadline_s: By when it is to arrive there.
+        model: Its base model, by folder or hub name: binds the payload to the weights instead of the name alone.
+        task, data: A task as `run` takes it, on whose calibration items it is measured how the loss bends: fewer bits
+            for the same loss. Needs `model` and the extra `train`.
+        since: Payloads that brought the adapter which the receiver holds, the oldest first, all of them whole and of
+            format 2: only what changed is packed, and only that receiver can open it.
+        tune_steps: Train on through the rounding for so many steps of the task: less loss for the same bits, for the
+            time of as many training steps.
+        core_size: Send no more than a core between so many singular vectors of each of the base model's weights, from
+            which the receiver (`unpack` with its model) makes the update again: for adapters that `train` has trained
+            so. Needs `model`.
+        progress: Whoever watches the training; nobody by default.
 
     Raises:
-        ConfigError: a task without a model; data without a task; training on without a task, or of changes.
+        ConfigError: a task without a model; data without a task; training on without a task, or of changes; cores
+            without a model, of changes, or trained on; not one budget; `out` is among what is read.
         DataError: no adapter that can be packed. PayloadError: the budget is too small, or `since` is of another base
             model or other sites.
     """
-    adapter = import_peft(folder)
-    if task and not model:
-        raise ConfigError("a task was given and no model; name the base model too, or leave the task out")
-    if data and not task:
-        raise ConfigError("data were given and no task; name the task too, or leave the data out")
-    if tune_steps < 0 or (tune_steps and (since is not None or not task)):
-        asked = f"{tune_steps} steps of training on were asked for"
-        raise ConfigError(f"{asked}; give 0 or more, a model and a task to train on, and nothing that is held")
-    opened = open_beside(adapter, model, task, data) if model else alone(adapter)
-    factors, binding, curvature = opened.factors, opened.binding, opened.curvature
+    peft_folder, out = Path(peft_folder), Path(out)
+    if out.resolve() in {Path(file).resolve() for file in (*since, *peft_folder.glob("adapter_*"))}:
+        raise ConfigError(f"{out} is among what is read; give another file for the payload")
+    budget_bits = _budget(budget_bits, snr_db, bandwidth_hz, deadline_s)
+    held, adapter = read_held(since), import_peft(peft_folder)
+    _check_options(model, task, data, held, tune_steps, core_size)
+    opened = open_beside(adapter, model, task, data, core_size) if model else alone(adapter)
+    binding, (factors, curvature) = opened.binding, opened.sent()
     quantiser: Quantiser | Refiner
-    if since is None:
+    if held is None:
         quantiser = Quantiser(factors, adapter.dense, curvature, canonical=True)
     else:
-        since.contents.binding.check(binding)
-        quantiser = Refiner(since, factors, adapter.dense, curvature)
+        held.contents.binding.check(binding)
+        quantiser = Refiner(held, factors, adapter.dense, curvature)
     meta = _notes(adapter)
-    if since is not None:
-        _check_notes(since, meta)
+    if held is not None:
+        _check_notes(held, meta)
     if (room := budget_bits - overhead_bits()) <= 0:
         line = f"{budget_bits} bits on the air do not hold the {overhead_bits()} of manifest, message and request"
         raise PayloadError(f"{line}; give more bits, time, bandwidth or SNR")
@@ -134,13 +88,32 @@ def pack_peft(
         coded = opened.tuning.tune(quantised.coded, slope, tune_steps, progress or Silent())
         payload = Draft(replace(quantised, coded=coded), binding, meta).ladder(room)
     write_bytes(out, payload.data)
-    found = decode(payload.data, None, since=since)
-    pairs = {name: (factors.get(name, _nothing(site)), site) for name, site in found.factors.items()}
-    sites = tuple(
-        PackedSite(name, site.rank, given.rank, expected_loss(given, site, curvature.get(name, Curvature())))
-        for name, (given, site) in pairs.items()
-    )
-    return _told(adapter, pairs, payload, found, out, budget_bits, "weights" if model else "name", sites)
+    found = decode(payload.data, None, since=held)
+    return packed(adapter, opened, payload, found, out, budget_bits, "weights" if model else "name")
+
+
+def _budget(budget_bits: int | None, snr_db: float | None, bandwidth_hz: float | None, deadline_s: float) -> int:
+    if snr_db is not None and bandwidth_hz is not None and budget_bits is None:
+        link = Link(bandwidth_hz, snr_db)
+        return link.budget_bits(deadline_s, link.mean_state)
+    if budget_bits is None or snr_db is not None or bandwidth_hz is not None:
+        raise ConfigError("give either budget_bits, or snr_db and bandwidth_hz of the link")
+    if type(budget_bits) is not int:
+        raise ConfigError(f"budget_bits is {budget_bits!r}; give a whole number of bits")
+    return budget_bits
+
+
+def _check_options(model: str, task: str, data: str, held: HeldAdapter | None, tune_steps: int, core_size: int) -> None:
+    if task and not model:
+        raise ConfigError("a task was given and no model; name the base model too, or leave the task out")
+    if data and not task:
+        raise ConfigError("data were given and no task; name the task too, or leave the data out")
+    if tune_steps < 0 or (tune_steps and (held is not None or not task)):
+        asked = f"{tune_steps} steps of training on were asked for"
+        raise ConfigError(f"{asked}; give 0 or more, a model and a task to train on, and nothing that is held")
+    if core_size < 0 or (core_size and (not model or held is not None or tune_steps)):
+        asked = f"cores between {core_size} singular vectors were asked for"
+        raise ConfigError(f"{asked}; give 0 or more, the model whose they are, nothing that is held, and no tuning")
 
 
 def _notes(adapter: ImportedAdapter) -> Meta:
@@ -158,42 +131,3 @@ def _check_notes(since: HeldAdapter, notes: Meta) -> None:
     for name in ("kind", "fan_in_fan_out", "revision"):
         if (held := since.contents.meta.get(name)) != (new := notes.get(name)):
             raise PayloadError(f"the held adapter's {name} is {held!r}, this one's {new!r}; send it without since")
-
-
-def _nothing(site: Factors) -> Factors:
-    """No directions at a site: what an adapter has that the new one lacks."""
-    out, into = site.shape
-    return Factors(np.zeros((out, 0), np.float32), np.zeros(0, np.float32), np.zeros((0, into), np.float32))
-
-
-def _told(
-    adapter: ImportedAdapter,
-    pairs: Mapping[str, tuple[Factors, Factors]],
-    payload: Payload,
-    found: Decoded,
-    out: Path,
-    budget_bits: int,
-    bound_to: str,
-    sites: tuple[PackedSite, ...],
-) -> Packed:
-    plain = Curvature()
-    error = 2 * sum(expected_loss(given, site, plain) for given, site in pairs.values())
-    whole = 2 * sum(expected_loss(given, _nothing(given), plain) for given, _ in pairs.values())
-    off = sum(float(((value - found.dense[name]) ** 2).sum()) for name, value in adapter.dense.items())
-    size = sum(float((np.asarray(value, np.float64) ** 2).sum()) for value in adapter.dense.values())
-    sent = sum(site.rank * sum(site.shape) for site in found.factors.values())
-    before = sum(site.rank * sum(site.shape) for site in adapter.factors.values())
-    return Packed(
-        file=out,
-        payload_bits=payload.bits,
-        air_bits=payload.bits + overhead_bits(),
-        budget_bits=budget_bits,
-        total_rank=sum(found.ranks),
-        rank_before=sum(site.rank for site in adapter.factors.values()),
-        numbers=sent,
-        float32_bits=32 * (before + sum(value.size for value in adapter.dense.values())),
-        kept=1 - error / whole if whole else 1.0,
-        dense_error=(off / size) ** 0.5 if size else 0.0,
-        bound_to=bound_to,
-        sites=sites,
-    )

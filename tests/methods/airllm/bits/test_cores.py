@@ -10,12 +10,12 @@ import pytest
 import airtune
 from airtune.adapters import check_update
 from airtune.adapters.core_adapter import bases_of
-from airtune.adapters.derived import core_name, derive, lift_cores
+from airtune.adapters.derived import core_name, derive, lift_cores, within
 from airtune.codec import Curvature, Draft, Quantiser, decode
 from airtune.errors import ConfigError, PayloadError
 from airtune.methods.airllm.baselines.cores import train_cores
 from airtune.methods.airllm.baselines.training import TrainedAdapter
-from airtune.methods.airllm.bits.cores import cores, within
+from airtune.methods.airllm.bits.cores import cores
 from airtune.methods.airllm.packing import about, held_by
 from airtune.models import BaseModel, FitPlan, Items, load_base, weights_hash
 from airtune.workloads.parts import Parts

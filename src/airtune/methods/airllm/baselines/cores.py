@@ -9,13 +9,22 @@ import torch
 
 from airtune.adapters.core_adapter import CoreAdapter, bases_of
 from airtune.errors import ConfigError
-from airtune.methods.airllm.baselines.training import TrainedAdapter, head_kept, train_wrapped
+from airtune.methods.airllm.baselines.training import OnStep, TrainedAdapter, head_kept, train_wrapped
 from airtune.models import BaseModel, FitPlan
 from airtune.records import seed_for
 from airtune.workloads.parts import Parts
 
 
-def train_cores(base: BaseModel, parts: Parts, plan: FitPlan, size: int, rank: int, *, alpha: float) -> TrainedAdapter:
+def train_cores(
+    base: BaseModel,
+    parts: Parts,
+    plan: FitPlan,
+    size: int,
+    rank: int,
+    *,
+    alpha: float,
+    on_step: OnStep = lambda step: None,
+) -> TrainedAdapter:
     """Train a core of shape (k, k) and rank r at every site, scaled by alpha / r.
 
     Args:
@@ -38,9 +47,7 @@ def train_cores(base: BaseModel, parts: Parts, plan: FitPlan, size: int, rank: i
         draw = torch.Generator().manual_seed(seed_for(plan.seed, "adapter"))
         adapter = CoreAdapter(base, bases, rank, scale=alpha / rank, generator=draw)
         try:
-            return train_wrapped(
-                base, adapter.parameters(), parts.train, plan, read=adapter.factors, on_step=lambda step: None
-            )
+            return train_wrapped(base, adapter.parameters(), parts.train, plan, read=adapter.factors, on_step=on_step)
         finally:
             adapter.detach()
             base.model.eval().requires_grad_(False)

@@ -5,6 +5,7 @@ Knows peft's LoRA layers; how they get on the model and are trained stands in `b
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -16,6 +17,11 @@ from airtune.codec import Factors
 from airtune.methods.airllm.baselines.training import NAME, OnStep, TrainedAdapter, as_numpy, train_wrapped, wrapped
 from airtune.models import BaseModel, FitPlan
 from airtune.workloads.parts import Parts
+
+
+def lora_alphas(rank: int) -> list[float]:
+    """To try: a scale alpha / r of 1, and rsLoRA's of 2 / sqrt(r), as LoRA counts alpha; at rank 4 they are one."""
+    return sorted({float(rank), 2 * math.sqrt(rank)})
 
 
 def train_lora(

@@ -26,6 +26,9 @@ from airtune.records import generator, seed_for
 NAME = "default"
 """What peft calls an adapter that is given no name."""
 
+RATES = (0.75, 1.5, 3.0)
+"""Learning rates to try, over the one that suits the width; the nested adapter's own is not read."""
+
 OnStep = Callable[[Step], None]
 
 

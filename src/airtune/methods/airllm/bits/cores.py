@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from airtune.adapters.core_adapter import bases_of
-from airtune.adapters.derived import Bases, core_name, lift_cores
-from airtune.codec import Binding, Curvature, Draft, Quantiser, decode
+from airtune.adapters.derived import core_name, lift_cores, within
+from airtune.codec import Binding, Draft, Quantiser, decode
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
@@ -42,17 +40,3 @@ def cores(
             if any(found.ranks):
                 name, factors = f"size {size}, rank {rank}, 2^{octave:g}", lift_cores(found.factors, bases)
                 yield Candidate(name, payload.bits, factors, found.dense)
-
-
-def within(bases: Bases, bends: Curvature) -> Curvature:
-    """How the loss bends for a change of the core R: that of ``left R right``."""
-    return Curvature(_seen(bends.inputs, bases.right), _seen(bends.outputs, bases.left.T))
-
-
-def _seen(moments: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    """B H B^T of rows B, shape (k, k), for a matrix H or its diagonal."""
-    if moments is None:
-        return None
-    rows = rows.astype(np.float64)
-    found: np.ndarray = (rows * moments if moments.ndim == 1 else rows @ moments) @ rows.T
-    return found

@@ -22,9 +22,9 @@ from typing import Any
 from airtune.adapters import RankVector
 from airtune.methods.airllm.baselines.adalora import INIT_OVER_FINAL, initial_rank, train_adalora
 from airtune.methods.airllm.baselines.cores import train_cores
-from airtune.methods.airllm.baselines.direct import train_lora
+from airtune.methods.airllm.baselines.direct import lora_alphas, train_lora
 from airtune.methods.airllm.baselines.kept import kept, load_adapter, save_adapter
-from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter, sweep
+from airtune.methods.airllm.baselines.training import RATES, TrainedAdapter, score_adapter, sweep
 from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
 from airtune.methods.airllm.config import config_from
@@ -38,8 +38,6 @@ TOTAL = "total_rank"
 """Where settings hold how many directions AdaLoRA is to leave, if not `adapter.max_rank` at every site."""
 SWEEP_SEED = 0
 """Its trainings are as long as the others: shorter ones prefer rates that are too high (docs/log.md)."""
-RATES = (0.75, 1.5, 3.0)
-"""Learning rates that are tried, over the one that suits the width; the nested adapter's own is not read."""
 CORE_SIZES = (16, 32, 64)
 """Singular vectors of a site's weight between which cores are trained (`adapters/derived`)."""
 
@@ -80,11 +78,6 @@ def _cores(size: int, base: BaseModel, parts: Parts, plan: FitPlan, rank: int, a
     return train_cores(base, parts, plan, size, rank, alpha=alpha)
 
 
-def _lora_alphas(rank: int) -> list[float]:
-    """A scale alpha / r of 1, and rsLoRA's of 2 / sqrt(r), as LoRA counts alpha; at rank 4 they are one."""
-    return sorted({float(rank), 2 * math.sqrt(rank)})
-
-
 def _adalora(base: BaseModel, parts: Parts, plan: FitPlan, total: int, alpha: float) -> TrainedAdapter:
     return train_adalora(base, parts, plan, total, alpha=alpha)
 
@@ -95,7 +88,7 @@ def _adalora_alphas(rank: int) -> list[float]:
 
 
 BASELINES: Mapping[str, Baseline] = {
-    "lora": Baseline(_lora, _lora_alphas, lambda base, rank: rank, lambda base, rank: rank),
+    "lora": Baseline(_lora, lora_alphas, lambda base, rank: rank, lambda base, rank: rank),
     "adalora": Baseline(
         _adalora,
         _adalora_alphas,
@@ -103,7 +96,7 @@ BASELINES: Mapping[str, Baseline] = {
         lambda base, total: initial_rank(len(base.sites), total),
     ),
     **{
-        f"cores{size}": Baseline(partial(_cores, size), _lora_alphas, lambda base, rank: rank, lambda base, rank: rank)
+        f"cores{size}": Baseline(partial(_cores, size), lora_alphas, lambda base, rank: rank, lambda base, rank: rank)
         for size in CORE_SIZES
     },
 }

@@ -1,0 +1,175 @@
+"""Cores from training to the receiver's PEFT folder: the same function, and refused where it would be another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+import airtune
+from airtune.adapters.imported import import_peft
+from airtune.errors import AirtuneError, ConfigError, PayloadError, RunError
+from tiny_models import save_tiny_model
+
+TOKENS = torch.arange(4, 28)[None]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("cores") / "base", "llama")
+
+
+@pytest.fixture(scope="module")
+def task(base: Path) -> dict[str, str]:
+    text = base.parent / "text.txt"
+    text.write_text(" ".join(["the cat sat on a mat and then it ran fast"] * 400))
+    return {"model": str(base), "task": "text", "data": str(text)}
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, task: dict) -> Path:
+    return airtune.train(base.parent / "cores", **task, rank=2, core_size=4, steps=6).folder
+
+
+def weights(base: Path) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in AutoModelForCausalLM.from_pretrained(base).state_dict().items()}
+
+
+def update_of(folder: Path, path: str) -> np.ndarray:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    a, b = (tensors[f"base_model.model.{path}.lora_{which}.weight"].astype(float) for which in "AB")
+    return b @ a  # alpha = r
+
+
+def logits(base: Path, folder: Path) -> np.ndarray:
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(folder))
+    with torch.inference_mode():
+        return model(input_ids=TOKENS).logits.numpy()
+
+
+def test_what_train_writes_lies_between_the_largest_singular_vectors(base: Path, trained: Path):
+    """Against NumPy's projections onto them; all of it is reached, and it is not nothing."""
+    own = weights(base)
+    for path in import_peft(trained).factors:
+        u, _, vt = np.linalg.svd(own[f"{path}.weight"].astype(float))
+        update = update_of(trained, path)
+        reached = u[:, :4] @ u[:, :4].T @ update @ vt[:4].T @ vt[:4]
+        np.testing.assert_allclose(reached, update, atol=1e-6 * np.abs(update).max())
+        assert np.abs(update).max() > 0
+        assert np.linalg.matrix_rank(update, tol=1e-5 * np.abs(update).max()) <= 2
+
+
+def test_the_receiver_s_folder_computes_what_was_trained_in_fewer_bits(base, task, trained, tmp_path: Path):
+    cores = airtune.pack(trained, tmp_path / "c.atn", budget_bits=60_000, **task, core_size=4)
+    assert cores.kept > 0.9999
+    folder = airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(base))
+    plain, expected, found = AutoModelForCausalLM.from_pretrained(base), logits(base, trained), logits(base, folder)
+    with torch.inference_mode():
+        without = plain(input_ids=TOKENS).logits.numpy()
+    assert np.abs(found - expected).max() < 0.02 * np.abs(without - expected).max()
+    whole = airtune.pack(trained, tmp_path / "w.atn", budget_bits=60_000, **task)
+    assert cores.numbers < 0.6 * whole.numbers
+    assert {site.name for site in cores.sites} == set(import_peft(trained).factors)
+
+
+def test_what_is_kept_of_plain_lora_is_its_share_between_the_bases(base: Path, task: dict, tmp_path: Path):
+    """Against NumPy's projections; every direction of a site of 8 outputs is reached with all 8."""
+    folder = airtune.train(tmp_path / "lora", **task, rank=2, steps=3).folder
+    own, kept, whole = weights(base), 0.0, 0.0
+    for path in import_peft(folder).factors:
+        u, _, vt = np.linalg.svd(own[f"{path}.weight"].astype(float))
+        update = update_of(folder, path)
+        kept += np.square(u[:, :4].T @ update @ vt[:4].T).sum()
+        whole += np.square(update).sum()
+    packed = airtune.pack(folder, tmp_path / "p.atn", budget_bits=200_000, model=str(base), core_size=4)
+    assert 0.05 < kept / whole < 0.95
+    assert packed.kept == pytest.approx(kept / whole, abs=2e-3)
+
+
+def test_without_the_model_or_with_another_one_nothing_comes_out(base: Path, trained: Path, tmp_path: Path):
+    airtune.pack(trained, tmp_path / "c.atn", budget_bits=60_000, model=str(base), core_size=4)
+    with pytest.raises(PayloadError, match=r"comes as a core .*, no bases are at hand; .*unpack --model"):
+        airtune.unpack(tmp_path / "c.atn", tmp_path / "out")
+    other = save_tiny_model(tmp_path / "other", "llama")
+    tensors = load_file(other / "model.safetensors")
+    first = next(name for name in tensors if name.endswith("q_proj.weight"))
+    save_file({**tensors, first: tensors[first] * 1.01}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(PayloadError, match="the payload is for base model"):
+        airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(other))
+    assert not (tmp_path / "out").exists()
+    airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(base))
+
+
+def test_a_prefix_of_cores_is_an_adapter_too(base: Path, task: dict, trained: Path, tmp_path: Path):
+    airtune.pack(trained, tmp_path / "c.atn", budget_bits=60_000, **task, core_size=4)
+    ends = airtune.inspect(tmp_path / "c.atn").header_bytes
+    folder = airtune.unpack(tmp_path / "c.atn", tmp_path / "none", prefix_bytes=ends, model=str(base))
+    assert all(not site.update().any() for site in import_peft(folder).factors.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"core_size": 4, "model": "", "task": "", "data": ""}, "give 0 or more, the model whose they are"),
+        ({"core_size": -1}, "cores between -1 singular vectors"),
+        ({"core_size": 4, "tune_steps": 3}, "and no tuning"),
+    ],
+)
+def test_cores_that_cannot_be_are_refused(base, task, trained, tmp_path: Path, options: dict, line: str):
+    with pytest.raises(ConfigError, match=line):
+        airtune.pack(trained, tmp_path / "c.atn", budget_bits=60_000, **{**task, **options})
+    assert not (tmp_path / "c.atn").exists()
+
+
+def test_training_goes_on_where_it_was_stopped(base: Path, task: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Stopped in its second training; the first is not repeated, and the end is what it is undisturbed."""
+    from airtune.services import training
+
+    trainings, train_lora = [], training.train_lora
+
+    def stops(*args: object, **options: object) -> object:
+        trainings.append(1)
+        if len(trainings) == 2:
+            raise KeyboardInterrupt
+        return train_lora(*args, **options)
+
+    settings = {**task, "rank": 4, "steps": 2}
+    monkeypatch.setattr(training, "train_lora", stops)
+    with pytest.raises(KeyboardInterrupt):
+        airtune.train(tmp_path / "stopped", **settings)
+    done = airtune.train(tmp_path / "stopped", **settings)
+    assert len(trainings) == 2 + 2
+    whole = airtune.train(tmp_path / "whole", **settings)
+    assert done.tried == whole.tried
+    assert done.chosen.dev_loss == min(one.dev_loss for one in done.tried)
+    found, expected = (load_file(one.folder / "adapter_model.safetensors") for one in (done, whole))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "whole"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "line"),
+    [
+        ({"rank": 0}, ConfigError, "rank 0 is asked for; give 1 at least"),
+        ({"core_size": -2}, ConfigError, "rank 1 between -2 singular vectors"),
+        ({"model": "nowhere"}, AirtuneError, "nowhere"),
+        ({"overrides": {"link.bandwidth_hz": 1e6}}, ConfigError, "link.bandwidth_hz changes nothing in a training"),
+        ({"overrides": {"task.data": "x"}}, ConfigError, "task.data is given as a setting and by an option"),
+        ({"overrides": {"task.dev_items": 0}}, ConfigError, "task.dev_items is 0"),
+    ],
+)
+def test_training_that_cannot_be_is_refused(task: dict, tmp_path: Path, options: dict, error: type, line: str):
+    with pytest.raises(error, match=line):
+        airtune.train(tmp_path / "out", **{**task, **options})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_exists_is_left_alone(task: dict, tmp_path: Path):
+    with pytest.raises(RunError, match="exists; expected a new folder"):
+        airtune.train(tmp_path, **task)
