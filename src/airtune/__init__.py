@@ -15,8 +15,8 @@ from airtune.errors import AirtuneError, ConfigError
 
 if TYPE_CHECKING:
     from airtune.adapters import RankVector
-    from airtune.adapters.unpacking import unpack
-    from airtune.codec import Allocation, Payload, PayloadInfo
+    from airtune.adapters.unpacking import inspect, unpack
+    from airtune.codec import Allocation, Payload
     from airtune.ledger import Ledger
     from airtune.links import ChannelState, Link
     from airtune.methods.airllm.plan import Plan
@@ -35,6 +35,7 @@ _HOMES = {
     "Payload": "airtune.codec",
     "RankVector": "airtune.adapters",
     "RunFolder": "airtune.records",
+    "inspect": "airtune.adapters.unpacking",
     "pack": "airtune.services.packing",
     "train": "airtune.services.training",
     "unpack": "airtune.adapters.unpacking",
@@ -157,22 +158,6 @@ def report(*runs: str | Path, out: str | Path = "comparison.html") -> Path:
 
     folders = [Path(run) for run in runs]
     return write_report(folders[0]) if len(folders) == 1 else compare(folders, Path(out))
-
-
-def inspect(file: str | Path, *, since: Sequence[str | Path] = ()) -> PayloadInfo:
-    """List what a payload file holds, after checking it.
-
-    Args:
-        since: For a payload of changes, the payloads that brought the adapter it changes, the oldest first.
-
-    Raises:
-        PayloadError: the file is not a whole payload, or changes another adapter than that of `since`, or none.
-    """
-    from airtune.codec import inspect as inspect_payload
-    from airtune.codec import read_payload
-
-    data, held = read_payload(file, since)
-    return inspect_payload(data, since=held)
 
 
 def __getattr__(name: str) -> Any:

@@ -67,7 +67,7 @@ def test_what_train_writes_lies_between_the_largest_singular_vectors(base: Path,
 def test_the_receiver_s_folder_computes_what_was_trained_in_fewer_bits(base, task, trained, tmp_path: Path):
     cores = airtune.pack(trained, tmp_path / "c.atn", budget_bits=60_000, **task, core_size=4)
     assert cores.kept > 0.9999
-    folder = airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(base))
+    folder = airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(base), core_size=4)
     plain, expected, found = AutoModelForCausalLM.from_pretrained(base), logits(base, trained), logits(base, folder)
     with torch.inference_mode():
         without = plain(input_ids=TOKENS).logits.numpy()
@@ -91,24 +91,66 @@ def test_what_is_kept_of_plain_lora_is_its_share_between_the_bases(base: Path, t
     assert packed.kept == pytest.approx(kept / whole, abs=2e-3)
 
 
-def test_without_the_model_or_with_another_one_nothing_comes_out(base: Path, trained: Path, tmp_path: Path):
-    airtune.pack(trained, tmp_path / "c.atn", budget_bits=60_000, model=str(base), core_size=4)
-    with pytest.raises(PayloadError, match=r"comes as a core .*, no bases are at hand; .*unpack --model"):
-        airtune.unpack(tmp_path / "c.atn", tmp_path / "out")
-    other = save_tiny_model(tmp_path / "other", "llama")
+def scaled(base: Path, folder: Path) -> Path:
+    """The same model but for one weight."""
+    other = save_tiny_model(folder, "llama")
     tensors = load_file(other / "model.safetensors")
     first = next(name for name in tensors if name.endswith("q_proj.weight"))
     save_file({**tensors, first: tensors[first] * 1.01}, other / "model.safetensors", {"format": "pt"})
+    return other
+
+
+def test_without_the_model_or_with_another_one_nothing_comes_out(base: Path, trained: Path, tmp_path: Path):
+    airtune.pack(trained, tmp_path / "c.atn", budget_bits=60_000, model=str(base), core_size=4, short=False)
+    with pytest.raises(PayloadError, match=r"comes as a core .*, no bases are at hand; .*unpack --model"):
+        airtune.unpack(tmp_path / "c.atn", tmp_path / "out")
     with pytest.raises(PayloadError, match="the payload is for base model"):
-        airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(other))
+        airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(scaled(base, tmp_path / "other")))
     assert not (tmp_path / "out").exists()
-    airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(base))
+    airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(base))  # says itself how many vectors
+
+
+@pytest.mark.parametrize("core_size", [0, 4])
+def test_a_short_payload_is_the_whole_one_without_what_the_model_tells(base, task, trained, tmp_path: Path, core_size):
+    """Same directions and codes at the same price of a bit, so what comes out is the same but for the room gained."""
+    sizes, folders = {}, {}
+    for short in (True, False):
+        file = tmp_path / f"{short}.atn"
+        packed = airtune.pack(trained, file, budget_bits=10**9, **task, core_size=core_size, short=short)
+        sizes[short] = packed.payload_bits
+        folders[short] = airtune.unpack(file, tmp_path / f"{short}", model=str(base), core_size=core_size)
+    whole, short = (load_file(folders[one] / "adapter_model.safetensors") for one in (False, True))
+    assert whole.keys() == short.keys()
+    for name, value in whole.items():
+        np.testing.assert_allclose(short[name], value, atol=1e-3 * np.abs(value).max())
+    static = airtune.inspect(tmp_path / "False.atn").header_bytes
+    assert sizes[False] - sizes[True] > 8 * (static - 120)
+    info = airtune.inspect(tmp_path / "True.atn", model=str(base), core_size=core_size)
+    assert [(site.name, site.rank) for site in info.sites] == [
+        (site.name, site.rank) for site in airtune.inspect(tmp_path / "False.atn").sites
+    ]
+
+
+def test_a_short_payload_opens_beside_its_own_model_alone(base: Path, task: dict, trained: Path, tmp_path: Path):
+    file = tmp_path / "c.atn"
+    airtune.pack(trained, file, budget_bits=60_000, **task, core_size=4)  # short by itself
+    for asks in (airtune.inspect, lambda file, **options: airtune.unpack(file, tmp_path / "out", **options)):
+        with pytest.raises(PayloadError, match=r"the payload is short: .* name it \(--model\)"):
+            asks(file)
+        for options, what in (
+            ({"model": str(base)}, "whole updates"),
+            ({"model": str(base), "core_size": 3}, "cores between 3 singular vectors"),
+            ({"model": str(scaled(base, tmp_path / "other")), "core_size": 4}, "cores between 4 singular vectors"),
+        ):
+            with pytest.raises(PayloadError, match=f"the payload is not of {what}"):
+                asks(file, **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_prefix_of_cores_is_an_adapter_too(base: Path, task: dict, trained: Path, tmp_path: Path):
-    airtune.pack(trained, tmp_path / "c.atn", budget_bits=60_000, **task, core_size=4)
-    ends = airtune.inspect(tmp_path / "c.atn").header_bytes
-    folder = airtune.unpack(tmp_path / "c.atn", tmp_path / "none", prefix_bytes=ends, model=str(base))
+    airtune.pack(trained, tmp_path / "c.atn", budget_bits=60_000, **task, core_size=4, short=False)
+    header = airtune.inspect(tmp_path / "c.atn").header_bytes
+    folder = airtune.unpack(tmp_path / "c.atn", tmp_path / "none", prefix_bytes=header, model=str(base))
     assert all(not site.update().any() for site in import_peft(folder).factors.values())
 
 
@@ -118,6 +160,10 @@ def test_a_prefix_of_cores_is_an_adapter_too(base: Path, task: dict, trained: Pa
         ({"core_size": 4, "model": "", "task": "", "data": ""}, "give 0 or more, the model whose they are"),
         ({"core_size": -1}, "cores between -1 singular vectors"),
         ({"core_size": 4, "tune_steps": 3}, "and no tuning"),
+        (
+            {"short": True, "model": "", "task": "", "data": ""},
+            "a short payload was asked for; it takes the base model",
+        ),
     ],
 )
 def test_cores_that_cannot_be_are_refused(base, task, trained, tmp_path: Path, options: dict, line: str):

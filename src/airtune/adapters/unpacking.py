@@ -1,17 +1,19 @@
-"""A payload back to a plain PEFT LoRA folder; with the base model at hand, cores too.
+"""A payload back to a plain PEFT LoRA folder, or listed; with the base model at hand, cores and short payloads too.
 
-Knows payload files, bases and PEFT folders; torch only where a base model is named.
+Knows payload files, receivers and PEFT folders; torch only where a base model is named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from airtune.adapters.derived import Bases, lift_cores, path_of
+from airtune.adapters.derived import lift_cores, path_of
 from airtune.adapters.export import export_peft
-from airtune.codec import Binding, Factors, decode, read_payload, whole_prefix
-from airtune.errors import DataError
+from airtune.adapters.receiver import Receiver, about
+from airtune.codec import Decoded, PayloadInfo, decode, left_out_of, read_payload, whole_prefix
+from airtune.codec import inspect as inspect_payload
+from airtune.errors import PayloadError
 
 
 def unpack(
@@ -21,6 +23,7 @@ def unpack(
     prefix_bytes: int | None = None,
     since: Sequence[str | Path] = (),
     model: str = "",
+    core_size: int = 0,
 ) -> Path:
     """Verify and decode a payload file into a new folder as a plain PEFT LoRA adapter; return the folder.
 
@@ -28,27 +31,30 @@ def unpack(
         prefix_bytes: Use only the chunks that lie whole within so many bytes, as a receiver does whose link broke off.
         since: For a payload of changes, the payloads that brought the adapter it changes, the oldest first.
         model: The base model, by folder or hub name, which needs the extra `train`: the payload has to be for its
-            weights, and cores (`pack` with `core_size`) are made whole by them.
+            weights; cores are made whole by them, and what a short payload leaves out is derived from them.
+        core_size: As a short payload was packed with.
 
     Raises:
         PayloadError: the file is not a whole payload, not even its header lies within `prefix_bytes`, it changes
-            another adapter than that of `since`, or none, is for another model than `model`, or holds cores and no
-            model is given.
-        DataError: the model is neither a causal language model nor a classifier.
+            another adapter than that of `since`, or none, is for another model than `model`, or is short or holds
+            cores and no model is given.
+        DataError: the adapter is for neither a causal language model nor a classifier, and a model is given.
         RunError: the folder exists and is not empty.
     """
     data, held = read_payload(file, since)
     if prefix_bytes is not None:
         data = whole_prefix(data, prefix_bytes)
-    decoded = decode(data, None, allow_prefix=prefix_bytes is not None, since=held)
-    meta, bases = decoded.meta, dict[str, Bases]()
+    receiver = _receiver_of_short(data, model, core_size)
+    static = receiver.static_parts() if receiver else {}
+    decoded = decode(data, None, allow_prefix=prefix_bytes is not None, held=static, since=held)
+    meta = decoded.meta
     kind = str(meta.get("kind", ""))
     if model:
-        binding, bases = _receiver(model, kind, decoded.factors)
-        binding.check(decoded.binding)
+        receiver = receiver or Receiver.of(model, kind, _core_size(decoded))
+        about(receiver.base)[0].check(decoded.binding)
     return export_peft(
         Path(out_dir),
-        lift_cores(decoded.factors, bases),
+        lift_cores(decoded.factors, receiver.bases if receiver else {}),
         decoded.dense,
         kind=kind,
         base_model=str(meta.get("base_model", "")),
@@ -57,24 +63,42 @@ def unpack(
     )
 
 
-def labels_of(kind: str) -> int:
-    """Classes of the head to open a base model with for a kind of `TASK_TYPES`, as many as any; 0 for none.
+def inspect(file: str | Path, *, since: Sequence[str | Path] = (), model: str = "", core_size: int = 0) -> PayloadInfo:
+    """List what a payload file holds, after checking it.
+
+    Args:
+        since: For a payload of changes, the payloads that brought the adapter it changes, the oldest first.
+        model, core_size: For a short payload, as `unpack` takes them.
 
     Raises:
-        DataError: neither a causal language model nor a classifier.
+        PayloadError: the file is not a whole payload, changes another adapter than that of `since`, or none, or is
+            short and not for this model.
     """
-    if kind not in (known := {"text": 0, "any": 0, "classify": 2}):
-        opened = f"only causal language models and classifiers are opened, and the adapter is for {kind}"
-        raise DataError(f"{opened}; leave the model out")
-    return known[kind]
+    data, held = read_payload(file, since)
+    receiver = _receiver_of_short(data, model, core_size)
+    return inspect_payload(data, held=receiver.static_parts() if receiver else {}, since=held)
 
 
-def _receiver(model: str, kind: str, factors: Mapping[str, Factors]) -> tuple[Binding, dict[str, Bases]]:
-    """Who a receiver with this base model is, and its bases where cores are among the updates."""
-    from airtune.adapters.core_adapter import bases_of
-    from airtune.models import load_base
+def _receiver_of_short(data: bytes, model: str, core_size: int) -> Receiver | None:
+    """Who derives what a payload leaves out; None where it leaves nothing out. Raises `PayloadError`."""
+    if not (name := left_out_of(data)):
+        return None
+    if not model:
+        raise PayloadError(
+            "the payload is short: names and shapes are those of its base model; name it (--model), and how many "
+            "singular vectors its cores are between, if it has any (--cores)"
+        )
+    receiver = Receiver.of(model, "text", core_size)
+    if name not in receiver.static_parts():
+        what = f"cores between {core_size} singular vectors of {model}" if core_size else f"whole updates of {model}"
+        raise PayloadError(
+            f"the payload is not of {what}; name the model and the number of vectors that it was packed with, or ask "
+            "for one that is not short"
+        )
+    return receiver
 
-    labels = labels_of(kind)
-    base = load_base(model, "classify" if labels else "text", labels=labels)
-    size = max((min(site.shape) for name, site in factors.items() if path_of(name) != name), default=0)
-    return Binding(base.sha256, base.tokenizer_sha256), bases_of(base, size) if size else {}
+
+def _core_size(decoded: Decoded) -> int:
+    """Singular vectors of the bases that it takes; 0 where there are no cores."""
+    sizes = (max(site.shape) for name, site in decoded.factors.items() if path_of(name) != name)
+    return max(sizes, default=0)

@@ -13,14 +13,24 @@ Since = Annotated[
     Optional[list[Path]],  # noqa: UP045
     typer.Option("--since", help="Payload of the adapter that the receiver holds; repeat it, the oldest first."),
 ]
+Receiver = Annotated[
+    str,
+    typer.Option("--model", help="Base model: checks whose weights it is for, makes cores whole, opens short ones."),
+]
+Cores = Annotated[int, typer.Option("--cores", help="Of a short payload: as it was packed with.")]
 
 
-def inspect(file: Annotated[Path, typer.Argument(help="Payload (.atn).")], since: Since = None) -> None:
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Payload (.atn).")],
+    since: Since = None,
+    model: Annotated[str, typer.Option(help="Base model of a short payload.")] = "",
+    cores: Cores = 0,
+) -> None:
     """List what a payload holds: site, rank, bits, share of its bytes; of the update, and how much rounding lost."""
     import airtune
     from airtune.cli.show import new_console, table
 
-    info = airtune.inspect(file, since=since or ())
+    info = airtune.inspect(file, since=since or (), model=model, core_size=cores)
     rows = [
         [_shown(s.name), f"{s.shape[0]} x {s.shape[1]}", s.rank, f"{s.bits:.3g}", s.bytes, f"{s.share:.1%}"]
         + ["" if found is None else f"{found:.2%}" for found in (s.update, s.error)]
@@ -114,6 +124,13 @@ def pack(
     cores: Annotated[
         int, typer.Option(help="Send cores between so many singular vectors of each weight; needs --model.")
     ] = 0,
+    short: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--short/--whole",
+            help="Leave out what unpack derives from --model, or not; cores are short if they can be.",
+        ),
+    ] = None,
     sites: Annotated[bool, typer.Option("--sites", help="Also list the loss to be expected of every site.")] = False,
 ) -> None:
     """Pack a plain PEFT LoRA adapter so that it arrives in time, at the least squared error or, with --task, loss."""
@@ -135,6 +152,7 @@ def pack(
         since=since or (),
         tune_steps=tune,
         core_size=cores,
+        short=short,
         progress=Bars(console),
     )
     for line in (
@@ -166,12 +184,11 @@ def unpack(
     out_dir: Annotated[Path, typer.Argument(help="New folder for the PEFT adapter.")],
     prefix: Annotated[Optional[int], typer.Option("--bytes", help="Use only the chunks within so many bytes.")] = None,  # noqa: UP045
     since: Since = None,
-    model: Annotated[
-        str, typer.Option(help="Base model: checks that the payload is for its weights, and makes cores whole.")
-    ] = "",
+    model: Receiver = "",
+    cores: Cores = 0,
 ) -> None:
     """Verify and decode a payload into a plain PEFT LoRA folder that any runtime loads."""
     import airtune
 
-    done = airtune.unpack(file, out_dir, prefix_bytes=prefix, since=since or (), model=model)
+    done = airtune.unpack(file, out_dir, prefix_bytes=prefix, since=since or (), model=model, core_size=cores)
     print(f"PEFT adapter: {done}")

@@ -21,7 +21,7 @@ from __future__ import annotations
 from airtune.codec.blockwise.allocation import BIT_WIDTHS, Allocation
 from airtune.codec.blockwise.encoding import encode, layout_of
 from airtune.codec.blockwise.layout import Layout
-from airtune.codec.codec import changes_of, chunk_ends, decode, held_after, self_contained, whole_prefix
+from airtune.codec.codec import changes_of, chunk_ends, decode, held_after, left_out_of, self_contained, whole_prefix
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.fit import fit_bits, fit_budget
 from airtune.codec.coded.framing import held_static
@@ -71,6 +71,7 @@ __all__ = [
     "held_static",
     "inspect",
     "layout_of",
+    "left_out_of",
     "read_held",
     "read_payload",
     "self_contained",

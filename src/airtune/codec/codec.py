@@ -68,10 +68,16 @@ def changes_of(data: Data) -> bytes:
     Raises:
         PayloadError: the header is not that of a payload.
     """
-    if format_of(data) != framing.VERSION:
-        return b""
-    size = len(memoryview(data).cast("B"))
-    return framing.read_header(data, Limits(max_bytes=size, max_static_bytes=size)).changes
+    return _header(data).changes if format_of(data) == framing.VERSION else b""
+
+
+def left_out_of(data: Data) -> bytes:
+    """Name of the static part that a payload leaves to its receiver; empty where it carries one, or changes another.
+
+    Raises:
+        PayloadError: the header is not that of a payload.
+    """
+    return _header(data).name if format_of(data) == framing.VERSION else b""
 
 
 def chunk_ends(data: Data) -> tuple[int, ...]:
@@ -121,3 +127,9 @@ def format_of(data: Data) -> int:
         known = " and ".join(map(str, FORMATS))
         raise PayloadError(f"the payload has format version {version}, this airtune reads {known}; {advice}")
     return int(version)
+
+
+def _header(data: Data) -> framing.Header:
+    """Of a payload of format 2, however large."""
+    size = len(memoryview(data).cast("B"))
+    return framing.read_header(data, Limits(max_bytes=size, max_static_bytes=size))

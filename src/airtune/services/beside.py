@@ -14,7 +14,7 @@ import numpy as np
 
 from airtune.adapters.derived import Bases, core_name, within
 from airtune.adapters.imported import ImportedAdapter
-from airtune.adapters.unpacking import labels_of
+from airtune.adapters.receiver import about, classes_of
 from airtune.codec import Binding, Coded, Curvature, Factors
 from airtune.errors import DataError
 from airtune.records import Progress, generator
@@ -97,9 +97,9 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str, core
         overrides["task.data"] = data
     config = load_config("default", overrides)
     if not task:
-        base = open_base(config, labels_of(adapter.kind))
+        base = open_base(config, classes_of(adapter.kind))
         bases = bases_of(base, core_size) if core_size else {}
-        return Opened(_at_all_sites(adapter, base), Binding(base.sha256, base.tokenizer_sha256), {}, bases=bases)
+        return Opened(_at_all_sites(adapter, base), about(base)[0], {}, bases=bases)
     reader = open_reader(config)
     base, factors = reader.base, _at_all_sites(adapter, reader.base)
     _check_head(adapter, base, task)
@@ -113,7 +113,7 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str, core
     curvature = measure_curvature(base, parts.calibration)
     attached.detach()
     tuning = Tuning(base, parts.train, fit_plan(config, base.hidden_size))
-    return Opened(factors, Binding(base.sha256, base.tokenizer_sha256), curvature, tuning, bases)
+    return Opened(factors, about(base)[0], curvature, tuning, bases)
 
 
 def _check_head(adapter: ImportedAdapter, base: BaseModel, task: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from airtune.adapters.imported import ImportedAdapter, import_peft
-from airtune.codec import Draft, HeldAdapter, Quantiser, Refiner, decode, fit_budget, read_held
+from airtune.codec import Contents, Draft, HeldAdapter, Quantiser, Refiner, decode, fit_budget, held_static, read_held
 from airtune.codec.contents import Meta
 from airtune.errors import ConfigError, PayloadError
 from airtune.links import Link
@@ -33,6 +33,7 @@ def pack(
     since: Sequence[str | Path] = (),
     tune_steps: int = 0,
     core_size: int = 0,
+    short: bool | None = None,
     progress: Progress | None = None,
 ) -> Packed:
     """Pack a plain PEFT LoRA adapter, trained by whatever tool, into a payload that fits a budget or a link.
@@ -54,11 +55,14 @@ def pack(
         core_size: Send no more than a core between so many singular vectors of each of the base model's weights, from
             which the receiver (`unpack` with its model) makes the update again: for adapters that `train` has trained
             so. Needs `model`.
+        short: Leave out names and shapes, 3 to 6 kbit for a small model, which `unpack` derives from its base model and
+            `core_size`. For language models without modules saved whole; by default for their cores alone.
         progress: Whoever watches the training; nobody by default.
 
     Raises:
         ConfigError: a task without a model; data without a task; training on without a task, or of changes; cores
-            without a model, of changes, or trained on; not one budget; `out` is among what is read.
+            without a model, of changes, or trained on; a short payload of what cannot be one; not one budget; `out` is
+            among what is read.
         DataError: no adapter that can be packed. PayloadError: the budget is too small, or `since` is of another base
             model or other sites.
     """
@@ -69,6 +73,13 @@ def pack(
     held, adapter = read_held(since), import_peft(peft_folder)
     _check_options(model, task, data, held, tune_steps, core_size)
     opened = open_beside(adapter, model, task, data, core_size) if model else alone(adapter)
+    if short is None:
+        short = core_size > 0 and _shortened(adapter, model, held)
+    elif short and not _shortened(adapter, model, held):
+        raise ConfigError(
+            "a short payload was asked for; it takes the base model, a causal one, an adapter without modules saved "
+            "whole, and nothing that is held"
+        )
     binding, (factors, curvature) = opened.binding, opened.sent()
     quantiser: Quantiser | Refiner
     if held is None:
@@ -82,13 +93,14 @@ def pack(
     if (room := budget_bits - overhead_bits()) <= 0:
         line = f"{budget_bits} bits on the air do not hold the {overhead_bits()} of manifest, message and request"
         raise PayloadError(f"{line}; give more bits, time, bandwidth or SNR")
-    payload, slope = fit_budget(quantiser, binding, meta, budget_bits, overhead_bits=overhead_bits())
+    payload, slope = fit_budget(quantiser, binding, meta, budget_bits, named=short, overhead_bits=overhead_bits())
+    static = held_static(Contents.of({name: site.shape for name, site in factors.items()}, {}, binding, meta))
     if tune_steps and opened.tuning is not None:
-        quantised = quantiser.at(slope).first(decode(payload.data, None).ranks)
+        quantised = quantiser.at(slope).first(decode(payload.data, None, held=static).ranks)
         coded = opened.tuning.tune(quantised.coded, slope, tune_steps, progress or Silent())
-        payload = Draft(replace(quantised, coded=coded), binding, meta).ladder(room)
+        payload = Draft(replace(quantised, coded=coded), binding, meta, named=short).ladder(room)
     write_bytes(out, payload.data)
-    found = decode(payload.data, None, since=held)
+    found = decode(payload.data, None, held=static, since=held)
     return packed(adapter, opened, payload, found, out, budget_bits, "weights" if model else "name")
 
 
@@ -114,6 +126,11 @@ def _check_options(model: str, task: str, data: str, held: HeldAdapter | None, t
     if core_size < 0 or (core_size and (not model or held is not None or tune_steps)):
         asked = f"cores between {core_size} singular vectors were asked for"
         raise ConfigError(f"{asked}; give 0 or more, the model whose they are, nothing that is held, and no tuning")
+
+
+def _shortened(adapter: ImportedAdapter, model: str, held: HeldAdapter | None) -> bool:
+    """Whether a receiver can derive what a short payload leaves out."""
+    return bool(model) and adapter.kind in ("text", "any") and not adapter.dense and held is None
 
 
 def _notes(adapter: ImportedAdapter) -> Meta:

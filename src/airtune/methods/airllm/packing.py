@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from airtune.adapters import RankVector
+from airtune.adapters.receiver import about
 from airtune.codec import (
     Binding,
     Contents,
@@ -120,23 +121,6 @@ def sizes_of(
     contents = Contents.of(shapes, {name: value.shape for name, value in dense.items()}, *about(base))
     ranks = [site.rank for site in factors.values()]
     return Sizes(contents, estimated_sizes(contents, ranks, bits))
-
-
-def held_by(base: BaseModel) -> dict[bytes, bytes]:
-    """Static parts that whoever has the base model need not be sent, by their names."""
-    shapes = {site.path: (site.fan_out, site.fan_in) for site in base.sites}
-    head = {name: tuple(base.model.get_parameter(name).shape) for name in base.head}
-    return held_static(Contents.of(shapes, head, *about(base)))
-
-
-def about(base: BaseModel) -> tuple[Binding, dict[str, str | int | float]]:
-    """Whom payloads are for, and what their notes say."""
-    notes: dict[str, str | int | float] = {
-        "base_model": base.name,
-        "kind": base.kind,
-        "fan_in_fan_out": int(base.fan_in_fan_out),
-    }
-    return Binding(base.sha256, base.tokenizer_sha256), notes
 
 
 def fitting_bandwidth(

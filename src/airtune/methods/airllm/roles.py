@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from airtune.adapters import Adapter, RankVector, check_update
-from airtune.codec import Binding, HeldAdapter, Payload, decode
+from airtune.adapters.receiver import Receiver, about
+from airtune.codec import HeldAdapter, Payload, decode
 from airtune.errors import ModelError, PayloadError, TransportError
-from airtune.methods.airllm.packing import held_by
 from airtune.methods.airllm.sizes import adapter_header
 from airtune.models import BaseModel, Items, score
 from airtune.transport import JSON, Message, Transport, message_id
@@ -39,7 +39,7 @@ class EdgeRole:
 
     def __init__(self, base: BaseModel, test: Items) -> None:
         self._base, self._test = base, test
-        self._binding, self._held = Binding(base.sha256, base.tokenizer_sha256), held_by(base)
+        self._binding, self._held = about(base)[0], Receiver(base).static_parts()
         self._adapter: Adapter | None = None
         self._applied: str | None = None
         self._since: HeldAdapter | None = None  # what is in use, for payloads that change it; a restart forgets it

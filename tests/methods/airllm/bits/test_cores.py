@@ -11,12 +11,12 @@ import airtune
 from airtune.adapters import check_update
 from airtune.adapters.core_adapter import bases_of
 from airtune.adapters.derived import core_name, derive, lift_cores, within
+from airtune.adapters.receiver import Receiver, about
 from airtune.codec import Curvature, Draft, Quantiser, decode
 from airtune.errors import ConfigError, PayloadError
 from airtune.methods.airllm.baselines.cores import train_cores
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.cores import cores
-from airtune.methods.airllm.packing import about, held_by
 from airtune.models import BaseModel, FitPlan, Items, load_base, weights_hash
 from airtune.workloads.parts import Parts
 from tiny_models import save_tiny_model
@@ -106,10 +106,10 @@ def test_whoever_knows_no_cores_refuses_them(base: BaseModel, trained: TrainedAd
     """By name, by the sites of a payload that carries its static part, and on the way to a PEFT folder."""
     ranks = [2] * len(base.sites)
     with pytest.raises(PayloadError, match="names static part"):
-        decode(coded(base, trained, named=True).encode(ranks).data, about(base)[0], held=held_by(base))
+        decode(coded(base, trained, named=True).encode(ranks).data, about(base)[0], held=Receiver(base).static_parts())
     data = coded(base, trained, named=False).encode(ranks).data
     with pytest.raises(PayloadError, match="sites differ from the model's"):
-        check_update(base, decode(data, about(base)[0], held=held_by(base)).factors, {})
+        check_update(base, decode(data, about(base)[0], held=Receiver(base).static_parts()).factors, {})
     (tmp_path / "cores.atn").write_bytes(data)
     with pytest.raises(PayloadError, match="derive those from its base model"):
         airtune.unpack(tmp_path / "cores.atn", tmp_path / "peft")

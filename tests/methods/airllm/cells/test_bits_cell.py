@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from airtune.adapters.receiver import Receiver, about
 from airtune.codec import Draft, code_adapter, decode
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import score_adapter
@@ -13,7 +14,6 @@ from airtune.methods.airllm.building import parts_of
 from airtune.methods.airllm.cells.bits import TIMES_FEWER, trainings
 from airtune.methods.airllm.cells.trained import ADAPTER
 from airtune.methods.airllm.config import config_from
-from airtune.methods.airllm.packing import about, held_by
 from airtune.models import FitPlan
 from airtune.records.cells import Value
 from airtune.workloads.opening import open_reader
@@ -73,7 +73,9 @@ def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, sto
     ]
     assert errors[0] < 0.05 * errors[-1]
     draft = Draft(code_adapter(lora.factors, lora.dense, 1e-6, canonical=True), binding, meta, named=True)
-    whole = decode(draft.encode(lora.ranks.ranks).data, binding, held=held_by(reader.base))  # of the base model's own
+    whole = decode(
+        draft.encode(lora.ranks.ranks).data, binding, held=Receiver(reader.base).static_parts()
+    )  # of the base model's own
     assert whole.ranks == lora.ranks.ranks
 
 

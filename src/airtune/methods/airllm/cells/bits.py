@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load, save
 
+from airtune.adapters.receiver import about
 from airtune.errors import DataError
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter
@@ -31,7 +32,6 @@ from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
 from airtune.methods.airllm.cells.trained import ADAPTER, CORE_SIZES, ranks_to_train, trained_settings
 from airtune.methods.airllm.config import AirLLMConfig, config_from
-from airtune.methods.airllm.packing import about
 from airtune.models import Items, Score
 from airtune.records import generator, write_bytes
 from airtune.records.cells import Done, Outcome, Value
