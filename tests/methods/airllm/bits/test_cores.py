@@ -16,7 +16,7 @@ from airtune.codec import Curvature, Draft, Quantiser, decode
 from airtune.errors import ConfigError, PayloadError
 from airtune.methods.airllm.baselines.cores import train_cores
 from airtune.methods.airllm.baselines.training import TrainedAdapter
-from airtune.methods.airllm.bits.cores import cores
+from airtune.methods.airllm.bits.cores import cores_of, in_format_2, on_grid
 from airtune.models import BaseModel, FitPlan, Items, load_base, weights_hash
 from airtune.workloads.parts import Parts
 from tiny_models import save_tiny_model
@@ -70,7 +70,7 @@ def test_curvature_within_the_bases_is_that_of_the_lifted_change():
 
 
 def test_candidates_are_payloads_lifted(base: BaseModel, items: Items, trained: TrainedAdapter):
-    found = list(cores({(8, 2): trained}, base, items, *about(base)))
+    found = list(in_format_2(list(cores_of({(8, 2): trained}, base, items)), *about(base)))
     bits = [candidate.bits for candidate in found]
     assert bits == sorted(bits, reverse=True)
     errors = []
@@ -79,6 +79,25 @@ def test_candidates_are_payloads_lifted(base: BaseModel, items: Items, trained: 
         pairs = ((site.update(), trained.factors[path].update()) for path, site in candidate.factors.items())
         errors.append(sum(((mine - given) ** 2).sum() for mine, given in pairs))
     assert errors[0] < 0.05 * errors[-1]
+
+
+def test_on_the_grid_a_core_costs_its_own_shape_and_lies_between_the_bases(base, items, trained):
+    """At 32 bits it is what was trained; at 4 bits every row of the core has 16 values at most."""
+    found = {one.name: one for one in on_grid(list(cores_of({(8, 2): trained}, base, items)))}
+    assert list(found)[:3] == [f"size 8, rank 2, {which}" for which in ("2 bits", "2 bits, calibrated", "3 bits")]
+    count = len(trained.factors)
+    assert found["size 8, rank 2, 32 bits"].bits == count * 2 * (8 + 8) * 32
+    assert found["size 8, rank 2, 4 bits"].bits == count * 2 * ((8 + 8) * 4 + 2 * 16)
+    bases = bases_of(base, 8)
+    for path, update in trained.factors.items():
+        exact = found["size 8, rank 2, 32 bits"].factors[path].update()
+        np.testing.assert_allclose(exact, update.update(), atol=1e-5)
+        for how in ("", ", calibrated"):
+            rounded = found[f"size 8, rank 2, 2 bits{how}"].factors[path]
+            np.testing.assert_allclose(
+                bases[path].lift(bases[path].core(rounded)).update(), rounded.update(), atol=1e-4
+            )
+            assert all(len(np.unique(row)) <= 4 for row in bases[path].core(rounded).p.T.round(5))
 
 
 def coded(base: BaseModel, trained: TrainedAdapter, *, named: bool) -> Draft:

@@ -58,10 +58,11 @@ def trained() -> dict[int, TrainedAdapter]:
 
 
 def test_bits_of_the_grid(trained: dict[int, TrainedAdapter]):
-    """Rank r has 32 r numbers and 2 r rows of them; the head 12 in 3 rows, at 8 bits, or all at 32 without scales."""
+    """Rank r has 32 r numbers and 2 r rows of them; the head 12 in 3 rows, or all at 32 without scales."""
     bits = {found.name: found.bits for found in grid(trained)}
-    assert bits["rank 1, 3 bits"] == 32 * 3 + 2 * 16 + 12 * 8 + 3 * 16
-    assert bits["rank 4, 2 bits"] == 4 * (32 * 2 + 2 * 16) + 12 * 8 + 3 * 16
+    assert bits["rank 1, 3 bits, head 8"] == 32 * 3 + 2 * 16 + 12 * 8 + 3 * 16
+    assert bits["rank 4, 2 bits, head 3"] == 4 * (32 * 2 + 2 * 16) + 12 * 3 + 3 * 16
+    assert len(bits) == len(trained) * (4 * 3 + 1)
     assert bits["rank 4, 32 bits"] == (4 * 32 + 12) * 32
 
 
@@ -95,7 +96,7 @@ def test_32_bits_and_no_cut_are_the_adapter_itself(trained: dict[int, TrainedAda
 
 def test_ternary_keeps_the_largest_and_counts_places_and_signs(trained: dict[int, TrainedAdapter]):
     found = {candidate.name: candidate for candidate in ternary(trained)}
-    one = found["rank 4, 10% of entries, one size of 2 for each adapter"]
+    one = found["rank 4, 10% of entries, one size of 2 for each adapter, head 4"]
     numbers = np.concatenate([one.factors["a"].p.ravel(), one.factors["a"].q.ravel()])
     sizes = np.unique(np.abs(numbers))
     assert sizes[0] == 0
@@ -104,13 +105,13 @@ def test_ternary_keeps_the_largest_and_counts_places_and_signs(trained: dict[int
     assert kept == 13  # a tenth of 128
     share = kept / 128
     entropy = -128 * (share * np.log2(share) + (1 - share) * np.log2(1 - share))
-    assert one.bits == pytest.approx(entropy + kept + 16 + 12 * 8 + 3 * 16)
+    assert one.bits == pytest.approx(entropy + kept + 16 + 12 * 4 + 3 * 16)
     site = trained[4].factors["a"]
     balanced = np.concatenate([(site.p * np.sqrt(site.lam)).ravel(), (site.q.T * np.sqrt(site.lam)).T.ravel()])
     assert sizes[1] == pytest.approx(2 * np.sqrt((balanced**2).mean()), rel=1e-5)
     assert np.abs(balanced[numbers != 0]).min() > np.abs(balanced[numbers == 0]).max()
     assert (np.sign(balanced) == np.sign(numbers))[numbers != 0].all()
-    by_row = found["rank 4, 10% of entries, one size of 1 for each row"].factors["a"]
+    by_row = found["rank 4, 10% of entries, one size of 1 for each row, head 8"].factors["a"]
     assert all(len(np.unique(np.abs(row[row != 0]))) == 1 for row in [*by_row.p.T, *by_row.q])
 
 

@@ -1,4 +1,4 @@
-"""Format 2 on trained cores between bases that the receiver derives from its base model, at many prices of a bit.
+"""Trained cores between bases that the receiver derives from its base model: in format 2, and on the uniform grid.
 
 A core is coded as an update of its own shape, under the curvature seen from within the bases. Knows curvature and the
 codec; not losses.
@@ -6,37 +6,78 @@ codec; not losses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from airtune.adapters.core_adapter import bases_of
-from airtune.adapters.derived import core_name, lift_cores, within
-from airtune.codec import Binding, Draft, Quantiser, decode
+from airtune.adapters.derived import Bases, core_name, lift_cores, within
+from airtune.codec import Binding, Curvature, Draft, Factors, Quantiser, decode
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter
+from airtune.methods.airllm.baselines.truncation import spectral
 from airtune.methods.airllm.bits.candidate import Candidate
+from airtune.methods.airllm.bits.grid import grid_of, widths
 from airtune.methods.airllm.bits.ours import OCTAVES, curvature_at
 from airtune.models import BaseModel, Items
 
 
-def cores(
-    trained: Mapping[tuple[int, int], TrainedAdapter], base: BaseModel, calibration: Items, binding: Binding, meta: Meta
-) -> Iterator[Candidate]:
-    """The directions worth their bits at every price, from cores of every size k and rank r, by (k, r)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Cores:
+    """A trained adapter as the cores it is made of.
+
+    Args:
+        name: Size and rank, in words.
+        cores: By site path, singular directions first.
+        bends: How the loss bends for a change of each.
+    """
+
+    name: str
+    bases: Mapping[str, Bases]
+    cores: Mapping[str, Factors]
+    bends: Mapping[str, Curvature]
+    dense: Mapping[str, np.ndarray]
+
+
+def cores_of(trained: Mapping[tuple[int, int], TrainedAdapter], base: BaseModel, calibration: Items) -> Iterator[Cores]:
+    """Of every size k and rank r, by (k, r)."""
     for (size, rank), adapter in trained.items():
-        bases = bases_of(base, size)
-        names = {path: core_name(path, bases[path]) for path in adapter.factors}
-        bends = curvature_at(adapter, base, calibration)
-        quantiser = Quantiser(
-            {names[path]: bases[path].core(update) for path, update in adapter.factors.items()},
+        bases, bends = bases_of(base, size), curvature_at(adapter, base, calibration)
+        yield Cores(
+            f"size {size}, rank {rank}",
+            bases,
+            {path: spectral(bases[path].core(update)) for path, update in adapter.factors.items()},
+            {path: within(bases[path], bend) for path, bend in bends.items()},
             adapter.dense,
-            {names[path]: within(bases[path], bend) for path, bend in bends.items()},
+        )
+
+
+def in_format_2(found: Sequence[Cores], binding: Binding, meta: Meta) -> Iterator[Candidate]:
+    """The directions worth their bits at every price."""
+    for one in found:
+        names = {path: core_name(path, bases) for path, bases in one.bases.items()}
+        quantiser = Quantiser(
+            {names[path]: core for path, core in one.cores.items()},
+            one.dense,
+            {names[path]: bend for path, bend in one.bends.items()},
             canonical=True,
         )
         for octave in OCTAVES:
             slope = quantiser.usual_slope * 2.0**octave
             draft = Draft(quantiser.at(slope), binding, meta, named=True)
             payload = draft.ladder(2**62, slope)
-            found = decode(payload.data, binding, held=draft.held)
-            if any(found.ranks):
-                name, factors = f"size {size}, rank {rank}, 2^{octave:g}", lift_cores(found.factors, bases)
-                yield Candidate(name, payload.bits, factors, found.dense)
+            decoded = decode(payload.data, binding, held=draft.held)
+            if any(decoded.ranks):
+                factors = lift_cores(decoded.factors, one.bases)
+                yield Candidate(f"{one.name}, 2^{octave:g}", payload.bits, factors, decoded.dense)
+
+
+def on_grid(found: Sequence[Cores]) -> Iterator[Candidate]:
+    """At each width, plain and rounded under the measured curvature."""
+    for one in found:
+        for width, head, words in widths(one.dense):
+            for how, bends in (("", None), (", calibrated", one.bends))[: 1 if width == 32 else 2]:
+                rounded = grid_of(f"{one.name}, {words}{how}", one.cores, one.dense, width, head, bends)
+                lifted = {path: one.bases[path].lift(core) for path, core in rounded.factors.items()}
+                yield replace(rounded, factors=lifted)

@@ -1,7 +1,7 @@
 """The uniform grid: numbers at a fixed width with one scale a row, the width searched for nothing but least squares.
 
-What is counted is generous: no header, no hashes; 16 bits a scale; the head at 8 bits a number below 32. Knows factors
-and bits; not losses.
+What is counted is generous: no header, no hashes; 16 bits a scale. The head has a width of its own. Knows factors and
+bits; not losses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from airtune.methods.airllm.baselines.truncation import cut
 from airtune.methods.airllm.bits.candidate import Candidate
 
 WIDTHS = (2, 3, 4, 8, 32)
-SCALE_BITS, HEAD_WIDTH = 16, 8
+HEAD_WIDTHS = (3, 4, 8)
+"""Of the head, where the rest has fewer than 32 bits a number; the best is left to dev."""
+SCALE_BITS = 16
 SHRINKS = np.linspace(0.1, 1.1, 51)
 """Largest value of the grid, as shares of a row's largest number, that are tried."""
 
@@ -87,11 +89,13 @@ def grid_of(
     factors: Mapping[str, Factors],
     dense: Mapping[str, np.ndarray],
     width: int,
+    head_width: int,
     curvature: Mapping[str, Curvature] | None = None,
 ) -> Candidate:
     """An adapter on the grid: P with lam in it by column, Q by row, the head by row.
 
     Args:
+        head_width: Bits of a number of the head.
         curvature: Of every site; given, P and Q are rounded under it.
     """
     rounded, bits = {}, 0.0
@@ -101,7 +105,7 @@ def grid_of(
         columns, rows = on_grid((site.p * site.lam).T, width, metrics[0]), on_grid(site.q, width, metrics[1])
         rounded[path] = Factors(columns.T.copy(), np.ones(site.rank, np.float32), rows)
         bits += site.rank * (sum(site.shape) * width + (2 * SCALE_BITS if width < 32 else 0))
-    head, head_bits = head_on_grid(dense, 32 if width == 32 else HEAD_WIDTH)
+    head, head_bits = head_on_grid(dense, head_width)
     return Candidate(name, bits + head_bits, rounded, head)
 
 
@@ -112,11 +116,20 @@ def head_on_grid(dense: Mapping[str, np.ndarray], width: int) -> tuple[dict[str,
     return head, sum(value.size for value in dense.values()) * width + scales * SCALE_BITS
 
 
+def widths(dense: Mapping[str, np.ndarray]) -> Iterator[tuple[int, int, str]]:
+    """Bits of a number, of one of the head, and both in words; the head only where there is one."""
+    for width in WIDTHS:
+        if width == 32 or not dense:
+            yield width, width, f"{width} bits"
+        else:
+            yield from ((width, head, f"{width} bits, head {head}") for head in HEAD_WIDTHS)
+
+
 def grid(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
     """LoRA trained at each rank, at each width."""
     for rank, adapter in trained.items():
-        for width in WIDTHS:
-            yield grid_of(f"rank {rank}, {width} bits", adapter.factors, adapter.dense, width)
+        for width, head, words in widths(adapter.dense):
+            yield grid_of(f"rank {rank}, {words}", adapter.factors, adapter.dense, width, head)
 
 
 def calibrated(
@@ -124,9 +137,9 @@ def calibrated(
 ) -> Iterator[Candidate]:
     """The same, rounded under the measured curvature, as format 2 is: on the same grids, at the same bits."""
     for rank, adapter in trained.items():
-        for width in WIDTHS:
-            name = f"rank {rank}, {width} bits, calibrated"
-            yield grid_of(name, adapter.factors, adapter.dense, width, curvature[rank] if width < 32 else None)
+        for width, head, words in widths(adapter.dense):
+            bends = curvature[rank] if width < 32 else None
+            yield grid_of(f"rank {rank}, {words}, calibrated", adapter.factors, adapter.dense, width, head, bends)
 
 
 def cuts(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
@@ -135,8 +148,8 @@ def cuts(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
     adapter = trained[most]
     for rank in trained:
         shorter = cut(adapter.factors, RankVector(tuple(min(rank, site.rank) for site in adapter.factors.values())))
-        for width in WIDTHS:
-            yield grid_of(f"cut to {rank}, {width} bits", shorter, adapter.dense, width)
+        for width, head, words in widths(adapter.dense):
+            yield grid_of(f"cut to {rank}, {words}", shorter, adapter.dense, width, head)
 
 
 def blockwise(trained: Mapping[int, TrainedAdapter], binding: Binding, meta: Meta) -> Iterator[Candidate]:

@@ -16,7 +16,7 @@ import numpy as np
 from airtune.codec import Factors
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
-from airtune.methods.airllm.bits.grid import HEAD_WIDTH, SCALE_BITS, head_on_grid
+from airtune.methods.airllm.bits.grid import HEAD_WIDTHS, SCALE_BITS, head_on_grid
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -26,14 +26,15 @@ def ternary(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
     for rank, adapter in trained.items():
         balanced = {path: _balanced(site) for path, site in adapter.factors.items()}
         rows = [part for pair in balanced.values() for part in pair]
-        head, head_bits = head_on_grid(adapter.dense, HEAD_WIDTH)
+        heads = {f", head {width}": head_on_grid(adapter.dense, width) for width in HEAD_WIDTHS if adapter.dense}
         for share, (scope, at_share, sizes) in product(SHARES, SCOPES):
             for size in sizes:
                 found, bits = at_share(rows, share, size)
                 pairs = zip(balanced, found[::2], found[1::2], strict=True)
                 factors = {path: Factors(p.T.copy(), np.ones(len(p), np.float32), q) for path, p, q in pairs}
                 name = f"rank {rank}, {share:.0%} of entries, one size of {size:g} for each {scope}"
-                yield Candidate(name, bits + head_bits, factors, head)
+                for words, (head, head_bits) in (heads or {"": ({}, 0)}).items():
+                    yield Candidate(name + words, bits + head_bits, factors, head)
 
 
 def _balanced(site: Factors) -> tuple[np.ndarray, np.ndarray]:

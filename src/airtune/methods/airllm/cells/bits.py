@@ -22,7 +22,7 @@ from airtune.errors import DataError
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
-from airtune.methods.airllm.bits.cores import cores
+from airtune.methods.airllm.bits.cores import cores_of, in_format_2, on_grid
 from airtune.methods.airllm.bits.front import best_within, bits_saved, front, spread, unbeaten
 from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, grid
 from airtune.methods.airllm.bits.ours import Ours
@@ -50,7 +50,7 @@ APART = 1.25
 FIRST_SHARE, FIRST_LEAST = 8, 32
 """Every eighth item of dev is seen first, 32 at least: who is clearly beaten there is not scored further."""
 
-OTHERS = ("grid", "calibrated", "cut", "blockwise", "ternary", "whole", "others")
+OTHERS = ("grid", "calibrated", "cut", "blockwise", "ternary", "cores_grid", "whole", "others")
 """Ways to send that are not ours; the last is all of them."""
 
 
@@ -156,6 +156,7 @@ def _families(
         return [Scored(every[index], reader, parts) for index in unbeaten([one.bits for one in every], losses)]
 
     first = first_of(parts.dev)
+    between = list(cores_of(small, reader.base, parts.calibration))
     format_2 = Ours(trained, reader.base, parts.calibration, binding, meta)
     others = {
         "grid": family(grid(trained)),
@@ -163,6 +164,7 @@ def _families(
         "cut": family(cuts(trained)),
         "blockwise": family(blockwise(trained, binding, meta)),
         "ternary": family(ternary(trained)),
+        "cores_grid": family(on_grid(between)),
     }
     if "whole" in needs:
         others["whole"] = family(whole(load((needs["whole"].work / CHANGE).read_bytes())))
@@ -176,7 +178,7 @@ def _families(
     tuned = family(
         format_2.tuned(choice, parts.train, plan, generator(config.seed, f"tuning {choice}")) for choice in best
     )
-    derived = family(cores(small, reader.base, parts.calibration, binding, meta))
+    derived = family(in_format_2(between, binding, meta))
     yield from {"ours": ours, "cores": derived, "either": [*ours, *derived]}.items()
     yield from {"tuned": tuned, "longer": [*ours, *derived, *tuned]}.items()
 
