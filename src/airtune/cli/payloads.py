@@ -157,7 +157,7 @@ def pack(
     )
     for line in (
         f"{done.file}: {done.payload_bits / 1e3:.1f} kbit, {done.air_bits / 1e3:.1f} kbit on the air of "
-        f"{done.budget_bits / 1e3:.1f}; {done.float32_bits / done.payload_bits:.0f} times fewer than float32",
+        f"{done.budget_bits / 1e3:.1f}; {done.float32_bits / done.air_bits:.0f} times fewer than float32",
         (
             f"The receiver then has {done.total_rank} directions"
             if since

@@ -26,7 +26,7 @@ def ternary(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
     for rank, adapter in trained.items():
         balanced = {path: _balanced(site) for path, site in adapter.factors.items()}
         rows = [part for pair in balanced.values() for part in pair]
-        heads = {f", head {width}": head_on_grid(adapter.dense, width) for width in HEAD_WIDTHS if adapter.dense}
+        heads = {f", head {width}": head_on_grid(adapter.dense, width) for width in HEAD_WIDTHS[1:] if adapter.dense}
         for share, (scope, at_share, sizes) in product(SHARES, SCOPES):
             for size in sizes:
                 found, bits = at_share(rows, share, size)

@@ -23,7 +23,7 @@ from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.methods.airllm.bits.cores import cores_of, in_format_2, on_grid
-from airtune.methods.airllm.bits.front import best_within, bits_saved, front, spread, unbeaten
+from airtune.methods.airllm.bits.front import best_within, bits_saved, spread, unbeaten
 from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, grid
 from airtune.methods.airllm.bits.ours import Ours
 from airtune.methods.airllm.bits.ternary import ternary
@@ -47,8 +47,10 @@ TIMES_FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
 APART = 1.25
 """Of LoRA in format 2, what is so far apart is trained on."""
-FIRST_SHARE, FIRST_LEAST = 8, 32
-"""Every eighth item of dev is seen first, 32 at least: who is clearly beaten there is not scored further."""
+FEWER, FEWEST = (32, 8), 32
+"""Every 32nd item of dev is seen first, then every eighth, 32 at least: who is clearly beaten is not scored further."""
+CURVE_APART = 1.1
+"""Points of a front between which bits saved are read lie so far apart, so that test is not scored at every one."""
 
 OTHERS = ("grid", "calibrated", "cut", "blockwise", "ternary", "cores_grid", "whole", "others")
 """Ways to send that are not ours; the last is all of them."""
@@ -151,11 +153,13 @@ def _families(
     binding, meta = about(reader.base)
 
     def family(candidates: Iterable[Candidate]) -> Family:
-        every = list(candidates)
-        losses = np.array([one.score(reader.base, first).losses for one in every])
-        return [Scored(every[index], reader, parts) for index in unbeaten([one.bits for one in every], losses)]
+        left = list(candidates)
+        for seen in first:
+            losses = np.array([one.score(reader.base, seen).losses for one in left])
+            left = [left[index] for index in unbeaten([one.bits for one in left], losses)]
+        return [Scored(one, reader, parts) for one in left]
 
-    first = first_of(parts.dev)
+    first = [some_of(parts.dev, fewer) for fewer in FEWER]
     between = list(cores_of(small, reader.base, parts.calibration))
     format_2 = Ours(trained, reader.base, parts.calibration, binding, meta)
     others = {
@@ -183,9 +187,9 @@ def _families(
     yield from {"tuned": tuned, "longer": [*ours, *derived, *tuned]}.items()
 
 
-def first_of(dev: Items) -> Items:
-    """The items of dev that every candidate is scored on, spread over it."""
-    count = min(len(dev), max(FIRST_LEAST, len(dev) // FIRST_SHARE))
+def some_of(dev: Items, fewer: int) -> Items:
+    """So many times fewer items, spread over all of them."""
+    count = min(len(dev), max(FEWEST, len(dev) // fewer))
     return dev.chosen(np.linspace(0, len(dev) - 1, count).round().astype(int))
 
 
@@ -203,7 +207,7 @@ def _trained(needs: Mapping[str, Done], kind: str) -> dict[int, TrainedAdapter]:
 def _saved(measure: str, family: Family, others: Family, name: str) -> Iterator[Value]:
     curves = []
     for one in (family, others):
-        kept = [one[index] for index in front(*_sizes_and_losses(one))]
+        kept = [one[index] for index in spread(*_sizes_and_losses(one), apart=CURVE_APART)]
         curves.append(([each.bits for each in kept], [each.test.loss for each in kept]))
     try:
         yield Value(measure, 100 * bits_saved(*curves[0], *curves[1]), of=name)
