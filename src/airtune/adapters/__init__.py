@@ -1,9 +1,10 @@
 """Per-site low-rank adapters: ranks, layers, nested training, export to PEFT.
 
 Reading map: `ranks` counts -> `svd_linear` is one projection (Eq. 2) -> `adapter` is all of them, with the head ->
-`nested` trains so that every prefix works -> `gains` and `curvature` say what directions are worth -> `export` writes
-plain PEFT LoRA, `imported` reads it once `peft_config` has made sure that it is plain. Names load when first used, so
-that a device without torch can still write a payload out as a PEFT adapter.
+`nested` trains so that every prefix works -> `gains` and `curvature` say what directions are worth -> `core_adapter` is
+the second form, cores between bases that `derived` gets from the weights -> `export` writes plain PEFT LoRA, `imported`
+reads it once `peft_config` has made sure that it is plain -> `receiver` is who has the base model, `unpacking` makes a
+payload an adapter again. Names load when first used, so that a device without torch can still do that.
 """
 
 from __future__ import annotations
