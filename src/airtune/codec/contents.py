@@ -136,12 +136,15 @@ class Contents:
         """Refuse more sites, tensors or larger dimensions than a receiver allows."""
         for what, count in (("sites", len(self.sites)), ("dense tensors", len(self.dense))):
             if count > limits.max_sites:
-                raise PayloadError(f"found {count} {what}, the limit is {limits.max_sites}; raise Limits.max_sites")
+                raise PayloadError(
+                    f"found {count} {what}, the limit is {limits.max_sites}; leave some out, or raise Limits.max_sites"
+                )
         dims = [(site.name, max(site.fan_out, site.fan_in)) for site in self.sites]
         dims += [(tensor.name, max(tensor.shape, default=1)) for tensor in self.dense]
         for name, dim in dims:
             if dim > limits.max_dim:
-                raise PayloadError(f"{name} has a dimension of {dim}, the limit is {limits.max_dim}; raise max_dim")
+                line = f"{name} has a dimension of {dim}, the limit is {limits.max_dim}"
+                raise PayloadError(f"{line}; leave it out, or raise Limits.max_dim")
 
 
 def shown(value: object) -> str:

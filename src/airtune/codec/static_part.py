@@ -51,7 +51,8 @@ def decompress_contents(static: bytes, limits: Limits, packing: Packing) -> Cont
     except zlib.error as error:
         raise PayloadError(f"the static part is not zlib ({error}); get the payload again") from None
     if len(text) > limits.max_static_bytes:
-        raise PayloadError(f"the static part inflates beyond {limits.max_static_bytes} bytes; raise max_static_bytes")
+        line = f"the static part inflates beyond {limits.max_static_bytes} bytes"
+        raise PayloadError(f"{line}; use fewer or shorter names, or raise Limits.max_static_bytes")
     if not inflater.eof or inflater.unused_data:
         raise PayloadError("the static part does not end where its zlib stream ends; get the payload again")
     try:

@@ -56,7 +56,7 @@ def open_coded(
     found = changed.changed(coded)
     if 4 * found.numbers > limits.max_decoded_bytes:
         line = f"with the changes the adapter has {4 * found.numbers} bytes, the limit is {limits.max_decoded_bytes}"
-        raise PayloadError(f"{line}; raise Limits.max_decoded_bytes")
+        raise PayloadError(f"{line}; send fewer directions, or raise Limits.max_decoded_bytes")
     return Opened(frame, coded, found)
 
 
