@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from coded_material import CodedForgery, small_adapter
 from payload_material import BINDING, Forgery, fixed_adapter
+from second_coded_decoder import decode as second_decode
 
 from airtune.codec import decode, inspect
 from airtune.errors import PayloadError
@@ -46,3 +48,26 @@ def test_lists_and_objects_of_any_depth_are_refused_in_one_line(kind: str, place
                     opening(forgery.build())
                 assert "\n" not in str(refusal.value)
                 assert len(str(refusal.value)) < 300
+
+
+SHOWN = "aé模😀 \u00a0\u00ad\u200b\u2027\u202f\u2065\u206a\ufeff\ue000\uffff\U000e0fff"
+"""Characters that no terminal obeys: some unassigned in one version of Unicode and not in another."""
+OBEYED = "\x00\n\x1b\x1f\x7f\x85\x9f\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ud800\udfff"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("place", [lambda c: {"sites": [[c, 3, 2]]}, lambda c: {"meta": {c: c}}], ids=["name", "meta"])
+def test_names_and_notes_hold_what_the_format_s_page_lists(kind: str, place: Callable[[str], dict]):
+    forgery = FORMATS[kind]
+    bare = {"sites": [["s", 3, 2]], "dense": [], "meta": {}}
+    empty = {"chunks": []} | ({"ranks": [0], "bits": [8]} if kind == "format 1" else {})
+    for character in SHOWN + OBEYED:
+        data = replace(forgery, document=forgery.document | bare | place(character), static=None, **empty).build()
+        if character in SHOWN:
+            assert decode(data, BINDING).complete
+            continue
+        with pytest.raises(PayloadError, match="printable"):
+            decode(data, BINDING)
+        if kind == "format 2" and "sites" in place(character):
+            with pytest.raises(ValueError, match="names"):
+                second_decode(data)

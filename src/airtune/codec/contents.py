@@ -17,6 +17,8 @@ from airtune.errors import PayloadError
 Meta = Mapping[str, str | int | float]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls, line and paragraph separators, what turns the direction of text, and halves of surrogate pairs."""
 _NAME_LENGTH, _DIM, _NDIM, _INT = 255, 2**31 - 1, 8, 2**63
 
 
@@ -153,7 +155,7 @@ def shown(value: object) -> str:
 
 
 def _checked_name(what: str, name: object) -> str:
-    if not (isinstance(name, str) and 1 <= len(name) <= _NAME_LENGTH and name.isprintable()):
+    if not (isinstance(name, str) and 1 <= len(name) <= _NAME_LENGTH and not _UNPRINTABLE.search(name)):
         raise PayloadError(f"a {what} is called {shown(name)}; use 1 to {_NAME_LENGTH} printable characters")
     return name
 
@@ -166,7 +168,7 @@ def _check_shape(name: str, shape: Sequence[object]) -> None:
 
 def _check_meta(key: str, value: object) -> None:
     fine = (
-        (isinstance(value, str) and value.isprintable())
+        (isinstance(value, str) and not _UNPRINTABLE.search(value))
         or (type(value) is int and -_INT <= value < _INT)
         or (isinstance(value, float) and math.isfinite(value))
     )
