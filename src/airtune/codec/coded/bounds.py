@@ -11,9 +11,11 @@ from airtune.codec.coded.values import rows_of
 from airtune.codec.contents import Contents, Limits, SiteShape
 from airtune.errors import PayloadError
 
-SIDE_NUMBERS, SIDE_NUMBERS_PER_BYTE = 2**22, 16
+SIDE_NUMBERS, SIDE_NUMBERS_PER_BYTE = 2**20, 16
 """All bodies, of n bytes together, hold no more side numbers than the first and n times the second: these may take no
-bytes, but each takes memory."""
+bytes, but each takes memory and time."""
+CODES, CODES_PER_BYTE = 2**22, 256
+"""The same of codes of vectors: a code may cost a millionth of a bit, but each takes memory and time."""
 
 
 def check_declared(contents: Contents, directions: int, bodies: Sequence[int], dense: int, limits: Limits) -> None:
@@ -55,3 +57,10 @@ def check_decoded(numbers: int, zeros: int, limits: Limits) -> None:
     if 4 * zeros > limits.max_zero_bytes:
         found = f"the payload decodes to {4 * zeros} bytes of zeros that it does not send, the limit is"
         raise PayloadError(f"{found} {limits.max_zero_bytes}; leave them out, or raise Limits.max_zero_bytes")
+
+
+def check_codes(codes: int, size: int) -> None:
+    """Refuse more codes than bodies of so many bytes together may hold, of a sender too."""
+    if codes > (most := CODES + CODES_PER_BYTE * size):
+        found = f"{size} bytes declare {codes} codes, and may declare {most}"
+        raise PayloadError(f"{found}; get the payload again, or send fewer directions")
