@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
+from collections import Counter
 from functools import cache
 from hashlib import sha256
 from itertools import accumulate
@@ -19,6 +21,7 @@ RATIOS = [
 ]
 LARGEST = [4, 4, 5, 6, 8, 10, 14, 18, 25, 34, 48, 66, 93, 130, 184, 258, 365, 514, 727, 1026]
 MANTISSAS = (0x3F800000, 0x3F9837F0, 0x3FB504F3, 0x3FD744FD)
+PRINTABLE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]{1,255}")
 
 
 def expect(fine: object, what: str) -> None:
@@ -49,9 +52,8 @@ def lane(words: tuple[int, ...], tables: list[int]) -> list[int]:
     """One lane's codes, as many as it has tables."""
     left, state, codes = list(words), 0, []
     expect(not left or left[-1] != 0, "zero last word")
-    for _ in range(2):
-        if left:
-            state = state * 2**32 + left.pop()
+    while left and state < 2**32:
+        state = state * 2**32 + left.pop()
     for j in tables:
         frequencies, starts = table(j)
         u, at = state % 2**24, 0
@@ -72,10 +74,9 @@ class Body:
         self.data, self.at = data, 0
 
     def take(self, form: str) -> tuple[int, ...]:
-        form = "<" + form
-        expect(self.at + struct.calcsize(form) <= len(self.data), "body too short")
-        self.at += struct.calcsize(form)
-        return struct.unpack_from(form, self.data, self.at - struct.calcsize(form))
+        start, self.at = self.at, self.at + struct.calcsize("<" + form)
+        expect(self.at <= len(self.data), "body too short")
+        return struct.unpack_from("<" + form, self.data, start)
 
     def runs(self, lengths: list[int]) -> list[list[int]]:
         heads = [self.take("hB") for _ in lengths]
@@ -83,21 +84,15 @@ class Body:
         (count,) = self.take("H")
         sent = [j for (_, j), length in zip(heads, lengths, strict=True) for _ in range(length) if j]
         codes = iter(lane(self.take(f"{count}I"), sent))
-        return [
-            [centre + (next(codes) if j else 0) for _ in range(length)]
-            for (centre, j), length in zip(heads, lengths, strict=True)
-        ]
+        both = zip(heads, lengths, strict=True)
+        return [[centre + (next(codes) if j else 0) for _ in range(length)] for (centre, j), length in both]
 
-    def vectors(self, lengths: list[int], tables: list[int], size: int) -> list[list[int]]:
+    def vectors(self, lengths: list[int], tables: list[int]) -> list[list[int]]:
         expect(all(0 <= j <= 20 for j in tables), "table of a vector")
-        each = [j for j, length in zip(tables, lengths, strict=True) for _ in range(length) if j]
-        m = len(each)
-        expect(m <= 4096 * size, "bomb")
-        whole, rest = divmod(m, 8192)
-        lanes = max(min(m, 1), whole + (rest > 4096 or (rest == 4096 and whole % 2 == 1)))
-        counts = self.take(f"{lanes}H")
-        found: list[int] = []
-        for i, count in enumerate(counts):
+        each = [j for j, length in zip(tables, lengths, strict=True) if j for _ in range(length)]
+        m, found = len(each), []
+        lanes = max(min(m, 1), round(m / 8192))
+        for i, count in enumerate(self.take(f"{lanes}H")):
             found += lane(self.take(f"{count}I"), each[i * m // lanes : (i + 1) * m // lanes])
         expect(self.at == len(self.data), "bytes after the lanes")
         codes = iter(found)
@@ -110,23 +105,15 @@ def scale(j: int) -> np.float32:
     return np.float32(mantissa * 2.0 ** (j // 4))
 
 
-def unique(pairs: list) -> dict:
-    expect(len(dict(pairs)) == len(pairs), "repeated key")
-    return dict(pairs)
-
-
 def read_static(compressed: bytes) -> dict:
     inflater = zlib.decompressobj()
-    try:
-        text = inflater.decompress(compressed, 1 << 20)
-    except zlib.error as error:
-        raise ValueError from error
+    text = inflater.decompress(compressed, 2**20).decode()
     expect(inflater.eof and not inflater.unused_data, "zlib")
-    static = json.loads(text.decode(), object_pairs_hook=unique)
-    expect(set(static) == {"base", "tokenizer", "codec", "sites", "dense", "meta"}, "keys")
-    expect(static["codec"] == "coded", "codec")
-    for rows in (static["sites"], static["dense"]):
-        expect(len({row[0] for row in rows}) == len(rows), "name twice")
+    static = json.loads(text, object_pairs_hook=lambda pairs: dict(pairs) if len(dict(pairs)) == len(pairs) else None)
+    keys = {"base", "tokenizer", "codec", "sites", "dense", "meta"}
+    expect(set(static) == keys and static["codec"] == "coded", "keys or codec")
+    for names in ([row[0] for row in static["sites"]], [row[0] for row in static["dense"]]):
+        expect(len(set(names)) == len(names) and all(map(PRINTABLE.fullmatch, names)), "names")
     dims = [dim for _, *shape in static["sites"] for dim in shape] + [d for _, shape in static["dense"] for d in shape]
     expect(all(type(dim) is int and 1 <= dim <= 2**20 for dim in dims), "shape")
     return static
@@ -160,29 +147,33 @@ def read(data: bytes, prefix: bool, held: dict[bytes, bytes] | None, since: tupl
     expect(all(len(body) >= 2 for body in bodies), "body too short")
     d = sum(struct.unpack_from("<H", body)[0] for body in bodies)
     expect(d <= sum(min(site[1:]) for site in static["sites"]), "directions")
+    B = sum(map(len, chunks))
     side = len(static["sites"]) * len(bodies) + 3 * d + 2 * sum(shape[0] for shape in shapes)
-    expect(side <= 2**22 + 16 * sum(map(len, chunks)), "side numbers")
+    expect(side <= 2**20 + 16 * B, "side numbers")
 
-    rows = None
-    if shapes:
-        body, count = Body(chunks.pop(0)), sum(shape[0] for shape in shapes)
-        expect(count <= 4096 * len(body.data), "bomb")
-        scales, tables = body.runs([count, count])
-        lengths = [prod(shape[1:]) for shape in shapes for _ in range(shape[0])]
-        rows = list(zip(body.vectors(lengths, tables, len(body.data)), scales, strict=True))
-
-    found: list[list[tuple]] = [[] for _ in static["sites"]]
+    parts = []  # of every body: itself, the sites of its directions, scales, lengths and tables of its vectors
     for body in map(Body, chunks):
+        if shapes and not parts:
+            lengths = [prod(shape[1:]) for shape in shapes for _ in range(shape[0])]
+            parts = [(body, [], *body.runs([len(lengths)] * 2), lengths)]
+            continue
         (d,) = body.take("H")
-        counts, scales, p_tables, q_tables = body.runs([len(found), d, d, d])
+        counts, scales, *tables = body.runs([len(static["sites"]), d, d, d])
         expect(all(count >= 0 for count in counts) and sum(counts) == d, "counts")
         owners = [site for site, count in enumerate(counts) for _ in range(count)]
         lengths = [dim for site in owners for dim in static["sites"][site][1:]]
-        tables = [j for pair in zip(p_tables, q_tables, strict=True) for j in pair]
-        vectors = body.vectors(lengths, tables, len(body.data) - 2)
-        for at, (site, j) in enumerate(zip(owners, scales, strict=True)):
-            found[site].append((vectors[2 * at], j, vectors[2 * at + 1]))
-    expect(all(len(f) <= min(site[1:]) for f, site in zip(found, static["sites"], strict=True)), "rank")
+        parts.append((body, owners, scales, [j for pair in zip(*tables, strict=True) for j in pair], lengths))
+    ranks = Counter(site for _, owners, *_ in parts for site in owners)
+    expect(all(ranks[i] <= min(site[1:]) for i, site in enumerate(static["sites"])), "rank")
+    m = sum(n for *_, tables, lengths in parts for j, n in zip(tables, lengths, strict=True) if j)
+    expect(m <= 2**22 + 256 * B, "bomb")
+
+    rows, found = None, [[] for _ in static["sites"]]
+    for body, owners, scales, tables, lengths in parts:
+        vectors = body.vectors(lengths, tables)
+        rows = list(zip(vectors, scales, strict=True)) if shapes and rows is None else rows
+        for site, j, p, q in zip(owners, scales, vectors[::2], vectors[1::2], strict=False):
+            found[site].append((p, j, q))
     return static, found, rows
 
 
@@ -205,5 +196,5 @@ def values(static: dict, found: list, rows: list | None) -> tuple[dict, dict, di
 
 
 def decode(data: bytes, prefix: bool = False, held: dict[bytes, bytes] | None = None) -> tuple[dict, dict, dict]:
-    """What a payload of its own says, as `values`. Raises ValueError."""
+    """What a payload of its own says, as `values`. Raises ValueError, or zlib.error."""
     return values(*read(data, prefix, held))

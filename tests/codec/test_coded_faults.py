@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from payload_material import BINDING, OTHER
 
 from airtune.codec import Decoded, Limits, chunk_ends, decode
+from airtune.codec.coded import bodies
 from airtune.errors import PayloadError
 
 SMALL_DRAFT = small_adapter().draft()
@@ -160,6 +161,12 @@ SPREAD = struct.pack("<HhBhBhBhBH", 65520, 16, 0, 0, 0, 0, 0, 0, 0, 0)
 EMPTY = bytes(2 + 3 * 4 + 2)
 """No directions."""
 
+
+def wordless(d: int) -> bytes:
+    """So many directions of a site (2^20, 2^20) under table 1, in lanes of 8192 codes and no words."""
+    return struct.pack("<HhBhBhBhBH", d, d, 0, 0, 0, 1, 0, 1, 0, 0) + bytes(2 * 256 * d)
+
+
 FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     # the header
     "huge lengths": (lambda p: setattr(p, "lengths", [2**32 - 1] * 2), "of 8589934825 bytes|end inside a chunk"),
@@ -224,20 +231,25 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
     "words without codes": (only(directions([1], [0], [(0, 0)]) + b"\0\0"), "2 bytes more than its streams"),
     # bombs
     "a thousand long chunks": (only(*[LONG] * 1000, sites=WIDE), "32767000 directions, its sites hold 1024 at"),
-    # 22 (4095 + 3 65520) numbers in 22 times 16 bytes; 2^22 + 16 352 is 4199936
+    # 6 (4095 + 3 65520) numbers in 6 times 16 bytes; 2^20 + 16 96 is 1050112
     "side numbers of directions": (
-        only(*[SPREAD] * 22, sites=[[f"{i}", 362, 362] for i in range(4095)]),
-        "352 bytes declare 4414410 side numbers",
+        only(*[SPREAD] * 6, sites=[[f"{i}", 362, 362] for i in range(4095)]),
+        "96 bytes declare 1203930 side numbers",
     ),
     "side numbers of empty chunks": (
-        only(*[EMPTY] * 1100, sites=[[f"{i}", 3, 2] for i in range(4096)]),
-        "17600 bytes declare 4505600 side numbers",
+        only(*[EMPTY] * 500, sites=[[f"{i}", 3, 2] for i in range(4096)]),
+        "8000 bytes declare 2048000 side numbers",
     ),
     "side numbers of dense rows": (
-        only(bytes(10), dense=[["a", [2**20, 1]], ["b", [2**20, 1]], ["c", [2**20, 1]]], sites=[]),
-        "10 bytes declare 6291456 side numbers",
+        only(bytes(10), dense=[["a", [2**19, 1]], ["b", [2, 1]], ["c", [100, 1]]], sites=[]),
+        "10 bytes declare 1048780 side numbers",
     ),
-    "codes of no words": (only(directions([1], [0], [(1, 1)]), sites=WIDE), "14 bytes declare 2097152 codes"),
+    # 6 2^20 codes in 768 lanes without words; 2^22 + 256 (2 + 3 4 + 2 + 2 768) is 4591616
+    "codes of no words": (only(wordless(3), sites=WIDE), "1552 bytes declare 6291456 codes, and may declare 4591616"),
+    "codes of no words in many chunks": (
+        only(*[wordless(1)] * 3, sites=WIDE),
+        "1584 bytes declare 6291456 codes, and may declare 4599808",
+    ),
     "zeros beyond the decoded size": (only(ZEROS, sites=WIDE), "decodes to 8388612000 bytes"),
     "zeros that take no bytes": (
         only(ZEROS, sites=(("s", 2**16, 2**16),)),
@@ -247,10 +259,12 @@ FORGERIES: dict[str, tuple[Callable[[CodedForgery], object], str]] = {
         only(body([[0], [0]]), dense=[["d", [2**7, 2**20]]], sites=[]),
         "536870912 bytes of zeros",
     ),
-    "rows of dense tensors": (only(bytes(10), dense=[["d", [2**20, 1]]], sites=[]), "10 bytes declare 1048576 rows"),
-    "dense rows overflow": (only(bytes(10), dense=[["d", [2**20] * 8]], sites=[]), "10 bytes declare 1048576 rows"),
+    "dense rows overflow": (only(bytes(10), dense=[["d", [2**20] * 8]], sites=[]), "declare 2097152 side numbers"),
     "dense row overflows": (only(body([[0], [0]]), dense=[["d", [1] + [2**20] * 7]], sites=[]), "decodes to"),
-    "dense codes of no words": (only(body([[0], [1]]), dense=[["d", [2**20]]], sites=[]), "declare 1048576 codes"),
+    "dense codes of no words": (
+        only(body([[0] * 5, [1] * 5]), dense=[["d", [5, 2**20]]], sites=[]),
+        "8 bytes declare 5242880 codes, and may declare 4196352",
+    ),
     "update beyond float32": (
         only(directions([1], [500], [(20, 20)], [[1026] * 3, [1026] * 2])),
         "update of s may be beyond float32",
@@ -294,6 +308,19 @@ def test_forged_payloads_are_refused_in_little_memory(name: str):
             tracemalloc.stop()
 
 
+OWN_LIMITS = {
+    *("site beyond the limit", "sites beyond the limit", "rank beyond the limit", "a thousand long chunks"),
+    *("zeros beyond the decoded size", "zeros that take no bytes", "zeros of a dense tensor", "dense row overflows"),
+}
+"""Forgeries that another decoder may take, of other limits or without."""
+
+
+@pytest.mark.parametrize("name", sorted(FORGERIES.keys() - OWN_LIMITS))
+def test_a_second_decoder_refuses_forgeries_too(name: str):
+    with pytest.raises((ValueError, RecursionError, zlib.error)):
+        second_coded_decoder.decode(forge_coded(SMALL, FORGERIES[name][0]))
+
+
 def test_the_largest_update_is_finite():
     """2^125 and 3 2^125 are 2^127, half of what float32 holds."""
     vectors = [[1, 1, 1], [1, 1], [3, 0, -3], [1, 1]]
@@ -329,8 +356,23 @@ def test_many_chunks_beside_one_long_stream_take_little_memory():
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("name", ["as many as may be", *(name for name in FORGERIES if " codes" in FORGERIES[name][1])])
+def test_what_few_bytes_make_a_decoder_do_is_bounded(monkeypatch, name: str):
+    """With the usual limits: numbers asked of the coder, which is what takes the time."""
+    asked, plain = [], bodies.decode_lanes
+    monkeypatch.setattr(
+        bodies, "decode_lanes", lambda lanes: asked.extend(len(tables) for _, tables in lanes) or plain(lanes)
+    )
+    if name in FORGERIES:
+        refused(forge_coded(SMALL, FORGERIES[name][0]))
+        assert sum(asked) == 0
+    else:
+        decode(forge_coded(SMALL, only(wordless(2), sites=WIDE)), BINDING)
+        assert sum(asked) == 2**22
+
+
 def test_many_chunks_about_many_sites_take_little_memory():
-    data = forge_coded(SMALL, only(*[EMPTY] * 1000, sites=[[f"{i}", 64, 64] for i in range(4096)]))
+    data = forge_coded(SMALL, only(*[EMPTY] * 250, sites=[[f"{i}", 64, 64] for i in range(4096)]))
     decode(data, BINDING)
     tracemalloc.start()
     try:

@@ -26,7 +26,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from payload_material import BINDING, draw_factors
 
-from airtune.codec import Decoded, Factors, chunk_ends, code_adapter, decode, held_static, inspect, self_contained
+from airtune.codec import (
+    Coded,
+    CodedSite,
+    Decoded,
+    Factors,
+    Quantised,
+    chunk_ends,
+    code_adapter,
+    decode,
+    held_static,
+    inspect,
+    self_contained,
+)
 from airtune.codec.coded.draft import Draft
 from airtune.codec.contents import Binding, Contents
 from airtune.codec.entropy import TABLES, decode_lanes, encode_lanes, largest_code
@@ -252,6 +264,12 @@ def test_what_no_decoder_takes_is_not_encoded():
         CodedAdapter({"s": draw_factors(np.random.default_rng(0), 2, 9, 3)}, {}).draft()
     with pytest.raises(PayloadError, match="head reaches 1e"):
         CodedAdapter({}, {"head": np.array([1e300])}).draft()
+    ones = np.eye(4, 2**20, dtype=np.int16)  # 2^20 codes of little more than what lanes take
+    sparse = Coded({"s": CodedSite.of(ones, ones, np.zeros(4, np.int16))}, {})
+    draft = Draft(Quantised(sparse, {"s": np.ones(4)}), BINDING, {})
+    assert decode(draft.encode((2,)).data, None).ranks == (2,)
+    with pytest.raises(PayloadError, match=r"declare 8388608 codes, and may declare .*, or send fewer directions"):
+        draft.encode((4,))
 
 
 def test_inspect_tells_each_site_s_share_of_the_update_and_what_rounding_lost():

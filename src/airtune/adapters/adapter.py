@@ -25,15 +25,18 @@ class Adapter:
 
     Args:
         base: The model to adapt. Its weights stay frozen.
-        max_rank: r_max; a site's cap is the smaller of it and min(fan_in, fan_out).
+        max_rank: r_max; a site's cap is the smaller of it and min(fan_in, fan_out). Or every site's cap.
         scale: s, the constant in front of every update (LoRA's alpha / r, which here does not depend on the rank).
         generator: Draws Q's start.
     """
 
-    def __init__(self, base: BaseModel, max_rank: int, *, scale: float = 1.0, generator: torch.Generator) -> None:
+    def __init__(
+        self, base: BaseModel, max_rank: int | RankVector, *, scale: float = 1.0, generator: torch.Generator
+    ) -> None:
         self.base = base
         self.sites: tuple[Site, ...] = base.sites
-        self.caps = rank_caps(self.sites, max_rank)
+        self.caps = rank_caps(self.sites, max_rank) if isinstance(max_rank, int) else max_rank
+        check_sites(self.caps, self.sites)
         self.layers: tuple[SvdLinear, ...] = tuple(
             SvdLinear(
                 base.model.get_submodule(site.path), site.fan_in, site.fan_out, cap, scale=scale, generator=generator

@@ -6,6 +6,7 @@ Knows payload files, receivers and PEFT folders; torch only where a base model i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from airtune.adapters.derived import lift_cores, path_of
@@ -66,6 +67,9 @@ def unpack(
 def inspect(file: str | Path, *, since: Sequence[str | Path] = (), model: str = "", core_size: int = 0) -> PayloadInfo:
     """List what a payload file holds, after checking it.
 
+    What updates weigh and what rounding lost is not told of cores, nor shares of updates beside them: that takes the
+    base model's weights.
+
     Args:
         since: For a payload of changes, the payloads that brought the adapter it changes, the oldest first.
         model, core_size: For a short payload, as `unpack` takes them.
@@ -76,7 +80,13 @@ def inspect(file: str | Path, *, since: Sequence[str | Path] = (), model: str = 
     """
     data, held = read_payload(file, since)
     receiver = _receiver_of_short(data, model, core_size)
-    return inspect_payload(data, held=receiver.static_parts() if receiver else {}, since=held)
+    info = inspect_payload(data, held=receiver.static_parts() if receiver else {}, since=held)
+    cores = {site.name for site in info.sites if path_of(site.name) != site.name}
+    told = (
+        replace(site, update=None if cores else site.update, error=None if site.name in cores else site.error)
+        for site in info.sites
+    )
+    return replace(info, sites=tuple(told))
 
 
 def _receiver_of_short(data: bytes, model: str, core_size: int) -> Receiver | None:

@@ -10,7 +10,8 @@ Knows no links, models or torch. Reading map, from the outside in:
     files.py        read_payload, read_held: payload files, with those that they change
     inspection.py   inspect: a table of what a payload holds
     payload.py      Payload, Decoded
-    contents.py     the static part: Binding, names and shapes, Limits
+    contents.py     what a payload is about: Binding, names and shapes, Limits
+    static_part.py  that <-> JSON in zlib
     factors.py      Factors: P, lam, Q of a site
 
 The formats are specified in docs/payload.md.

@@ -1,28 +1,25 @@
-"""What a payload is about, whatever ranks it carries: its base model, sites, dense tensors and meta; as JSON in zlib.
+"""What a payload is about, whatever ranks it carries: its base model, sites, dense tensors and meta.
 
-Knows names and shapes; not how numbers are packed. Writing and reading build the same `Contents`, so one set of checks
-holds for both.
+Knows names and shapes; not how they are written (`static_part`). Writing and reading build the same `Contents`, so one
+set of checks holds for both.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from airtune.errors import PayloadError
 
 Meta = Mapping[str, str | int | float]
-Packing = Mapping[str, str | int]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls, line and paragraph separators, what turns the direction of text, and halves of surrogate pairs."""
 _NAME_LENGTH, _DIM, _NDIM, _INT = 255, 2**31 - 1, 8, 2**63
-_KEYS = {"base", "dense", "meta", "sites", "tokenizer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class Binding:
     def __post_init__(self) -> None:
         for what, value in (("base model", self.base_sha256), ("tokenizer", self.tokenizer_sha256)):
             if not (isinstance(value, str) and _SHA256.fullmatch(value)):
-                raise PayloadError(f"the {what} hash is {value!r:.80}; give a SHA-256 as 64 lower-case hex digits")
+                raise PayloadError(f"the {what} hash is {shown(value)}; give a SHA-256 as 64 lower-case hex digits")
 
     def check(self, other: Binding) -> None:
         """Refuse a payload bound to `other` on a receiver that has this base model and tokenizer."""
@@ -141,115 +138,39 @@ class Contents:
         """Refuse more sites, tensors or larger dimensions than a receiver allows."""
         for what, count in (("sites", len(self.sites)), ("dense tensors", len(self.dense))):
             if count > limits.max_sites:
-                raise PayloadError(f"found {count} {what}, the limit is {limits.max_sites}; raise Limits.max_sites")
+                raise PayloadError(
+                    f"found {count} {what}, the limit is {limits.max_sites}; leave some out, or raise Limits.max_sites"
+                )
         dims = [(site.name, max(site.fan_out, site.fan_in)) for site in self.sites]
         dims += [(tensor.name, max(tensor.shape, default=1)) for tensor in self.dense]
         for name, dim in dims:
             if dim > limits.max_dim:
-                raise PayloadError(f"{name} has a dimension of {dim}, the limit is {limits.max_dim}; raise max_dim")
+                line = f"{name} has a dimension of {dim}, the limit is {limits.max_dim}"
+                raise PayloadError(f"{line}; leave it out, or raise Limits.max_dim")
 
 
-def compress_contents(contents: Contents, packing: Packing) -> bytes:
-    """Write the static part: `contents_text` in zlib, whose bytes differ from one zlib to another."""
-    return zlib.compress(contents_text(contents, packing), 9)
-
-
-def contents_text(contents: Contents, packing: Packing) -> bytes:
-    """Names, shapes and notes as compact JSON with sorted keys in UTF-8: the same bytes everywhere.
-
-    Args:
-        packing: How numbers are packed, in words of the format's own.
-    """
-    document = {
-        **packing,
-        "base": contents.binding.base_sha256,
-        "dense": [[tensor.name, list(tensor.shape)] for tensor in contents.dense],
-        "meta": dict(contents.meta),
-        "sites": [[site.name, site.fan_out, site.fan_in] for site in contents.sites],
-        "tokenizer": contents.binding.tokenizer_sha256,
-    }
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
-
-
-def decompress_contents(static: bytes, limits: Limits, packing: Packing) -> Contents:
-    """Read the static part back, never inflating more than `limits.max_static_bytes`.
-
-    Raises:
-        PayloadError: not zlib, not strict JSON, unknown or repeated keys, packed in another way than `packing`, or
-            anything `Contents` refuses.
-    """
-    inflater = zlib.decompressobj()
-    try:
-        text = inflater.decompress(static, limits.max_static_bytes + 1)
-    except zlib.error as error:
-        raise PayloadError(f"the static part is not zlib ({error}); get the payload again") from None
-    if len(text) > limits.max_static_bytes:
-        raise PayloadError(f"the static part inflates beyond {limits.max_static_bytes} bytes; raise max_static_bytes")
-    if not inflater.eof or inflater.unused_data:
-        raise PayloadError("the static part does not end where its zlib stream ends; get the payload again")
-    try:
-        document = json.loads(text.decode(), object_pairs_hook=_without_repeats, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise PayloadError(f"the static part is not strict JSON ({str(error)[:80]}); get the payload again") from None
-    contents = _from_document(document, packing)
-    contents.check(limits)
-    return contents
-
-
-def _from_document(document: Any, packing: Packing) -> Contents:
-    keys = _KEYS | packing.keys()
-    if not isinstance(document, dict) or set(document) != keys:
-        raise PayloadError(f"the static part does not hold exactly the keys {sorted(keys)}; get the payload again")
-    for key, expected in packing.items():
-        if document[key] != expected or type(document[key]) is not type(expected):
-            found = f"{key} {document[key]!r:.40}"
-            raise PayloadError(f"the payload is packed with {found}, this airtune reads {expected!r}; update airtune")
-    sites, dense, meta = document["sites"], document["dense"], document["meta"]
-    well_formed = (
-        isinstance(meta, dict)
-        and isinstance(sites, list)
-        and all(isinstance(row, list) and len(row) == 3 for row in sites)
-        and isinstance(dense, list)
-        and all(isinstance(row, list) and len(row) == 2 and isinstance(row[1], list) for row in dense)
-    )
-    if not well_formed:
-        raise PayloadError("the static part's tables are malformed; expected [name, out, in] and [name, [dims]] rows")
-    return Contents(
-        sites=tuple(SiteShape(*row) for row in sites),
-        dense=tuple(TensorShape(name, tuple(shape)) for name, shape in dense),
-        binding=Binding(document["base"], document["tokenizer"]),
-        meta=meta,
-    )
+def shown(value: object) -> str:
+    """What a line says of a value that was found: lists and objects by their type, for they may nest without end."""
+    return f"{value!r:.80}" if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
 def _checked_name(what: str, name: object) -> str:
-    if not (isinstance(name, str) and 1 <= len(name) <= _NAME_LENGTH and name.isprintable()):
-        raise PayloadError(f"a {what} is called {name!r:.80}; use 1 to {_NAME_LENGTH} printable characters")
+    if not (isinstance(name, str) and 1 <= len(name) <= _NAME_LENGTH and not _UNPRINTABLE.search(name)):
+        raise PayloadError(f"a {what} is called {shown(name)}; use 1 to {_NAME_LENGTH} printable characters")
     return name
 
 
 def _check_shape(name: str, shape: Sequence[object]) -> None:
     if len(shape) > _NDIM or any(type(dim) is not int or not 1 <= dim <= _DIM for dim in shape):
-        raise PayloadError(f"{name} has shape {shape!s:.80}; use at most {_NDIM} dimensions of 1 to {_DIM}")
+        found = ", ".join(map(shown, shape[: _NDIM + 1]))
+        raise PayloadError(f"{name} has shape ({found:.80}); use at most {_NDIM} dimensions of 1 to {_DIM}")
 
 
 def _check_meta(key: str, value: object) -> None:
     fine = (
-        (isinstance(value, str) and value.isprintable())
+        (isinstance(value, str) and not _UNPRINTABLE.search(value))
         or (type(value) is int and -_INT <= value < _INT)
         or (isinstance(value, float) and math.isfinite(value))
     )
     if not fine:
-        raise PayloadError(f"meta {key!r} is {value!r:.80}; use printable text, a 64-bit integer or a finite float")
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice")
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
+        raise PayloadError(f"meta {key!r} is {shown(value)}; use printable text, a 64-bit integer or a finite float")

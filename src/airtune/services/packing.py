@@ -10,7 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from airtune.adapters.imported import ImportedAdapter, import_peft
-from airtune.codec import Contents, Draft, HeldAdapter, Quantiser, Refiner, decode, fit_budget, held_static, read_held
+from airtune.codec import (
+    Contents,
+    Draft,
+    HeldAdapter,
+    Limits,
+    Quantiser,
+    Refiner,
+    decode,
+    fit_budget,
+    held_static,
+    read_held,
+)
 from airtune.codec.contents import Meta
 from airtune.errors import ConfigError, PayloadError
 from airtune.links import Link
@@ -63,8 +74,8 @@ def pack(
         ConfigError: a task without a model; data without a task; training on without a task, or of changes; cores
             without a model, of changes, or trained on; a short payload of what cannot be one; not one budget; `out` is
             among what is read.
-        DataError: no adapter that can be packed. PayloadError: the budget is too small, or `since` is of another base
-            model or other sites.
+        DataError: no adapter that can be packed. PayloadError: the budget is too small, `since` is of another base
+            model or other sites, or the payload is beyond the `Limits` that receivers keep.
     """
     peft_folder, out = Path(peft_folder), Path(out)
     if out.resolve() in {Path(file).resolve() for file in (*since, *peft_folder.glob("adapter_*"))}:
@@ -81,26 +92,29 @@ def pack(
             "whole, and nothing that is held"
         )
     binding, (factors, curvature) = opened.binding, opened.sent()
+    meta = _notes(adapter)
+    shapes = {name: site.shape for name, site in factors.items()}
+    contents = Contents.of(shapes, {name: value.shape for name, value in adapter.dense.items()}, binding, meta)
+    contents.check(Limits())
     quantiser: Quantiser | Refiner
     if held is None:
         quantiser = Quantiser(factors, adapter.dense, curvature, canonical=True)
     else:
         held.contents.binding.check(binding)
         quantiser = Refiner(held, factors, adapter.dense, curvature)
-    meta = _notes(adapter)
     if held is not None:
         _check_notes(held, meta)
     if (room := budget_bits - overhead_bits()) <= 0:
         line = f"{budget_bits} bits on the air do not hold the {overhead_bits()} of manifest, message and request"
         raise PayloadError(f"{line}; give more bits, time, bandwidth or SNR")
     payload, slope = fit_budget(quantiser, binding, meta, budget_bits, named=short, overhead_bits=overhead_bits())
-    static = held_static(Contents.of({name: site.shape for name, site in factors.items()}, {}, binding, meta))
+    static = held_static(contents)
     if tune_steps and opened.tuning is not None:
         quantised = quantiser.at(slope).first(decode(payload.data, None, held=static).ranks)
         coded = opened.tuning.tune(quantised.coded, slope, tune_steps, progress or Silent())
         payload = Draft(replace(quantised, coded=coded), binding, meta, named=short).ladder(room)
+    found = decode(payload.data, None, held=static, since=held)  # refuses what no receiver would take
     write_bytes(out, payload.data)
-    found = decode(payload.data, None, held=static, since=held)
     return packed(adapter, opened, payload, found, out, budget_bits, "weights" if model else "name")
 
 

@@ -130,12 +130,25 @@ def test_an_applied_payload_scores_as_in_the_cloud(edge, cloud):
     assert len(seen) == 3
 
 
-def test_a_larger_rank_replaces_the_adapter_and_a_smaller_one_fits_in(edge, cloud, folder):
+def test_larger_and_smaller_ranks_follow_each_other(edge, cloud, folder):
     larger = Cloud(folder, seed=5, max_rank=9)
     for number, (sender, rank) in enumerate(((cloud, 1), (larger, 9), (cloud, 3), (larger, 5))):
         payload = sender.payload(rank)
         edge.request(adapter_message(payload, number))
         assert_scores(asked(edge, payload, number), sender.score(payload))
+
+
+def test_the_edge_attaches_each_site_at_its_own_rank(cloud, folder):
+    """A payload of rank 9 at one site and nothing elsewhere, then one of rank 1 everywhere: P, lam and Q of each."""
+    base = load_base(folder, "classify", labels=2)
+    edge, bare = EdgeRole(base, items(base)), sum(value.numel() for value in base.model.parameters())
+    large = Cloud(folder, seed=5, max_rank=9)
+    for number, ranks in enumerate(([9] + [0] * (len(base.sites) - 1), [1] * len(base.sites))):
+        edge.handle(adapter_message(large.packer.encode(RankVector.of(ranks)), number))
+        there = sum(value.numel() for value in base.model.parameters()) - bare
+        assert there == sum(
+            rank * (site.fan_in + site.fan_out + 1) for rank, site in zip(ranks, base.sites, strict=True)
+        )
 
 
 def altered(data: bytes, at: int) -> bytes:

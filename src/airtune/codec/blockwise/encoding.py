@@ -24,9 +24,10 @@ from airtune.codec.blockwise.packing import (
     unpack_site,
 )
 from airtune.codec.blockwise.quantise import Bytes, Rows
-from airtune.codec.contents import Binding, Contents, Limits, Meta, decompress_contents
+from airtune.codec.contents import Binding, Contents, Limits, Meta
 from airtune.codec.factors import Factors
 from airtune.codec.payload import Data, Decoded, Payload
+from airtune.codec.static_part import decompress_contents
 from airtune.errors import PayloadError
 
 

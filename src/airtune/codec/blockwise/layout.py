@@ -17,7 +17,8 @@ from airtune.codec.blockwise.allocation import BIT_WIDTHS, Allocation
 from airtune.codec.blockwise.container import CHUNK_INDEX, CHUNK_OVERHEAD, header_bytes
 from airtune.codec.blockwise.packing import direction_bytes, tensor_bytes
 from airtune.codec.blockwise.quantise import BLOCK
-from airtune.codec.contents import Binding, Contents, Meta, Packing, compress_contents
+from airtune.codec.contents import Binding, Contents, Meta
+from airtune.codec.static_part import Packing, compress_contents
 from airtune.errors import PayloadError
 
 PACKING: Packing = {"codec": "blockwise", "block": BLOCK}

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.coded.bounds import check_declared, check_decoded, check_ranks
-from airtune.codec.coded.streams import CODES_PER_BYTE, Run, StreamReader, write_streams
+from airtune.codec.coded.bounds import check_codes, check_declared, check_decoded, check_ranks
+from airtune.codec.coded.streams import Run, StreamReader, write_streams
 from airtune.codec.coded.values import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite, CodedTensor, rows_of
 from airtune.codec.contents import Contents, Limits, SiteShape, TensorShape
 from airtune.codec.entropy import Codes, TableIndices, Words, decode_lanes
@@ -83,7 +83,9 @@ def unpack_bodies(contents: Contents, dense: memoryview | None, bodies: Sequence
     owners = np.concatenate([np.zeros(0, np.int64), *(group.sites for group in groups)])
     ranks = np.bincount(owners, minlength=len(shapes))
     check_ranks(contents.sites, ranks.tolist(), limits)
-    check_decoded(sum(body.numbers for body in all_bodies), sum(body.zeros for body in all_bodies), limits)
+    vectors, zeros = sum(body.numbers for body in all_bodies), sum(body.zeros for body in all_bodies)
+    check_decoded(vectors + sum(declared), zeros, limits)
+    check_codes(vectors - zeros, sum(map(len, bodies)) + len(dense or b""))
     lanes = [body.lanes() for body in all_bodies]
     decoded = decode_lanes([lane for found in lanes for lane in found])
     of_dense = len(lanes[0]) if tensors else 0
@@ -114,7 +116,7 @@ class _DirectionsBody:
 
     @property
     def numbers(self) -> int:
-        return int(self._shapes[self.sites].sum()) + self._directions
+        return int(self._shapes[self.sites].sum())
 
     @property
     def zeros(self) -> int:
@@ -136,10 +138,7 @@ class _DenseBody:
     def __init__(self, body: memoryview, shapes: Sequence[TensorShape]) -> None:
         self._shapes = shapes
         self._rows = [rows_of(tensor.shape) for tensor in shapes]
-        rows = sum(count for count, _ in self._rows)
-        if rows > CODES_PER_BYTE * len(body):
-            raise PayloadError(f"{len(body)} bytes declare {rows} rows of dense tensors; get the payload again")
-        self.streams = StreamReader(body, [rows, rows])
+        self.streams = StreamReader(body, [sum(count for count, _ in self._rows)] * 2)
         self._lengths = np.repeat([length for _, length in self._rows], [count for count, _ in self._rows])
 
     def take_side(self, side: Codes) -> None:

@@ -11,9 +11,11 @@ from airtune.codec.coded.values import rows_of
 from airtune.codec.contents import Contents, Limits, SiteShape
 from airtune.errors import PayloadError
 
-SIDE_NUMBERS, SIDE_NUMBERS_PER_BYTE = 2**22, 16
+SIDE_NUMBERS, SIDE_NUMBERS_PER_BYTE = 2**20, 16
 """All bodies, of n bytes together, hold no more side numbers than the first and n times the second: these may take no
-bytes, but each takes memory."""
+bytes, but each takes memory and time."""
+CODES, CODES_PER_BYTE = 2**22, 256
+"""The same of codes of vectors: a code may cost a millionth of a bit, but each takes memory and time."""
 
 
 def check_declared(contents: Contents, directions: int, bodies: Sequence[int], dense: int, limits: Limits) -> None:
@@ -30,7 +32,7 @@ def check_declared(contents: Contents, directions: int, bodies: Sequence[int], d
     most = sum(min(site.cap, limits.max_rank) for site in contents.sites)
     if directions > most:
         found = f"the payload has {directions} directions, its sites hold {most} at ranks up to {limits.max_rank}"
-        raise PayloadError(f"{found}; get the payload again, or raise Limits.max_rank")
+        raise PayloadError(f"{found}; send fewer, or raise Limits.max_rank")
     rows = sum(rows_of(tensor.shape)[0] for tensor in contents.dense) if dense else 0
     numbers, size = len(contents.sites) * len(bodies) + 3 * directions + 2 * rows, sum(bodies) + dense
     if numbers > SIDE_NUMBERS + SIDE_NUMBERS_PER_BYTE * size:
@@ -40,7 +42,8 @@ def check_declared(contents: Contents, directions: int, bodies: Sequence[int], d
 def check_ranks(sites: Sequence[SiteShape], ranks: Sequence[int], limits: Limits) -> None:
     """Refuse a rank above a receiver's limit, or above min(out, in)."""
     if (most := max(ranks, default=0)) > limits.max_rank:
-        raise PayloadError(f"the payload has rank {most}, the limit is {limits.max_rank}; raise Limits.max_rank")
+        line = f"the payload has rank {most}, the limit is {limits.max_rank}"
+        raise PayloadError(f"{line}; send fewer directions, or raise Limits.max_rank")
     for site, rank in zip(sites, ranks, strict=True):
         if rank > site.cap:
             raise PayloadError(f"rank {rank} at {site.name} is above min(out, in) = {site.cap}; get the payload again")
@@ -50,7 +53,14 @@ def check_decoded(numbers: int, zeros: int, limits: Limits) -> None:
     """Refuse more decoded numbers than a receiver allows, or more of those that are not sent."""
     if 4 * numbers > limits.max_decoded_bytes:
         found = f"the payload decodes to {4 * numbers} bytes, the limit is {limits.max_decoded_bytes}"
-        raise PayloadError(f"{found}; raise Limits.max_decoded_bytes")
+        raise PayloadError(f"{found}; send fewer directions, or raise Limits.max_decoded_bytes")
     if 4 * zeros > limits.max_zero_bytes:
         found = f"the payload decodes to {4 * zeros} bytes of zeros that it does not send, the limit is"
         raise PayloadError(f"{found} {limits.max_zero_bytes}; leave them out, or raise Limits.max_zero_bytes")
+
+
+def check_codes(codes: int, size: int) -> None:
+    """Refuse more codes than bodies of so many bytes together may hold, of a sender too."""
+    if codes > (most := CODES + CODES_PER_BYTE * size):
+        found = f"{size} bytes declare {codes} codes, and may declare {most}"
+        raise PayloadError(f"{found}; get the payload again, or send fewer directions")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from airtune.codec.coded.bodies import SIDE, Direction, pack_dense, pack_directions
+from airtune.codec.coded.bounds import check_codes
 from airtune.codec.coded.framing import frame_bytes, held_static, write_frame
 from airtune.codec.coded.order import by_level, by_value, rates_of
 from airtune.codec.coded.quantiser import Quantised
@@ -103,4 +104,6 @@ class Draft:
     def _encode(self, order: Sequence[Direction]) -> Payload:
         bodies = [] if self._dense is None else [self._dense]
         bodies += [pack_directions(self.coded, chunk, self._known) for chunk in self.sizes.chunks(order)]
+        of_dense = sum(int((tensor.tables > 0).sum()) * tensor.codes.shape[1] for tensor in self.coded.dense.values())
+        check_codes(of_dense + sum(int(self.sizes.codes[direction]) for direction in order), sum(map(len, bodies)))
         return Payload(write_frame(self.static, bodies, name=self._name, changes=self._changes))

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import accumulate, pairwise
 
-from airtune.codec.contents import Contents, Limits, Packing, compress_contents, contents_text
+from airtune.codec.contents import Contents, Limits
 from airtune.codec.payload import MAGIC, Data
+from airtune.codec.static_part import Packing, compress_contents, contents_text
 from airtune.errors import PayloadError
 
 VERSION = 2

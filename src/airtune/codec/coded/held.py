@@ -26,8 +26,9 @@ from airtune.codec.coded.values import (
     dense_tensor,
     scale_values,
 )
-from airtune.codec.contents import Contents, contents_text
+from airtune.codec.contents import Contents
 from airtune.codec.factors import Factors
+from airtune.codec.static_part import contents_text
 from airtune.errors import PayloadError
 
 LARGEST_SHIFT = 16

@@ -9,8 +9,9 @@ from airtune.codec.coded.bodies import unpack_bodies
 from airtune.codec.coded.framing import PACKING, Frame, read_frame
 from airtune.codec.coded.held import HeldAdapter
 from airtune.codec.coded.values import Coded
-from airtune.codec.contents import Binding, Limits, decompress_contents
+from airtune.codec.contents import Binding, Limits
 from airtune.codec.payload import Data, Decoded
+from airtune.codec.static_part import decompress_contents
 from airtune.errors import PayloadError
 
 
@@ -55,7 +56,7 @@ def open_coded(
     found = changed.changed(coded)
     if 4 * found.numbers > limits.max_decoded_bytes:
         line = f"with the changes the adapter has {4 * found.numbers} bytes, the limit is {limits.max_decoded_bytes}"
-        raise PayloadError(f"{line}; raise Limits.max_decoded_bytes")
+        raise PayloadError(f"{line}; send fewer directions, or raise Limits.max_decoded_bytes")
     return Opened(frame, coded, found)
 
 

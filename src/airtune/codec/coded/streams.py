@@ -17,9 +17,6 @@ import numpy.typing as npt
 from airtune.codec.entropy import LANE_CODES, TABLES, Codes, TableIndices, Words, best_table, code_bits, encode_lanes
 from airtune.errors import PayloadError
 
-CODES_PER_BYTE = 4096
-"""A body of n bytes decodes to no more codes than this times n: more is not an adapter but a bomb."""
-
 LANE_BYTES = 2 + 8
 """The most a lane takes beyond what its codes cost: its count, and two words that are not full."""
 BODY_BYTES = 2 + 4 * 3
@@ -120,13 +117,8 @@ class StreamReader:
         """The lanes that hold vectors of these lengths under these tables; the body ends with them."""
         _check_tables(tables)
         self._vectors = lengths, tables > 0
-        codes = int(lengths[tables > 0].sum())
-        if codes > CODES_PER_BYTE * len(self._body):
-            raise PayloadError(
-                f"{len(self._body)} bytes declare {codes} codes, which no adapter does; get the payload again"
-            )
         each = np.repeat(tables.astype(np.uint8), np.where(tables > 0, lengths, 0))
-        cuts = lanes_of(codes)
+        cuts = lanes_of(len(each))
         counts = [_COUNT.unpack(self._take(_COUNT.size))[0] for _ in cuts]
         found = [(self._words(count), each[cut]) for count, cut in zip(counts, cuts, strict=True)]
         if self._at != len(self._body):

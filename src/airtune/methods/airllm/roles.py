@@ -66,17 +66,16 @@ class EdgeRole:
         check_update(self._base, decoded.factors, decoded.dense)
         if self._base.head and not decoded.dense:
             raise PayloadError("the payload holds no head, this model scores with a trained one; send one made for it")
-        self._room_for(max(decoded.ranks, default=0)).load(decoded.factors, decoded.dense)
+        ranks = RankVector(tuple(decoded.factors[site.path].rank for site in self._base.sites))
+        self._attached(ranks).load(decoded.factors, decoded.dense)
         self._applied, self._since = payload.sha256, decoded.held
         return message.reply("applied", {"payload_sha256": payload.sha256, "total_rank": sum(decoded.ranks)})
 
-    def _room_for(self, rank: int) -> Adapter:
-        """The attached adapter, with room for `rank` directions a site; a larger one replaces it where needed."""
-        if self._adapter is None or max(self._adapter.caps.ranks) < rank:
-            if self._adapter is not None:
-                self._adapter.detach()
-            self._adapter = Adapter(self._base, max(1, rank), generator=torch.Generator().manual_seed(0))
-            self._adapter.set_ranks(RankVector.of(np.zeros(len(self._base.sites), dtype=int)))
+    def _attached(self, ranks: RankVector) -> Adapter:
+        """An adapter of these ranks in place of the one in use: it takes no more memory than the payload decodes to."""
+        if self._adapter is not None:
+            self._adapter.detach()
+        self._adapter = Adapter(self._base, ranks, generator=torch.Generator().manual_seed(0))
         return self._adapter
 
     def _score(self, message: Message) -> Message:
