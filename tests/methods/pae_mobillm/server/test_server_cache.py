@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +227,35 @@ def test_a_disk_without_room_to_forget_in_is_told_as_that(path, monkeypatch):
         cache._disk._base.execute("PRAGMA query_only=0")
         np.testing.assert_array_equal(cache.rows(ids(1)).differences, drawn([1], IDENTITY).differences)
         assert cache.forget(ids(1)) == 1
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """A disk on which no file grows beyond that, for this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_log_that_cannot_be_emptied_is_no_forgetting_however_often_asked(path):
+    """The zeros are committed, and fail on their way from the log into the file, which may not grow."""
+    early, late = list(range(1500)), list(range(1500, 1700))
+    with ActivationCache(path, IDENTITY) as cache:
+        put(cache, early)
+        cache.forget(ids(0))  # empties the log
+        put(cache, late)
+        contents = [one.tobytes() for one in drawn(late, IDENTITY).differences]  # in the log alone
+        with files_no_larger_than(path.stat().st_size):
+            for _ in range(3):
+                with pytest.raises(RunError, match=r"log of .* cannot be emptied .*may still be read there"):
+                    cache.forget(ids(*late))
+                assert all(content in raw(path) for content in contents)
+        assert cache.forget(ids(*late)) == 200
+        assert not [content for content in contents if content in raw(path)]
+        assert cache.forget(ids(*late)) == 0
 
 
 KILLED = """

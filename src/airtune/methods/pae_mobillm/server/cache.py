@@ -103,8 +103,9 @@ class ActivationCache:
 
     def expire(self, now: float) -> int:
         """Forget what came more than `keep_s` seconds before `now`; return how many these were."""
-        old = self._disk.ids(before=now - self._keep_s) if self._keep_s else []
-        return self.forget(np.array(old, np.uint64))
+        if not self._keep_s:
+            return 0
+        return self.forget(np.array(self._disk.ids(before=now - self._keep_s), np.uint64))
 
     def close(self) -> None:
         """Let others open the file."""

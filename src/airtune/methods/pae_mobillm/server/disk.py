@@ -62,6 +62,7 @@ class DiskTier:
         self._path, self._row_bytes, self._limit = path, row_bytes, 0
         self._free: list[int] = []  # slots to be taken again, the next one last
         self._last = 0
+        self._logged: set[int] = set()  # forgotten, and perhaps still in the log
         with self._plainly():
             self._base = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
             try:
@@ -121,9 +122,11 @@ class DiskTier:
         """Write zeros over those of these that are here, and empty the log; return how many they were.
 
         Raises:
-            RunError: also where the disk has no room for the log that this takes; nothing is forgotten then.
+            RunError: the disk has no room for the log that this takes, and nothing is forgotten; or the log cannot be
+                emptied, and they may still be read there. Asked again, it goes on with that, and counts them.
         """
-        gone = self._slots(ids)
+        asked = set(ids)
+        gone = self._slots(asked)
         freed = [slot for slots in gone.values() for slot in slots]
         zeros = bytes(_DIGEST_BYTES + self._row_bytes)
         if gone:
@@ -138,8 +141,11 @@ class DiskTier:
                 )
                 raise RunError(f"{line}; free some of that disk and ask again") from None
             self._free = sorted([*self._free, *freed], reverse=True)
+            self._logged |= gone.keys()
+        found = len(asked & self._logged)
+        if self._logged:
             self._empty_log()
-        return len(gone)
+        return found
 
     def close(self) -> None:
         """Let others open the file."""
@@ -182,10 +188,17 @@ class DiskTier:
                 yield from self._base.execute(f"{question} ({', '.join('?' * len(some))})", some).fetchall()
 
     def _empty_log(self) -> None:
-        with self._plainly():
+        try:
             (busy, *_) = self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise RunError(f"the log of {self._path} cannot be emptied, another reads it; stop that one and ask again")
+            why = "another reads it" if busy else ""
+        except sqlite3.Error as error:
+            why = str(error)
+        if why:
+            raise RunError(
+                f"the log of {self._path} cannot be emptied ({why}), and samples that were forgotten may still be read "
+                "there; look at that disk and its free room, then ask again to forget"
+            )
+        self._logged.clear()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
