@@ -326,6 +326,16 @@ def test_ids_that_are_not_whole_are_refused(role, kind, content):
         ask(role, kind, {}, content)
 
 
+@pytest.mark.parametrize("kind", ["have", "forget"])
+def test_more_ids_than_a_device_asks_about_at_once_are_refused(role, kind):
+    most = np.arange(65_536, dtype="<u8")
+    ask(role, kind, {}, most.tobytes())
+    with pytest.raises(
+        TransportError, match=rf"{kind} came with 524296 bytes, at most 65536 ids of 8 bytes .* in parts"
+    ):
+        ask(role, kind, {}, most.tobytes() + bytes(8))
+
+
 @pytest.mark.parametrize("until", [None, 0, -3, 1.0, "2", True, MAX_EPOCHS + 1])
 def test_epochs_that_are_no_number_are_refused(role, until):
     send(role, [1])

@@ -38,7 +38,7 @@ from airtune.errors import ModelError, RunError, TransportError
 from airtune.methods.pae_mobillm.server.binding import Binding
 from airtune.methods.pae_mobillm.server.cache import ActivationCache
 from airtune.methods.pae_mobillm.server.training import Training
-from airtune.methods.pae_mobillm.wire import ID_BYTES
+from airtune.methods.pae_mobillm.wire import ID_BYTES, IDS_AT_ONCE
 from airtune.records.atomic import PARTIAL_SUFFIX
 from airtune.transport import JSON, Message
 
@@ -209,6 +209,11 @@ def _whole(header: Mapping[str, JSON], name: str, most: int) -> int:
 
 def _ids(message: Message) -> np.ndarray:
     """A body of ids, uint64 ``(n,)``."""
+    if len(message.body) > IDS_AT_ONCE * ID_BYTES:
+        raise TransportError(
+            f"{message.kind} came with {len(message.body)} bytes, at most {IDS_AT_ONCE} ids of {ID_BYTES} bytes "
+            "expected; ask in parts"
+        )
     if not message.body or len(message.body) % ID_BYTES:
         raise TransportError(
             f"{message.kind} came with {len(message.body)} bytes, whole ids of {ID_BYTES} bytes expected; send it again"
