@@ -251,7 +251,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(settings, tmp_path: Path):
 
 
 def test_a_run_without_a_server_leaves_its_folder_free(settings, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("airtune.methods.pae_mobillm.device.device.PAUSE_S", 0.0)
+    monkeypatch.setattr("airtune.methods.pae_mobillm.device.asking.PAUSE_S", 0.0)
     nobody = {"server.url": "http://127.0.0.1:9"}
     with pytest.raises(TransportError, match=r"no connection to http://127\.0\.0\.1:9 .*; start the role there"):
         airtune.run("pae_mobillm", preset="tiny", overrides=settings | nobody, out=tmp_path / "run")

@@ -14,7 +14,7 @@ cached; the device adds that network's output to its own prediction. Reading map
 | device: hidden states at the pivot    | `device/pivots`                                                  |
 | device: target less prediction        | `device/differences`                                             |
 | device: which layers, how many bits   | `device/choice`, `device/layers`                                 |
-| device: upload once, infer            | `device/device`, `device/upload`, `device/flops`                 |
+| device: upload once, infer            | `device/device`, `device/asking`, `device/upload`, `device/flops` |
 | server: cache, training, messages     | `server/cache`, `server/training`, `server/role`                 |
 | what leaks, and defences              | `privacy/`, `leaks`                                              |
 | other ways: LoRA, split learning      | `rivals/`; their bytes by formula `costs`, peak memory `peaks`   |

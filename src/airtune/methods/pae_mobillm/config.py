@@ -35,6 +35,8 @@ class DeviceConfig:
     secret: str = ""
     """What ids and defences are drawn from, with the seed. Empty, whoever knows the seed can work them out: give one
     outside of experiments."""
+    again: bool = False
+    """Send samples again that the server was asked to forget; they are left out otherwise."""
 
     def __post_init__(self) -> None:
         for name in ("train_items", "batch_size", "layer_count", "value_items"):

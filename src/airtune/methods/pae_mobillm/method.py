@@ -57,7 +57,7 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
     device = built.device
     with _timed("upload", stages):
         device.open(asdict(config.side), config.seed)
-        sent = device.upload(train)
+        sent = device.upload(train, again=config.device.again)
     with _timed("train", stages):
         losses, last_rows = _train(config, built, folder, progress)
     with _timed("infer", stages), progress.stage("Scoring test", total=2) as stage:

@@ -73,6 +73,11 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
             "device.secret is empty: rotation and noise are drawn from the seed, which the server is told, so against "
             "that server they hide nothing. Set a secret where it matters."
         )
+    if forgotten := summary["sent"]["forgotten"]:
+        found.append(
+            f"{forgotten:,} samples were left out, for the server was asked to forget them; set device.again to send "
+            "them again."
+        )
     if last["rows"] < last["sent"]:
         found.append(
             f"The last epoch had {last['rows']:,} of these {last['sent']:,} pivots: the others came after the server "

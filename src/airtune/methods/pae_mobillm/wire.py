@@ -19,6 +19,8 @@ from airtune.errors import DataError, TransportError
 from airtune.methods.pae_mobillm.identity import Identity
 
 ID_BYTES, COUNT_BYTES, SCALE_BYTES, DIFFERENCE_BYTES = 8, 4, 4, 4
+IDS_AT_ONCE = 65_536
+"""The most ids in one message."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from airtune.errors import ConfigError, DataError, LinkError, ModelError, RefusedError, TransportError
 from airtune.ledger import Ledger
 from airtune.links import Link
-from airtune.methods.pae_mobillm.device.device import ATTEMPTS, Device
+from airtune.methods.pae_mobillm.device.asking import ATTEMPTS
+from airtune.methods.pae_mobillm.device.device import Device
 from airtune.methods.pae_mobillm.device.differences import prediction_differences
 from airtune.methods.pae_mobillm.device.flops import forward_flops, side_flops
 from airtune.methods.pae_mobillm.device.pivots import identity_of, read_pivots
@@ -34,6 +36,8 @@ class Shelf:
         self.rows: dict[int, tuple[bytes, bytes]] = {}
         self.arrived: list[list[int]] = []
         self.asked: list[str] = []
+        self.gone: dict[int, int] = {}
+        self.requests = 0
         self.identity: Identity | None = None
 
     def handle(self, message: Message) -> Message:
@@ -49,11 +53,12 @@ class Shelf:
             seed = torch.Generator().manual_seed(message.header["seed"])
             rank = message.header["side"]["bottleneck"]
             self.side = SideNetwork(len(identity.layers), identity.width, rank, identity.outputs, generator=seed)
-        return message.reply("opened", {"held": len(self.rows)})
+        return message.reply("opened", {"held": len(self.rows), "requests": self.requests})
 
     def on_have(self, message: Message) -> Message:
         ids = np.frombuffer(message.body, "<u8").tolist()
-        return message.reply("have", {}, np.packbits([one in self.rows for one in ids]).tobytes())
+        held, gone = [one in self.rows for one in ids], [one in self.gone and one not in self.rows for one in ids]
+        return message.reply("have", {}, np.packbits(held).tobytes() + np.packbits(gone).tobytes())
 
     def on_samples(self, message: Message) -> Message:
         count, several = message.header["count"], message.header["several"]
@@ -61,14 +66,21 @@ class Shelf:
         samples = decode_samples(message.body, count, self.identity, several=several)
         for one, at in samples.rows_of():
             row = samples.activations[at].tobytes(), samples.differences[at].tobytes()
+            if self.gone.get(one, 0) > message.header.get("again", 0):
+                continue
             if self.rows.setdefault(one, row) != row:
                 raise TransportError(f"sample {one} came before with other content; send each once")
         self.arrived.append(samples.ids.tolist())
         return message.reply("samples", {})
 
     def on_forget(self, message: Message) -> Message:
-        gone = [self.rows.pop(one, None) for one in np.frombuffer(message.body, "<u8").tolist()]
-        return message.reply("forgotten", {"forgotten": sum(row is not None for row in gone)})
+        asked = np.frombuffer(message.body, "<u8").tolist()
+        gone = [self.rows.pop(one, None) for one in asked]
+        self.requests += 1
+        self.gone |= dict.fromkeys(asked, self.requests)
+        return message.reply(
+            "forgotten", {"forgotten": sum(row is not None for row in gone), "requests": self.requests}
+        )
 
     def on_train(self, message: Message) -> Message:
         activations, differences = (torch.from_numpy(one) for one in self.cached(sorted(self.rows)))
@@ -175,7 +187,7 @@ def test_every_sample_is_sent_once(base):
     device = opened(base, shelf)
     found = device.upload(ITEMS)
     # 30 samples of 8 + (16 + 4) + 2 * 16 + 4 * 3 bytes in batches of 8, 8, 8 and 6
-    assert dataclasses.astuple(found) == (30, 0, 4, 30 * 72, 0)
+    assert dataclasses.astuple(found) == (30, 0, 4, 30 * 72, 0, 0)
     assert set(shelf.rows) == set(sample_ids("phone", ITEMS).tolist())
     assert shelf.asked == ["open", "have", *["samples"] * 4]
     assert [len(batch) for batch in shelf.arrived] == [8, 8, 8, 6]
@@ -186,11 +198,11 @@ def test_a_second_pass_sends_nothing(base):
     device = opened(base, shelf)
     device.upload(ITEMS)
     asked = len(shelf.asked)
-    assert dataclasses.astuple(device.upload(ITEMS)) == (0, 30, 0, 0, 0)
+    assert dataclasses.astuple(device.upload(ITEMS)) == (0, 30, 0, 0, 0, 0)
     assert len(shelf.asked) == asked
     # neither does another process of the same device: it asks, and that is all
     again = opened(base, shelf)
-    assert dataclasses.astuple(again.upload(ITEMS)) == (0, 30, 0, 0, 0)
+    assert dataclasses.astuple(again.upload(ITEMS)) == (0, 30, 0, 0, 0, 0)
     assert shelf.asked[asked:] == ["open", "have"]
 
 
@@ -306,7 +318,7 @@ def test_what_the_server_forgot_is_sent_again_after_a_restart(base):
     assert len(kept) == 5
 
 
-def test_what_the_device_wants_forgotten_is_forgotten_and_may_be_sent_again(base):
+def test_what_the_device_wants_forgotten_stays_so_until_it_is_sent_again_on_purpose(base):
     shelf = Shelf()
     device = opened(base, shelf)
     device.upload(ITEMS)
@@ -314,8 +326,54 @@ def test_what_the_device_wants_forgotten_is_forgotten_and_may_be_sent_again(base
     device.forget(ITEMS.chosen(np.arange(10, 15)))
     gone = sample_ids("phone", ITEMS)[10:15].tolist()
     assert before.keys() - shelf.rows.keys() == set(gone)
-    assert device.upload(ITEMS).samples == 5
-    assert shelf.rows.keys() == before.keys()
+    for other in (device, opened(base, shelf)):  # a restart is no purpose
+        assert dataclasses.astuple(other.upload(ITEMS)) == (0, 25, 0, 0, 0, 5)
+        assert before.keys() - shelf.rows.keys() == set(gone)
+    found = opened(base, shelf).upload(ITEMS, again=True)
+    assert (found.samples, found.held, found.forgotten) == (5, 25, 0)
+    assert shelf.rows == before
+
+
+def test_all_repetitions_of_a_content_are_forgotten(base):
+    """Of 21 equal items among others, whichever is named; ids by SHA-256 of name, repetition, label and tokens."""
+    shelf = Shelf()
+    device = opened(base, shelf)
+    items = ITEMS.chosen(np.array([3, *[0] * 20, 5, 0]))
+    device.upload(items)
+    assert len(shelf.rows) == 23
+    start = hashlib.sha256(b"phone").digest()
+    content = np.array([ITEMS.classes[0], *ITEMS.ids[0]], "<i8").tobytes()
+    digests = [hashlib.sha256(start + one.to_bytes(8, "little") + content).digest() for one in range(21)]
+    equal = {int.from_bytes(digest[:8], "little") for digest in digests}
+    assert equal < shelf.rows.keys()
+    del shelf.rows[int.from_bytes(digests[0][:8], "little")]  # expired
+    assert device.forget(items.chosen(np.array([7]))) == 20
+    assert len(shelf.rows) == 2
+    assert not equal & shelf.rows.keys()
+    assert device.forget(items.chosen(np.array([22, 7, 1]))) == 0
+    assert device.upload(items).forgotten == 21
+
+
+def test_forgetting_that_was_broken_off_is_finished_when_asked_again(base):
+    shelf = Shelf()
+    device = opened(base, shelf)
+    items = ITEMS.chosen(np.zeros(20, int))
+    device.upload(items)
+
+    class OneForget:
+        left = 1
+
+        def request(self, message: Message) -> Message:
+            self.left -= message.kind == "forget"
+            if self.left < 0:
+                raise TransportError("no connection")
+            return Loopback(shelf).request(message)
+
+    with pytest.raises(TransportError, match="no connection"):
+        made(base, OneForget()).forget(items)
+    assert 0 < len(shelf.rows) < 20
+    assert device.forget(items) == len(items) - 8
+    assert not shelf.rows
 
 
 def test_samples_stream_in_at_any_time(base):
@@ -493,9 +551,9 @@ def answering(shelf: Shelf, kind: str, answer: Callable[[Message], bytes]) -> Sh
 
 
 def test_many_ids_are_asked_about_in_parts(base, monkeypatch):
-    from airtune.methods.pae_mobillm.device import device as module
+    from airtune.methods.pae_mobillm.device import asking as module
 
-    monkeypatch.setattr(module, "ASKED_AT_ONCE", 7)
+    monkeypatch.setattr(module, "IDS_AT_ONCE", 7)
     shelf = Shelf()
     opened(base, shelf).upload(ITEMS.chosen(np.arange(9)))
     shelf.asked.clear()
@@ -503,13 +561,13 @@ def test_many_ids_are_asked_about_in_parts(base, monkeypatch):
     assert device.upload(ITEMS).held == 9
     assert shelf.asked.count("have") == 5
     device.forget(ITEMS)
-    assert shelf.asked.count("forget") == 5
+    assert shelf.asked.count("forget") == 5  # 30 ids
     assert not shelf.rows
 
 
 def test_an_answer_of_the_wrong_length_is_refused(base):
     device = opened(base, answering(Shelf(), "have", lambda message: b"\0"))
-    with pytest.raises(TransportError, match="answered 30 ids with 1 bytes, 4 expected"):
+    with pytest.raises(TransportError, match="answered 30 ids with 1 bytes, 8 expected"):
         device.upload(ITEMS)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 from server_material import at_wire_precision, body, drawn, identity
 
 from airtune.errors import BusyError, ModelError, RunError, TransportError
+from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.server.cache import ActivationCache
 from airtune.methods.pae_mobillm.wire import row_bytes
 
@@ -33,9 +37,9 @@ def raw(path: Path) -> bytes:
     return b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
-def put(cache: ActivationCache, which: list[int], now: float = 0.0, **drawing) -> tuple[int, int]:
+def put(cache: ActivationCache, which: list[int], now: float = 0.0, again: int = 0, **drawing) -> tuple[int, int]:
     several = "counts" in drawing
-    return cache.put(body(which, IDENTITY, **drawing), len(which), several=several, now=now)
+    return cache.put(body(which, IDENTITY, **drawing), len(which), several=several, again=again, now=now)
 
 
 @pytest.mark.parametrize("memory_mb", [0.0, 1.0])
@@ -142,8 +146,56 @@ def test_what_is_forgotten_is_not_in_memory(path):
         assert cache.present(ids(1, 2)).tolist() == [False, True]
         with pytest.raises(TransportError, match="sample 1 is not cached"):
             cache.rows(ids(1))
-        assert put(cache, [1], seed=5) == (1, 0)  # a new sample
+        assert put(cache, [1], seed=5) == (0, 0)  # perhaps a late copy
+        assert put(cache, [1], seed=5, again=2) == (1, 0)  # a new sample
         np.testing.assert_array_equal(cache.rows(ids(1)).differences, drawn([1], IDENTITY, seed=5).differences)
+
+
+def test_a_late_copy_does_not_bring_back_what_was_forgotten(path):
+    """Which messages may store sample 2: those that know of its last forgetting, whatever comes in between."""
+    with ActivationCache(path, IDENTITY) as cache:
+        put(cache, [1, 2, 3])
+        cache.forget(ids(2))
+        assert put(cache, [1, 2, 3]) == (0, 2)
+    with ActivationCache(path, IDENTITY) as cache:  # it is on disk
+        assert put(cache, [1, 2, 3]) == (0, 2)
+        assert cache.forgotten(ids(1, 2, 4)).tolist() == [False, True, False]
+        assert put(cache, [1, 2, 3], again=1) == (1, 2)
+        assert not cache.forgotten(ids(2)).any()
+        cache.forget(ids(2, 9))  # 9 overtook its sample
+        assert put(cache, [2, 9], again=1) == (0, 0)
+        assert cache.ids().tolist() == [1, 3]
+        assert cache.requests == 2
+        assert put(cache, [2], again=2) == (1, 0)
+        cache.forget(ids(1))
+        assert put(cache, [2, 3], again=2) == (0, 2)
+
+
+def until_full(cache: ActivationCache, of: Identity, start: int) -> int:
+    """How many samples from that id on the cache takes one by one."""
+    with suppress(TransportError):
+        for sent in range(1000):
+            cache.put(body([start + sent], of), 1, now=0.0)
+    return sent
+
+
+def test_a_full_cache_keeps_the_ids_that_it_forgot(path):
+    wide = identity(width=500, bits=(32,))
+    with ActivationCache(path, wide, memory_mb=0, disk_mb=0.1) as cache:
+        sent = until_full(cache, wide, 0)
+        gone = np.arange(10_000, dtype=np.uint64)
+        assert cache.forget(gone) == sent
+        assert cache.forgotten(gone).all()
+        assert path.stat().st_size < 100_000 + 10_000 * 24
+        assert until_full(cache, wide, 10_000) <= sent  # the limit is back
+
+
+def test_what_expired_leaves_no_id(path):
+    with ActivationCache(path, IDENTITY, keep_s=10.0) as cache:
+        put(cache, [1], now=0.0)
+        assert cache.expire(11.0) == 1
+        assert (cache.requests, cache.forgotten(ids(1)).tolist()) == (0, [False])
+        assert put(cache, [1], now=12.0) == (1, 0)
 
 
 def test_samples_expire_by_the_clock_given(path):
@@ -203,7 +255,7 @@ def test_a_full_disk_is_a_full_cache(path):
     """What SQLite says of a disk without room it says of a file at its page limit."""
     with ActivationCache(path, IDENTITY) as cache:
         put(cache, [1])
-        cache._disk._base.execute("PRAGMA max_page_count=1").fetchall()  # taken as: no more pages than now
+        cache._disk._base.connection.execute("PRAGMA max_page_count=1").fetchall()  # taken as: no more pages than now
         with pytest.raises(TransportError, match="no room for more samples, the disk is full"):
             put(cache, list(range(2, 400)))
         assert cache.ids().tolist() == [1]
@@ -217,13 +269,42 @@ def test_a_disk_without_room_to_forget_in_is_told_as_that(path, monkeypatch):
         def full(error: sqlite3.Error) -> TransportError:
             return TransportError("the cache has no room for more samples")
 
-        monkeypatch.setattr(cache._disk, "_refusal", full)
-        cache._disk._base.execute("PRAGMA query_only=1")
+        monkeypatch.setattr(cache._disk._base, "_refusal", full)
+        cache._disk._base.connection.execute("PRAGMA query_only=1")
         with pytest.raises(RunError, match=r"has no room to forget 1 samples in; nothing is forgotten yet; free some"):
             cache.forget(ids(1))
-        cache._disk._base.execute("PRAGMA query_only=0")
+        cache._disk._base.connection.execute("PRAGMA query_only=0")
         np.testing.assert_array_equal(cache.rows(ids(1)).differences, drawn([1], IDENTITY).differences)
         assert cache.forget(ids(1)) == 1
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """A disk on which no file grows beyond that, for this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_log_that_cannot_be_emptied_is_no_forgetting_however_often_asked(path):
+    """The zeros are committed, and fail on their way from the log into the file, which may not grow."""
+    early, late = list(range(1500)), list(range(1500, 1700))
+    with ActivationCache(path, IDENTITY) as cache:
+        put(cache, early)
+        cache.forget(ids(0))  # empties the log
+        put(cache, late)
+        contents = [one.tobytes() for one in drawn(late, IDENTITY).differences]  # in the log alone
+        with files_no_larger_than(path.stat().st_size):
+            for _ in range(3):
+                with pytest.raises(RunError, match=r"log of .* cannot be emptied .*may still be read there"):
+                    cache.forget(ids(*late))
+                assert all(content in raw(path) for content in contents)
+        assert cache.forget(ids(*late)) == 200
+        assert not [content for content in contents if content in raw(path)]
+        assert cache.forget(ids(*late)) == 0
 
 
 KILLED = """
@@ -231,11 +312,12 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from server_material import body, identity
+from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.server.cache import ActivationCache
 of = identity()
 cache = ActivationCache(Path(sys.argv[1]), of)
 cache.put(body(range(20), of), 20, now=0.0)
-base = cache._disk._base
+base = cache._disk._base.connection
 left = int(sys.argv[4])
 def kill(statement):
     global left
@@ -321,7 +403,7 @@ def test_a_damaged_row_is_refused_and_the_others_are_not(path):
             cache.rows(ids(2, 1))
         assert len(cache.rows(ids(2))) == 1
         cache.forget(ids(1))
-        assert put(cache, [1]) == (1, 0)
+        assert put(cache, [1], again=1) == (1, 0)
 
 
 def test_memory_holds_the_samples_used_last(path):
@@ -340,7 +422,7 @@ class sqlite_erased:
     """Rows on disk made unreadable, so that only memory can answer."""
 
     def __init__(self, cache: ActivationCache) -> None:
-        self._base = cache._disk._base
+        self._base = cache._disk._base.connection
 
     def __enter__(self) -> None:
         self._base.execute("BEGIN")

@@ -50,18 +50,26 @@ def role(tmp_path: Path):
 
 def test_a_whole_conversation(tmp_path):
     with ServerRole(tmp_path) as role:
-        assert ask(role, "open", OPENING).header == {"key": KEY, "cached": 0, "epoch": 0}
-        assert send(role, [1, 2, 3, 4, 5]) == {"stored": 5, "known": 0}
-        assert send(role, [5, 6], counts=[1, 2]) == {"stored": 1, "known": 1}
+        assert ask(role, "open", OPENING).header == {"key": KEY, "cached": 0, "epoch": 0, "requests": 0}
+        assert send(role, [1, 2, 3, 4, 5]) == {"stored": 5, "known": 0, "forgotten": 0}
+        assert send(role, [5, 6], counts=[1, 2]) == {"stored": 1, "known": 1, "forgotten": 0}
         have = ask(role, "have", {}, ids(1, 7, 6, 0, 2, 2, 9, 8, 5))
-        assert have.body == bytes([0b10101100, 0b10000000])
+        assert have.body == bytes([0b10101100, 0b10000000, 0, 0])
         trained = ask(role, "train", {"until": 2})
         assert (trained.kind, trained.header["epoch"], trained.header["rows"]) == ("trained", 2, [7, 7])
         side = ask(role, "side")
         assert (side.kind, side.header) == ("side", {"epoch": 2})
-        assert ask(role, "forget", {}, ids(6, 1, 99)).header == {"forgotten": 2}
+        assert ask(role, "forget", {}, ids(6, 1, 99)).header == {"forgotten": 2, "requests": 1}
+        assert ask(role, "have", {}, ids(1, 7, 2, 99)).body == bytes([0b00100000, 0b10010000])
+        assert send(role, [5, 6], counts=[1, 2]) == {"stored": 0, "known": 1, "forgotten": 1}  # a late copy
         assert ask(role, "train", {"until": 3}).header["rows"] == [7, 7, 4]
-        assert ask(role, "open", OPENING).header == {"key": KEY, "cached": 4, "epoch": 3}
+        assert ask(role, "open", OPENING).header == {"key": KEY, "cached": 4, "epoch": 3, "requests": 1}
+        assert (
+            ask(role, "samples", {"count": 1, "several": False, "again": 1}, body([1], IDENTITY)).header["stored"] == 1
+        )
+        for again in (0, 2, True, "1"):
+            with pytest.raises(TransportError, match=r"again is .* from 1 to 1"):
+                ask(role, "samples", {"count": 1, "several": False, "again": again}, body([99], IDENTITY))
 
 
 def test_the_weights_are_those_trained_on_the_samples_directly(tmp_path, role):
@@ -114,11 +122,11 @@ def test_a_new_server_on_the_store_goes_on_in_upload_and_training(tmp_path):
         ask(first, "open", OPENING)
         send(first, [0, 1, 2, 3])
     with ServerRole(tmp_path / "two") as second:  # in mid-upload; it needs no open, it is bound
-        assert ask(second, "have", {}, ids(*range(9))).body == bytes([0b11110000, 0])
+        assert ask(second, "have", {}, ids(*range(9))).body == bytes([0b11110000, 0, 0, 0])
         send(second, [3, 4, 5, 6, 7, 8])
         ask(second, "train", {"until": 2})
     with ServerRole(tmp_path / "two") as third:
-        assert ask(third, "open", OPENING).header == {"key": KEY, "cached": 9, "epoch": 2}
+        assert ask(third, "open", OPENING).header == {"key": KEY, "cached": 9, "epoch": 2, "requests": 0}
         assert ask(third, "train", {"until": 4}).header == expected
         assert ask(third, "side").body == side
 
@@ -151,7 +159,7 @@ def test_samples_expire_by_the_role_s_clock(tmp_path):
         now[0] = 1030.0
         send(role, [2])
         now[0] = 1061.0
-        assert ask(role, "have", {}, ids(1, 2)).body == bytes([0b01000000])
+        assert ask(role, "have", {}, ids(1, 2)).body == bytes([0b01000000, 0])
         assert ask(role, "train", {"until": 1}).header["rows"] == [1]
         now[0] = 1100.0
         with pytest.raises(DataError, match="nothing is cached"):
@@ -316,6 +324,16 @@ def test_a_known_id_with_other_content_is_refused(role):
 def test_ids_that_are_not_whole_are_refused(role, kind, content):
     with pytest.raises(TransportError, match=f"{kind} came with {len(content)} bytes"):
         ask(role, kind, {}, content)
+
+
+@pytest.mark.parametrize("kind", ["have", "forget"])
+def test_more_ids_than_a_device_asks_about_at_once_are_refused(role, kind):
+    most = np.arange(65_536, dtype="<u8")
+    ask(role, kind, {}, most.tobytes())
+    with pytest.raises(
+        TransportError, match=rf"{kind} came with 524296 bytes, at most 65536 ids of 8 bytes .* in parts"
+    ):
+        ask(role, kind, {}, most.tobytes() + bytes(8))
 
 
 @pytest.mark.parametrize("until", [None, 0, -3, 1.0, "2", True, MAX_EPOCHS + 1])

@@ -1,13 +1,13 @@
 """The device: reads each sample once, sends it once, and adds the side network's answer to its own.
 
-| message   | asks                                               | answer                                       |
-|-----------|----------------------------------------------------|----------------------------------------------|
+| message   | asks                                                | answer                                       |
+|-----------|-----------------------------------------------------|----------------------------------------------|
 | `open`    | keep samples of this identity, train such a network | what the server holds of it                  |
-| `have`    | which of these ids (u64) do you hold?              | one bit per id, as `numpy.packbits` has them |
-| `samples` | keep these (`wire`)                                | anything                                     |
-| `forget`  | hold these ids no longer                           | how many it held                             |
-| `train`   | train until this epoch                             | how training stands                          |
-| `side`    | the side network as it is                          | its weights                                  |
+| `have`    | which of these ids (u64) do you hold, or were told to forget? | two bits per id, see `role`        |
+| `samples` | keep these (`wire`)                                 | how many were forgotten and are left out     |
+| `forget`  | hold these ids no longer, whenever they come        | how many it held                             |
+| `train`   | train until this epoch                              | how training stands                          |
+| `side`    | the side network as it is                           | its weights                                  |
 
 Labels and tokens stay here. A request that fails is repeated as it was, under its id; whatever of it arrived, arrived
 with the same content, so that lost, doubled and re-ordered uploads leave the server with the same samples.
@@ -22,26 +22,23 @@ from typing import Final, final
 
 import numpy as np
 
-from airtune.errors import ModelError, RefusedError, TransportError
+from airtune.errors import ModelError, TransportError
 from airtune.ledger import Ledger
+from airtune.methods.pae_mobillm.device.asking import Asking
 from airtune.methods.pae_mobillm.device.differences import corrected, outcomes, prediction_differences
 from airtune.methods.pae_mobillm.device.flops import forward_flops, side_flops
 from airtune.methods.pae_mobillm.device.pivots import Reading, outputs_of, read_pivots
-from airtune.methods.pae_mobillm.device.upload import Upload, sample_ids, samples_header
+from airtune.methods.pae_mobillm.device.upload import Upload, repetition_ids, sample_ids, samples_header
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.privacy.defences import Defence, Plain
 from airtune.methods.pae_mobillm.side import SideNetwork
-from airtune.methods.pae_mobillm.wire import ID_BYTES, Samples, as_received, encode_samples
+from airtune.methods.pae_mobillm.wire import Samples, as_received, encode_samples
 from airtune.models import BaseModel, Items, Score
 from airtune.records import Progress, Silent
-from airtune.transport import DEFAULT_LIMITS, JSON, Message, Transport, message_id
+from airtune.transport import DEFAULT_LIMITS, JSON, Transport
 
-ATTEMPTS: Final = 5
-"""How often one request is tried."""
-PAUSE_S: Final = 0.2
-"""Before the first repetition; twice as long before each further one."""
-ASKED_AT_ONCE: Final = 65_536
-"""Ids in one question."""
+REPETITIONS: Final = 8
+"""Of one content, asked about at once to have all of them forgotten."""
 
 
 @final
@@ -81,15 +78,13 @@ class Device:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._base, self._identity, self._transport = base, identity, transport
+        self._base, self._identity = base, identity
         self._name, self._batch_size, self._scale = name, batch_size, scale
         self._secrecy = secrecy or Plain()
         self._ledger = Ledger() if ledger is None else ledger
         self._progress = progress or Silent()
-        self._session = session or uuid.uuid4().hex
-        self._sleep, self._clock = sleep, clock
-        self._asked = 0
-        self._repeats = 0
+        self._server = Asking(transport, identity.key, name=name, session=session or uuid.uuid4().hex, sleep=sleep)
+        self._clock = clock
         self._held: set[int] = set()
         self._several = base.kind == "text"
         if identity.outputs != (made := self._secrecy.outputs(outputs_of(base))):
@@ -104,14 +99,18 @@ class Device:
         Raises:
             ModelError: the server holds another backbone, tokenizer or template. TransportError: it was not reached.
         """
-        return self._ask("open", {"identity": self._identity.as_header(), "side": dict(side), "seed": seed}).header
+        header = {"identity": self._identity.as_header(), "side": dict(side), "seed": seed}
+        return self._server.ask("open", header).header
 
-    def upload(self, items: Items) -> Upload:
+    def upload(self, items: Items, *, again: bool = False) -> Upload:
         """Send every sample that the server does not hold, each once.
 
         Call it again with more items at any time. What an earlier call of this process delivered is not even asked
         about; after a restart the server is asked, and the rest is sent. Batches go out shortest items first, so the
         server learns which samples are about as long. An item that an earlier call sent is the same sample.
+
+        Args:
+            again: Send what was forgotten, too; it is left out otherwise.
 
         Raises:
             TransportError: a request failed `ATTEMPTS` times, or an answer could not be read; what was delivered
@@ -120,10 +119,15 @@ class Device:
             DataError: items of another kind than the backbone's, or a number that cannot be sent.
         """
         ids = sample_ids(self._name, items)
-        lacking = self._lacking(ids)
+        forgotten = np.zeros(len(ids), bool)
+        unknown = np.flatnonzero([one not in self._held for one in ids.tolist()])
+        held, forgotten[unknown] = self._server.standing(ids[unknown])
+        self._held.update(ids[unknown[held]].tolist())
+        lacking = np.array([one not in self._held for one in ids.tolist()]) & (again | ~forgotten)
+        left_out = 0 if again else int(forgotten.sum())
         # the same batches after a restart: in others, sums round differently
         batches = [kept for rows in items.in_order(self._batch_size) if len(kept := rows[lacking[rows]])]
-        total, sent_bytes, repeats = int(lacking.sum()), 0, self._repeats
+        total, sent_bytes, repeats = int(lacking.sum()), 0, self._server.repeats
         with self._progress.stage("upload", total) as stage:
             for rows in batches:
                 body = encode_samples(self.samples(items, rows, ids[rows]), self._identity, several=self._several)
@@ -132,11 +136,13 @@ class Device:
                         f"{len(rows)} samples take {len(body)} bytes, a message at most {DEFAULT_LIMITS.body_bytes}; "
                         "lower device.batch_size"
                     )
-                self._ask("samples", samples_header(self._identity, len(rows), self._several), body)
+                known = self._server.forgets if again and forgotten[rows].any() else 0
+                self._server.ask("samples", samples_header(self._identity, len(rows), self._several, known), body)
                 self._held.update(ids[rows].tolist())
                 sent_bytes += len(body)
                 stage.advance(len(rows))
-        return Upload(total, len(items) - total, len(batches), sent_bytes, self._repeats - repeats)
+        held = len(items) - total - left_out
+        return Upload(total, held, len(batches), sent_bytes, self._server.repeats - repeats, left_out)
 
     def samples(self, items: Items, rows: np.ndarray, ids: np.ndarray) -> Samples:
         """Some items as they are sent, under these ids."""
@@ -145,21 +151,35 @@ class Device:
         activations, differences = self._secrecy.outgoing(ids, read.activations, differences, read.counts)
         return Samples(ids, read.counts, activations, differences)
 
-    def forget(self, items: Items) -> None:
-        """Have the server forget samples, and send them anew when they are uploaded again; as `upload` else."""
-        ids = sample_ids(self._name, items)
-        for start in range(0, len(ids), ASKED_AT_ONCE):
-            asked = ids[start : start + ASKED_AT_ONCE]
-            self._ask("forget", {"key": self._identity.key}, _body(asked))
+    def forget(self, items: Items) -> int:
+        """Have the server forget samples until they are uploaded with `again`; as `upload` else.
+
+        Every repetition goes, however many of these items are the same: the server is asked about more of them until
+        it knows none of `REPETITIONS`.
+
+        Returns:
+            How many samples the server held.
+        """
+        gone, first, left = 0, 0, items
+        while len(left):
+            ids, places = repetition_ids(self._name, left, range(first, first + REPETITIONS))
+            known = self._server.standing(ids.ravel()).any(0).reshape(ids.shape)
+            later = np.logical_or.accumulate(known[:, ::-1], axis=1)[:, ::-1]  # this one or one behind it
+            if not first:
+                later[:, 0] = True  # one that is still under way
+            asked = ids[later]
+            gone += self._server.forget(asked)
             self._held.difference_update(asked.tolist())
+            first, left = first + REPETITIONS, left.chosen(places[known.any(1)])
+        return gone
 
     def train(self, until: int) -> Mapping[str, JSON]:
         """Ask the server to train until so many epochs are done in all; its answer's header."""
-        return self._ask("train", {"key": self._identity.key, "until": until}).header
+        return self._server.ask("train", {"key": self._identity.key, "until": until}).header
 
     def side(self, *, temperature: float = 1.0) -> SideNetwork:
         """The side network as it is. Raises `TransportError` for weights of another size or not finite."""
-        body = self._ask("side", {"key": self._identity.key}).body
+        body = self._server.ask("side", {"key": self._identity.key}).body
         layers, width, outputs = len(self._identity.layers), self._identity.width, self._identity.outputs
         return SideNetwork.of_bytes(body, layers=layers, width=width, outputs=outputs, temperature=temperature)
 
@@ -202,36 +222,3 @@ class Device:
     def _book(self, what: str, flops: int, start: float) -> None:
         self._ledger.book("flops", flops, role="device", what=what)
         self._ledger.book("compute_seconds", self._clock() - start, role="device", what=what)
-
-    def _lacking(self, ids: np.ndarray) -> np.ndarray:
-        """Which of the ids the server does not hold, ``(n,)``."""
-        unknown = np.flatnonzero([one not in self._held for one in ids.tolist()])
-        for start in range(0, len(unknown), ASKED_AT_ONCE):
-            asked = ids[unknown[start : start + ASKED_AT_ONCE]]
-            answer = self._ask("have", {"key": self._identity.key}, _body(asked)).body
-            if len(answer) != (len(asked) + 7) // 8:
-                raise TransportError(
-                    f"the server answered {len(asked)} ids with {len(answer)} bytes, {(len(asked) + 7) // 8} expected; "
-                    "run the same airtune on both sides"
-                )
-            held = np.unpackbits(np.frombuffer(answer, np.uint8), count=len(asked)).astype(bool)
-            self._held.update(asked[held].tolist())
-        return np.array([one not in self._held for one in ids.tolist()])
-
-    def _ask(self, kind: str, header: Mapping[str, JSON], body: bytes = b"") -> Message:
-        """Ask once; a failed request is repeated under its id, a new question never gets an old one's answer."""
-        self._asked += 1
-        message = Message(kind, message_id(kind, header, body, self._name, self._session, self._asked), header, body)
-        for attempt in range(ATTEMPTS - 1):
-            try:
-                return self._transport.request(message)
-            except RefusedError:
-                raise
-            except TransportError:
-                self._repeats += 1
-                self._sleep(PAUSE_S * 2**attempt)
-        return self._transport.request(message)
-
-
-def _body(ids: np.ndarray) -> bytes:
-    return ids.astype(f"<u{ID_BYTES}").tobytes()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ class Upload:
         held: With the server before.
         body_bytes: Of all bodies of `samples` messages, each counted once.
         repeats: Messages that were sent again because a request failed.
+        forgotten: Left out, for the server was asked to forget them.
     """
 
     samples: int
@@ -33,6 +35,7 @@ class Upload:
     messages: int
     body_bytes: int
     repeats: int
+    forgotten: int = 0
 
 
 def sample_ids(name: str, items: Items) -> np.ndarray:
@@ -42,20 +45,38 @@ def sample_ids(name: str, items: Items) -> np.ndarray:
     an item has the same id after a restart, in another order and among others. Whoever knows the name and guesses a
     sample can check the guess, so a name should not be guessable.
     """
-    start = hashlib.sha256(name.encode()).digest()
-    classes = np.full(len(items), -1) if items.classes is None else items.classes
     found, seen = np.empty(len(items), np.uint64), Counter[bytes]()
-    for at, (tokens, label) in enumerate(zip(items.ids, classes.tolist(), strict=True)):
-        sample = np.array([label, *tokens], "<i8").tobytes()
-        digest = hashlib.sha256(start + seen[sample].to_bytes(8, "little") + sample).digest()
-        found[at] = int.from_bytes(digest[:8], "little")
-        seen[sample] += 1
+    for at, content in enumerate(_contents(items)):
+        found[at] = _id(name, content, seen[content])
+        seen[content] += 1
     return found
 
 
-def samples_header(identity: Identity, count: int, several: bool) -> dict[str, JSON]:
-    """Of a message with `count` samples."""
-    return {"key": identity.key, "count": count, "several": several}
+def repetition_ids(name: str, items: Items, repetitions: range) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of some repetitions of all that differs among the items, uint64 ``(n, repetitions)``; where each is first."""
+    places: dict[bytes, int] = {}
+    for at, content in enumerate(_contents(items)):
+        places.setdefault(content, at)
+    ids = [[_id(name, content, one) for one in repetitions] for content in places]
+    return np.array(ids, np.uint64), np.array(list(places.values()))
+
+
+def _contents(items: Items) -> Iterator[bytes]:
+    """Label and tokens of each."""
+    classes = np.full(len(items), -1) if items.classes is None else items.classes
+    for tokens, label in zip(items.ids, classes.tolist(), strict=True):
+        yield np.array([label, *tokens], "<i8").tobytes()
+
+
+def _id(name: str, content: bytes, repetition: int) -> int:
+    start = hashlib.sha256(name.encode()).digest()
+    digest = hashlib.sha256(start + repetition.to_bytes(8, "little") + content).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def samples_header(identity: Identity, count: int, several: bool, again: int = 0) -> dict[str, JSON]:
+    """Of a message with `count` samples; `again` where what so many requests had forgotten is meant."""
+    return {"key": identity.key, "count": count, "several": several} | ({"again": again} if again else {})
 
 
 def uplink_bits(identity: Identity, samples: int, rows: int, batch_size: int, *, several: bool = False) -> int:

@@ -43,12 +43,14 @@ class ActivationCache:
         self._memory = MemoryTier(memory_mb * 1e6)
         self._disk = DiskTier(path, identity.key, self._row_bytes, disk_mb)
 
-    def put(self, body: bytes, count: int, *, several: bool = False, now: float) -> tuple[int, int]:
+    def put(self, body: bytes, count: int, *, several: bool = False, again: int = 0, now: float) -> tuple[int, int]:
         """Keep the samples of a body (see `wire`); those that are here with the same content stay as they are.
 
-        A sample that was forgotten and comes again is a new one.
+        A sample that was asked to be forgotten is left out: a copy that was under way does not bring it back.
 
         Args:
+            again: Sent knowing of so many requests to forget: what the later ones name is left out, the rest are new
+                samples.
             now: Time in seconds.
 
         Returns:
@@ -67,11 +69,22 @@ class ActivationCache:
                     f"sample {one} came again with other content; the first is kept and nothing of this message "
                     "stored; send other samples under other ids, or have this one forgotten first"
                 )
-        new = {one: content for one, content in came.items() if one not in here}
+        left_out = {one for one, request in self._disk.forgotten(came).items() if request > again}
+        new = {one: content for one, content in came.items() if one not in here and one not in left_out}
         self._disk.store(new, now)
         for one, content in new.items():
             self._memory.put(one, content)
         return len(new), len(here)
+
+    @property
+    def requests(self) -> int:
+        """How many requests to forget there were."""
+        return self._disk.requests
+
+    def forgotten(self, ids: np.ndarray) -> np.ndarray:
+        """Which of these ids were asked to be forgotten and did not come again, as bool of their shape ``(n,)``."""
+        marked = self._disk.forgotten(ids.tolist())
+        return np.array([one in marked for one in ids.tolist()], bool) & ~self.present(ids)
 
     def present(self, ids: np.ndarray) -> np.ndarray:
         """Which of these ids are here, as bool of their shape ``(n,)``."""
@@ -96,15 +109,14 @@ class ActivationCache:
         return join(ids, counts, rows, self._identity)
 
     def forget(self, ids: np.ndarray) -> int:
-        """Write zeros over samples, on disk and in its log; return how many of them were here."""
-        for one in ids.tolist():
-            self._memory.forget(one)
-        return self._disk.forget(ids.tolist())
+        """Write zeros over samples, on disk and in its log, and keep their ids; return how many of them were here."""
+        return self._erase(ids, self.requests + 1)
 
     def expire(self, now: float) -> int:
-        """Forget what came more than `keep_s` seconds before `now`; return how many these were."""
-        old = self._disk.ids(before=now - self._keep_s) if self._keep_s else []
-        return self.forget(np.array(old, np.uint64))
+        """Forget what came more than `keep_s` seconds before `now`, ids too; return how many these were."""
+        if not self._keep_s:
+            return 0
+        return self._erase(np.array(self._disk.ids(before=now - self._keep_s), np.uint64), 0)
 
     def close(self) -> None:
         """Let others open the file."""
@@ -117,6 +129,11 @@ class ActivationCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _erase(self, ids: np.ndarray, request: int) -> int:
+        for one in ids.tolist():
+            self._memory.forget(one)
+        return self._disk.forget(ids.tolist(), request=request)
 
     def _contents(self, ids: Iterable[int]) -> dict[int, bytes]:
         """Those of these that are here, from memory where they are there."""

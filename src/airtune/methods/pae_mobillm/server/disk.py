@@ -1,15 +1,17 @@
 """Samples on disk, in one SQLite file, until they are forgotten.
 
-| table     | a line is                                                                                      |
-|-----------|------------------------------------------------------------------------------------------------|
-| `bound`   | the identity's key: every row here was sent under it                                           |
-| `samples` | a sample: its id (as int64), when it came, the slots of its rows                               |
-| `slots`   | a row: 16 bytes of SHA-256 over id and row, then the row (see `layout`)                        |
+| table       | a line is                                                                                    |
+|-------------|----------------------------------------------------------------------------------------------|
+| `bound`     | the identity's key: every row here was sent under it                                         |
+| `samples`   | a sample: its id (as int64), when it came, the slots of its rows                             |
+| `slots`     | a row: 16 bytes of SHA-256 over id and row, then the row (see `layout`)                      |
+| `forgotten` | an id that was asked to be forgotten, and the number of the last such request          |
 
 SQLite's `secure_delete` alone does not forget: when its tree is balanced, copies of small rows stay in unused parts of
 pages. Slots are therefore of one size and never deleted: to forget, zeros are written over them in place, the
-write-ahead log is emptied, and a later sample takes the slot. Of a forgotten sample its id and time of arrival may
-stay in unused parts of pages; what lies below the file system (a flash disk's spare blocks, backups) is not ours.
+write-ahead log is emptied, and a later sample takes the slot. Of a forgotten sample its id stays, so that a copy under
+way does not bring it back, and its time of arrival may, in unused parts of pages; what lies below the file system (a
+flash disk's spare blocks, backups) is not ours.
 
 A message is one transaction: after a crash all of it is there or nothing. Knows ids and bytes; not what rows mean.
 """
@@ -17,24 +19,22 @@ A message is one transaction: after a crash all of it is there or nothing. Knows
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
 
-from airtune.errors import AirtuneError, BusyError, ModelError, RunError, TransportError
+from airtune.errors import ModelError, RunError, TransportError
+from airtune.methods.pae_mobillm.server.database import Database
 
 _DIGEST_BYTES: Final = 16
-_AT_ONCE: Final = 500  # values in one statement; every SQLite takes 999
 _SCHEMA: Final = (
     "CREATE TABLE bound (key TEXT NOT NULL)",
     "CREATE TABLE samples (id INTEGER PRIMARY KEY, arrived REAL NOT NULL, slots BLOB NOT NULL)",
     "CREATE INDEX arrivals ON samples (arrived)",
     "CREATE TABLE slots (slot INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    "CREATE TABLE forgotten (id INTEGER PRIMARY KEY, request INTEGER NOT NULL)",
 )
 
 
@@ -49,7 +49,7 @@ class DiskTier:
         key: Of the identity.
         row_bytes: Bytes of a row.
         disk_mb: The most that the file may take, in 10^6 bytes; 0 sets no limit. The log beside it takes the latest
-            messages, a few MB and the largest of them.
+            messages, a few MB and the largest of them, and ids that were forgotten some 16 bytes each.
 
     Raises:
         ModelError: the file holds samples of another identity.
@@ -59,21 +59,21 @@ class DiskTier:
     """
 
     def __init__(self, path: Path, key: str, row_bytes: int, disk_mb: float = 0.0) -> None:
-        self._path, self._row_bytes, self._limit = path, row_bytes, 0
+        self._path, self._row_bytes = path, row_bytes
         self._free: list[int] = []  # slots to be taken again, the next one last
         self._last = 0
-        with self._plainly():
-            self._base = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
-            try:
-                self._open(key, disk_mb)
-            except BaseException:
-                self._base.close()
-                raise
+        self._logged: set[int] = set()  # forgotten, and perhaps still in the log
+        self._base = Database(path)
+        try:
+            self._open(key, disk_mb)
+        except BaseException:
+            self._base.close()
+            raise
 
     def store(self, contents: Mapping[int, bytes], now: float) -> None:
         """Keep contents of ids that are not here, all or, where one is refused, none. Raises as the class says."""
         free, last = list(self._free), self._last
-        with self._transaction():
+        with self._base.transaction():
             for one, content in contents.items():
                 slots = []
                 for start in range(0, len(content), self._row_bytes):
@@ -81,20 +81,20 @@ class DiskTier:
                     data = _digest(one, row) + row
                     if free:
                         slots.append(free.pop())
-                        self._base.execute("UPDATE slots SET data = ? WHERE slot = ?", (data, slots[-1]))
+                        self._base.connection.execute("UPDATE slots SET data = ? WHERE slot = ?", (data, slots[-1]))
                     else:
                         last += 1
                         slots.append(last)
-                        self._base.execute("INSERT INTO slots VALUES (?, ?)", (last, data))
+                        self._base.connection.execute("INSERT INTO slots VALUES (?, ?)", (last, data))
                 line = _signed(one), now, np.array(slots, "<i8").tobytes()
-                self._base.execute("INSERT INTO samples VALUES (?, ?, ?)", line)
+                self._base.connection.execute("INSERT INTO samples VALUES (?, ?, ?)", line)
         self._free, self._last = free, last
 
     def contents(self, ids: Iterable[int]) -> dict[int, bytes]:
         """Those of these that are here. Raises `RunError` for one that is not what was written."""
         slots = self._slots(ids)
         flat = (slot for some in slots.values() for slot in some)
-        data = dict(self._among("SELECT slot, data FROM slots WHERE slot IN", flat))
+        data = dict(self._base.among("SELECT slot, data FROM slots WHERE slot IN", flat))
         found = {}
         for one, some in slots.items():
             rows = [data.get(slot, b"") for slot in some]
@@ -109,117 +109,85 @@ class DiskTier:
 
     def ids(self, before: float = float("inf")) -> list[int]:
         """All that are here and came before then, ascending: the order in which they came does not show."""
-        with self._plainly():
-            found = self._base.execute("SELECT id FROM samples WHERE arrived < ?", (before,)).fetchall()
+        found = self._base.ask("SELECT id FROM samples WHERE arrived < ?", (before,))
         return sorted(_unsigned(one) for (one,) in found)
 
     def __len__(self) -> int:
-        with self._plainly():
-            return int(self._base.execute("SELECT count(*) FROM samples").fetchone()[0])
+        return int(self._base.ask("SELECT count(*) FROM samples")[0][0])
 
-    def forget(self, ids: Iterable[int]) -> int:
+    @property
+    def requests(self) -> int:
+        """How many requests to forget there were."""
+        return int(self._base.ask("SELECT coalesce(max(request), 0) FROM forgotten")[0][0])
+
+    def forgotten(self, ids: Iterable[int]) -> dict[int, int]:
+        """Those of these that were asked to be forgotten, and by which request last; they may be here again."""
+        lines = self._base.among("SELECT id, request FROM forgotten WHERE id IN", map(_signed, ids))
+        return {_unsigned(one): request for one, request in lines}
+
+    def forget(self, ids: Iterable[int], *, request: int = 0) -> int:
         """Write zeros over those of these that are here, and empty the log; return how many they were.
 
+        Args:
+            request: Its number, from 1, is kept with all the ids; 0 keeps nothing.
+
         Raises:
-            RunError: also where the disk has no room for the log that this takes; nothing is forgotten then.
+            RunError: the disk has no room for the log that this takes, and nothing is forgotten; or the log cannot be
+                emptied, and they may still be read there. Asked again, it goes on with that, and counts them.
         """
-        gone = self._slots(ids)
+        asked = set(ids)
+        gone = self._slots(asked)
         freed = [slot for slots in gone.values() for slot in slots]
         zeros = bytes(_DIGEST_BYTES + self._row_bytes)
-        if gone:
+        marks = [(_signed(one), request) for one in asked] if request else []
+        if gone or marks:
             try:
-                with self._transaction():
+                with self._base.unlimited(), self._base.transaction():  # a full cache can forget, too
                     update = "UPDATE slots SET data = ? WHERE slot = ?"
-                    self._base.executemany(update, ((zeros, slot) for slot in freed))
-                    self._base.executemany("DELETE FROM samples WHERE id = ?", ((_signed(one),) for one in gone))
+                    self._base.connection.executemany(update, ((zeros, slot) for slot in freed))
+                    self._base.connection.executemany(
+                        "DELETE FROM samples WHERE id = ?", ((_signed(one),) for one in gone)
+                    )
+                    self._base.connection.executemany("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", marks)
             except TransportError:
                 line = (
                     f"the disk of {self._path} has no room to forget {len(gone)} samples in; nothing is forgotten yet"
                 )
                 raise RunError(f"{line}; free some of that disk and ask again") from None
             self._free = sorted([*self._free, *freed], reverse=True)
-            self._empty_log()
-        return len(gone)
+            self._logged |= gone.keys()
+        found = len(asked & self._logged)
+        if self._logged:
+            self._base.empty_log()
+            self._logged.clear()
+        return found
 
     def close(self) -> None:
         """Let others open the file."""
         self._base.close()
 
     def _open(self, key: str, disk_mb: float) -> None:
-        settings = "locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"
-        pages = "page_size=1024" if 1000 <= self._row_bytes < 4000 else "page_size=4096"  # such rows fill no large page
-        for setting in (pages, *settings, "temp_store=MEMORY"):
-            self._base.execute(f"PRAGMA {setting}").fetchall()
-        if disk_mb:
-            (page,) = self._base.execute("PRAGMA page_size").fetchone()
-            (pages,) = self._base.execute(f"PRAGMA max_page_count={max(1, int(disk_mb * 1e6 / page))}").fetchone()
-            self._limit = pages * page
-        if not self._base.execute("SELECT 1 FROM sqlite_master").fetchone():
-            with self._transaction():
+        page = 1024 if 1000 <= self._row_bytes < 4000 else 4096  # such rows fill no large page
+        self._base.configure(page, disk_mb)
+        if not self._base.ask("SELECT 1 FROM sqlite_master"):
+            with self._base.transaction():
                 for table in _SCHEMA:
-                    self._base.execute(table)
-                self._base.execute("INSERT INTO bound VALUES (?)", (key,))
-        (bound,) = self._base.execute("SELECT key FROM bound").fetchone()
+                    self._base.connection.execute(table)
+                self._base.connection.execute("INSERT INTO bound VALUES (?)", (key,))
+        ((bound,),) = self._base.ask("SELECT key FROM bound")
         if bound != key:
             raise ModelError(
                 f"{self._path} holds samples of identity {bound[:12]}, not {key[:12]}; give the server a new store"
             )
-        self._empty_log()  # a crash may have come between forgetting and this
-        (self._last,) = self._base.execute("SELECT coalesce(max(slot), 0) FROM slots").fetchone()
-        taken = {slot for (slots,) in self._base.execute("SELECT slots FROM samples") for slot in _numbers(slots)}
+        self._base.empty_log()  # a crash may have come between forgetting and this
+        ((self._last,),) = self._base.ask("SELECT coalesce(max(slot), 0) FROM slots")
+        taken = {slot for (slots,) in self._base.ask("SELECT slots FROM samples") for slot in _numbers(slots)}
         self._free = [slot for slot in range(self._last, 0, -1) if slot not in taken]
 
     def _slots(self, ids: Iterable[int]) -> dict[int, list[int]]:
         """The slots of those samples that are here."""
-        lines = self._among("SELECT id, slots FROM samples WHERE id IN", map(_signed, ids))
+        lines = self._base.among("SELECT id, slots FROM samples WHERE id IN", map(_signed, ids))
         return {_unsigned(one): _numbers(slots) for one, slots in lines}
-
-    def _among(self, question: str, values: Iterable[int]) -> Iterator[Any]:
-        """Lines for some values, however many."""
-        left = iter(values)
-        with self._plainly():
-            while some := list(islice(left, _AT_ONCE)):
-                yield from self._base.execute(f"{question} ({', '.join('?' * len(some))})", some).fetchall()
-
-    def _empty_log(self) -> None:
-        with self._plainly():
-            (busy, *_) = self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise RunError(f"the log of {self._path} cannot be emptied, another reads it; stop that one and ask again")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._plainly():
-            self._base.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._base.execute("COMMIT")
-            except BaseException:
-                if self._base.in_transaction:  # SQLite itself ends it where the disk is full
-                    self._base.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _plainly(self) -> Iterator[None]:
-        """SQLite's errors as ours."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._refusal(error) from None
-
-    def _refusal(self, error: sqlite3.Error) -> AirtuneError:
-        name = str(getattr(error, "sqlite_errorname", ""))
-        if name.startswith("SQLITE_FULL"):
-            limit = f"its {self._limit / 1e6:g} MB are" if self._limit else "the disk is"
-            return TransportError(
-                f"the cache has no room for more samples, {limit} full; nothing of this message is stored; forget "
-                "samples or wait until some expire, then send it again; training goes on with what is cached"
-            )
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return BusyError(f"another server uses {self._path}; stop it or choose another store")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            return RunError(f"{self._path} is damaged ({error}); delete it and have the samples sent again")
-        return RunError(f"{self._path} cannot be used ({error}); choose a folder that can be written")
 
 
 def _digest(one: int, row: bytes) -> bytes:

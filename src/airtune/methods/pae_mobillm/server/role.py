@@ -1,18 +1,23 @@
 """The server as a role: what it is asked, what it answers, what it refuses.
 
-| message   | header                         | body       | answer                                                |
-|-----------|--------------------------------|------------|-------------------------------------------------------|
-| `open`    | `identity`, `side`, `seed`     |            | `opened`: `key`, `cached`, `epoch`                    |
-| `samples` | `key`, `count`, `several`      | see `wire` | `stored`: `stored`, `known`                           |
-| `have`    | `key`                          | ids, u64   | `have`: body of one bit per id                        |
-| `forget`  | `key`                          | ids, u64   | `forgotten`: `forgotten`                              |
-| `train`   | `key`, `until` (epochs in all) |            | `trained`: `epoch`; `losses`, `rows` of each to there |
-| `side`    | `key`                          |            | `side`: `epoch`; body of safetensors                  |
+| message   | header                             | body       | answer                                                |
+|-----------|------------------------------------|------------|-------------------------------------------------------|
+| `open`    | `identity`, `side`, `seed`         |            | `opened`: `key`, `cached`, `epoch`, `requests`        |
+| `samples` | `key`, `count`, `several`, `again` | see `wire` | `stored`: `stored`, `known`, `forgotten`              |
+| `have`    | `key`                              | ids, u64   | `have`: body of two bits per id                       |
+| `forget`  | `key`                              | ids, u64   | `forgotten`: `forgotten`, `requests`                  |
+| `train`   | `key`, `until` (epochs in all)     |            | `trained`: `epoch`; `losses`, `rows` of each to there |
+| `side`    | `key`                              |            | `side`: `epoch`; body of safetensors                  |
 
 `open` carries a `Binding`; `key` is that of its identity. Bits are as `np.packbits` gives them, the first id in the
-most significant; `cached` counts the samples that are there. Asked twice, each message has the effect of once, so the
-role needs no `Idempotent` around it; and must have none, for a remembered answer to `have`, `forget` or `side` may no
-longer be true.
+most significant: first those of ids that are here, in whole bytes, then those of ids that are not, for they were asked
+to be forgotten. `cached` counts the samples that are there, `requests` those to forget. Asked twice, each message has
+the effect of once, so the role needs no `Idempotent` around it; and must have none, for a remembered answer to `have`,
+`forget` or `side` may no longer be true.
+
+What was asked to be forgotten stays so, whether it was here or not: samples with these ids are left out and counted in
+`forgotten`, for the message may be a late copy. Where they are meant, `again` says how many requests the device knows
+of: what these named is stored, what a later one named is not.
 
 To forget removes samples, not what was learned from them: weights trained on them stay as they are.
 
@@ -33,7 +38,7 @@ from airtune.errors import ModelError, RunError, TransportError
 from airtune.methods.pae_mobillm.server.binding import Binding
 from airtune.methods.pae_mobillm.server.cache import ActivationCache
 from airtune.methods.pae_mobillm.server.training import Training
-from airtune.methods.pae_mobillm.wire import ID_BYTES
+from airtune.methods.pae_mobillm.wire import ID_BYTES, IDS_AT_ONCE
 from airtune.records.atomic import PARTIAL_SUFFIX
 from airtune.transport import JSON, Message
 
@@ -148,6 +153,7 @@ class ServerRole:
             "key": asked.identity.key,
             "cached": len(bound.cache),
             "epoch": len(bound.training.history),
+            "requests": bound.cache.requests,
         }
         return message.reply("opened", header)
 
@@ -156,15 +162,18 @@ class ServerRole:
         if not isinstance(several, bool):
             raise TransportError(f"samples' several is {several!r:.40}, true or false expected; update airtune")
         count = _whole(message.header, "count", len(message.body) // ID_BYTES)
-        stored, known = bound.cache.put(message.body, count, several=several, now=self._clock())
-        return message.reply("stored", {"stored": stored, "known": known})
+        again = _whole(message.header, "again", bound.cache.requests) if "again" in message.header else 0
+        stored, known = bound.cache.put(message.body, count, several=several, again=again, now=self._clock())
+        return message.reply("stored", {"stored": stored, "known": known, "forgotten": count - stored - known})
 
     def _have(self, message: Message, bound: _Bound) -> Message:
-        bits = np.packbits(bound.cache.present(_ids(message))).tobytes()
-        return message.reply("have", {}, bits)
+        ids = _ids(message)
+        answers = bound.cache.present(ids), bound.cache.forgotten(ids)
+        return message.reply("have", {}, b"".join(np.packbits(one).tobytes() for one in answers))
 
     def _forget(self, message: Message, bound: _Bound) -> Message:
-        return message.reply("forgotten", {"forgotten": bound.cache.forget(_ids(message))})
+        gone = bound.cache.forget(_ids(message))
+        return message.reply("forgotten", {"forgotten": gone, "requests": bound.cache.requests})
 
     def _train(self, message: Message, bound: _Bound) -> Message:
         until = _whole(message.header, "until", MAX_EPOCHS)
@@ -200,6 +209,11 @@ def _whole(header: Mapping[str, JSON], name: str, most: int) -> int:
 
 def _ids(message: Message) -> np.ndarray:
     """A body of ids, uint64 ``(n,)``."""
+    if len(message.body) > IDS_AT_ONCE * ID_BYTES:
+        raise TransportError(
+            f"{message.kind} came with {len(message.body)} bytes, at most {IDS_AT_ONCE} ids of {ID_BYTES} bytes "
+            "expected; ask in parts"
+        )
     if not message.body or len(message.body) % ID_BYTES:
         raise TransportError(
             f"{message.kind} came with {len(message.body)} bytes, whole ids of {ID_BYTES} bytes expected; send it again"
