@@ -146,10 +146,11 @@ def test_a_full_cache_is_told_and_what_is_there_stays(settings, tmp_path: Path):
         {"privacy.rotate_to": "5"},
         {"privacy.epsilon": "50", "device.secret": "a word"},
         {"device.layers": "uniform", "device.layer_count": "1", "device.bits": "8"},
+        {"device.layers": "1"},
         {"device.layers": "greedy"},
         {"device.space": "probability"},
     ],
-    ids=["rotation", "noise", "one layer", "greedy", "probability"],
+    ids=["rotation", "noise", "one layer", "the first layer", "greedy", "probability"],
 )
 def test_every_way_to_send_runs_to_its_report(settings, tmp_path: Path, changed: dict[str, str]):
     summary = run_here(settings | changed, tmp_path / "run")
@@ -232,6 +233,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(settings, tmp_path: Path):
         ({"link.bandwidth_hz": "0"}, r"link\.bandwidth_hz is 0.*give the uplink's bandwidth"),
         ({"link.snrs_db": "0,5"}, r"link\.snrs_db is \(0\.0, 5\.0\); give the one SNR"),
         ({"device.bits": "4"}, r"device\.bits is 4; choose 8, 16 or 32"),
+        ({"device.layers": "0,1"}, r"device\.layers is '0,1'; choose all, uniform, greedy or a list"),
         ({"privacy.rotate_to": "1"}, r"privacy\.rotate_to is 1"),
         (text_settings(tmp_path / "in") | {"device.space": "probability"}, r"device\.space is probability"),
     ):

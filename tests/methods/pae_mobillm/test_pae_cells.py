@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.errors import ModelError
+from airtune.errors import ConfigError, ModelError
 from airtune.ledger import Ledger
 from airtune.methods.pae_mobillm.building import new_device, open_uplink, samples_of, server_role
 from airtune.methods.pae_mobillm.cells import KINDS, memory
@@ -174,6 +174,18 @@ def test_what_is_sent_under_a_defence_is_what_a_device_sends(settings, cells, tm
     np.testing.assert_allclose(states, sent.activations, rtol=0, atol=1.01 * step)
 
 
+def test_layers_that_a_study_cannot_choose_are_refused(settings, cells):
+    read = open_reading(cells["reading"])["train"]
+
+    def chosen(layers: str) -> Sending:
+        config = config_from({**settings, "device": {**settings["device"], "layers": layers}})
+        return Sending.chosen(config, read, lambda: base_of(settings))
+
+    np.testing.assert_array_equal(chosen("1").own(read)[:, 0], read.states[:, 0].astype("f2").astype("f4"))
+    with pytest.raises(ConfigError, match=r"device\.layers is greedy, which studies do not measure"):
+        chosen("greedy")
+
+
 def test_the_gap_is_paired_item_by_item_and_stands_at_the_number_of_classes(cells):
     scores = {of: values(cells[kind], "score")[of] for kind, of in (("labels", "labels"), ("side", "pae"))}
     (gap,) = cells["gap"].values
@@ -188,7 +200,7 @@ def test_what_was_sent_plainly_tells_every_label(cells):
     assert (found["label_argmax"], found["purity"]) == (1, 1)
     assert 0.5 <= chance["label_argmax"] < 1
     assert found["score"] == values(cells["side"], "score")["pae"]
-    assert {"nearest_first", "nearest_last", "words_first", "words_last", "membership"} <= set(found)
+    assert {"nearest_first", "nearest_last", "words_first", "words_last", "membership", "label_named"} <= set(found)
 
 
 def test_training_by_labels_lowers_their_loss(cells, settings):

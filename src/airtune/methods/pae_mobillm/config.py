@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,9 +20,9 @@ class DeviceConfig:
     """Samples of train that are sent, at most."""
     batch_size: int = 32
     """Samples per forward pass and per message."""
-    layers: Literal["all", "uniform", "greedy"] = "all"
-    """Which hidden states are sent: all; `layer_count` evenly over depth; or the most valuable per bit, by
-    `value_items` samples, as the uplink has room by the deadline."""
+    layers: str = "all"
+    """Which hidden states are sent: `all`; `uniform`, `layer_count` evenly over depth; `greedy`, the most valuable per
+    bit, by `value_items` samples, as the uplink has room by the deadline; or a list from 1 on, as `1,2,5`."""
     layer_count: int = 3
     """For `uniform`."""
     bits: int = 16
@@ -41,6 +42,9 @@ class DeviceConfig:
     def __post_init__(self) -> None:
         for name in ("train_items", "batch_size", "layer_count", "value_items"):
             require_between(f"device.{name}", getattr(self, name), 1)
+        named = self.layers in ("all", "uniform", "greedy")
+        listed = re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", self.layers)
+        require(bool(named or listed), "device.layers", self.layers, "choose all, uniform, greedy or a list as 1,2,5")
         require(self.bits in (8, 16, 32), "device.bits", self.bits, "choose 8, 16 or 32")
         require_positive("device.target_scale", self.target_scale)
 

@@ -1,7 +1,7 @@
 """What the server of this run could read off what it got: the attacks of `privacy`, on samples as they were received.
 
-The attacker has the public backbone and texts of the same kind (the dev part). Classification alone: running text is
-its own label, and its attacks would say so.
+The attacker has the public backbone and texts of the same kind, labelled for the same task (the dev part).
+Classification alone: running text is its own label, and its attacks would say so.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def leaks(
         side: As the server has it.
         train: What was uploaded, in the order of its upload.
         test: Items that the side network was not trained on.
-        public: Texts that the attacker has.
+        public: Texts that the attacker has, with labels.
     """
     if base.kind == "text":
         return ()
@@ -90,13 +90,14 @@ def leaks(
     received = Samples(ids, own.read.counts, as_received(activations, identity)[:, at], differences)
     reader = reads(base, layers)
     texts, public_texts = (_words_of(items, base) for items in (victims, texts_of))
-    words = frequent_tokens(public_texts, DICTIONARY)
+    words, of_texts = frequent_tokens(public_texts, DICTIONARY), known(of_public)
     attacker = Attacker(
         Dictionary.read(reader, words, layers, frames(base.tokenizer)),
         frequent_tokens(public_texts, WORDS),
         public_texts,
+        of_texts.differences,
     )
-    of_texts, texts_ids = known(of_public), sample_ids("attacker", texts_of)
+    texts_ids = sample_ids("attacker", texts_of)
     public_sent, _ = secrecy.outgoing(texts_ids, of_public.activations, of_texts.differences, of_public.counts)
     predictions = own.read.logits if identity.layers[-1] == base.model.config.num_hidden_layers else None
     seen = Seen(
@@ -104,6 +105,7 @@ def leaks(
         layers,
         as_received(public_sent, identity)[:, at],
         predictions,
+        of_texts.learned,
         own.answers,
         known(_some(test, rng)[1]).answers,
     )
@@ -113,10 +115,12 @@ def leaks(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """What the device knows of some items: their hidden states, plain differences, and the side network's answers."""
+    """What the device knows of some items: their hidden states and plain differences, and the side network's answers
+    as it learned them and turned back."""
 
     read: Reading
     differences: np.ndarray
+    learned: np.ndarray
     predicted: np.ndarray
 
     @property
@@ -127,8 +131,8 @@ class Known:
 def _known(config: PAEConfig, identity: Identity, secrecy: Defence, side: SideNetwork, read: Reading) -> Known:
     settings = config.device
     plain = prediction_differences(read.logits, read.targets, space=settings.space, scale=settings.target_scale)
-    predicted = secrecy.incoming(side.differences(as_received(read.activations, identity)))
-    return Known(read, plain, predicted)
+    learned = side.differences(as_received(read.activations, identity))
+    return Known(read, plain, learned, secrecy.incoming(learned))
 
 
 def _some(part: Part, rng: np.random.Generator) -> tuple[Items, Reading]:

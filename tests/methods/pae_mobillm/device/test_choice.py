@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from airtune.errors import DataError, DeadlineError
+from airtune.errors import ConfigError, DataError, DeadlineError
 from airtune.ledger import Ledger
 from airtune.links import Link
 from airtune.methods.pae_mobillm.device.choice import choose_layers, measured_worth
@@ -54,6 +54,15 @@ def told_by_first_block(base: BaseModel) -> Items:
 def test_all_and_uniform(base):
     assert choice(base, sentences(4), "all") == LayerChoice((1, 2), (16, 16))
     assert choice(base, sentences(4), "uniform") == LayerChoice((2,), (16,))
+
+
+def test_a_list_is_sent_as_it_stands(base):
+    """Two blocks there are; whichever way they are named, hidden states go ascending."""
+    assert choice(base, sentences(4), "1") == LayerChoice((1,), (16,))
+    assert choice(base, sentences(4), "2,1", bits=8) == LayerChoice((1, 2), (8, 8))
+    for wrong in ("3", "1,1"):
+        with pytest.raises(ConfigError, match=f"device.layers is {wrong}; the backbone has blocks 1 to 2"):
+            choice(base, sentences(4), wrong)
 
 
 def test_greedy_stays_within_the_uplink_to_the_bit(base):

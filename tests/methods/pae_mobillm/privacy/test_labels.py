@@ -8,7 +8,13 @@ from scipy.special import softmax
 
 from airtune.errors import DataError
 from airtune.methods.pae_mobillm.privacy.defences import Rotation
-from airtune.methods.pae_mobillm.privacy.labels import behind_rotation, by_largest, by_target, wrong_by_norm
+from airtune.methods.pae_mobillm.privacy.labels import (
+    behind_rotation,
+    by_labelled_texts,
+    by_largest,
+    by_target,
+    wrong_by_norm,
+)
 
 
 def backbone(n: int = 400, classes: int = 4, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -70,6 +76,19 @@ def test_a_rotation_of_probabilities_is_solved_too():
     probabilities = softmax(logits, axis=1)
     sent = turned(np.eye(4)[labels] - probabilities)
     assert behind_rotation(sent, probabilities, labels, np.random.default_rng(1)).value == 1.0
+
+
+@pytest.mark.parametrize("classes", [2, 4, 14])
+def test_a_rotation_is_undone_by_what_was_trained_behind_it_and_labelled_texts(classes: int):
+    """Answers are R (0.4 D + noise) for texts whose differences D are known; nothing is known of the samples."""
+    labels, logits = backbone(400, classes, 0.5)
+    matrix = Rotation.draw(classes, 16, np.random.default_rng(3)).matrix
+    plain = in_logits(labels, logits)
+    victims, texts = plain[:250], plain[250:]
+    noise = np.random.default_rng(5).normal(size=texts.shape)
+    found = by_labelled_texts(victims @ matrix.T, (0.4 * texts + 0.2 * noise) @ matrix.T, texts, labels[:250])
+    assert (found.value, found.count) == (1.0, 250)
+    assert by_largest(victims @ matrix.T, labels[:250]).value < 0.6
 
 
 def test_noise_alone_is_solved_into_nothing():

@@ -33,10 +33,13 @@ LABELS = np.arange(COUNT) % CLASSES
 LOGITS = RNG.normal(size=(COUNT, CLASSES)).astype("f4")
 DIFFERENCES = (4 * (np.eye(CLASSES)[LABELS] - 1 / CLASSES) - LOGITS + LOGITS.mean(1, keepdims=True)).astype("f4")
 TRUTH = Truth(LABELS, TEXTS, LOGITS.argmax(1) != LABELS)
+LABELLED = DIFFERENCES[RNG.permutation(COUNT)]
+"""True differences of the public texts."""
 ATTACKER = Attacker(
     Dictionary.read(states, np.arange(WORDS), (2, 5)),
     np.arange(WORDS),
     PUBLIC,
+    LABELLED,
 )
 
 
@@ -47,7 +50,8 @@ def seen(defence: Defence, again: Defence) -> Seen:
     public, _ = again.outgoing(ids, states(PUBLIC), DIFFERENCES)
     samples = Samples(ids, np.ones(COUNT, np.int64), activations, differences)
     halves = (DIFFERENCES, DIFFERENCES), (DIFFERENCES + 1, DIFFERENCES)
-    return Seen(samples, (2, 5), public, LOGITS, *halves)
+    _, answers = defence.outgoing(ids, states(PUBLIC), LABELLED)  # of a network that has learned all there is
+    return Seen(samples, (2, 5), public, LOGITS, answers, *halves)
 
 
 def noise(seed: int) -> GaussianNoise:
@@ -69,7 +73,8 @@ def rows() -> dict[tuple[str, str, int | None], Leak]:
 def test_plain_gives_everything_away(rows: dict):
     for measure in ("label: difference + prediction", "label: rotation solved"):
         assert rows["plain", measure, None].value == 1.0
-    assert rows["plain", "label: largest difference", None].value > 0.95
+    for measure in ("label: largest difference", "label: named by labelled texts"):
+        assert rows["plain", measure, None].value > 0.95
     for layer in (2, 5):
         assert rows["plain", "words: mean average precision", layer].value > 0.99
         found = rows["plain", "token: nearest is in the text", layer]
@@ -82,6 +87,8 @@ def test_a_rotation_hides_the_largest_entry_and_nothing_else(rows: dict):
     assert ("rotation", "label: difference + prediction", None) not in rows
     assert rows["rotation", "label: largest difference", None].value < 0.6
     assert rows["rotation", "label: rotation solved", None].value == 1.0
+    named, largest = (f"label: {how}" for how in ("named by labelled texts", "largest difference"))
+    assert rows["rotation", named, None].value == rows["plain", largest, None].value  # the rotation is out of the way
     for measure in ("groups: purity", "backbone wrong: norm of difference, area"):
         kept = rows["plain", measure, None].value
         assert rows["rotation", measure, None].value == pytest.approx(kept, abs=0.05)
@@ -101,7 +108,7 @@ def test_samples_must_match_their_labels():
 
 def test_a_backbone_that_is_never_wrong_has_no_such_row():
     right = replace(TRUTH, wrong=np.zeros(COUNT, bool))
-    plain = replace(seen(Plain(), Plain()), predictions=None, members=None)
+    plain = replace(seen(Plain(), Plain()), predictions=None, answers=None, members=None)
     found = {leak.measure for leak in attacks(plain, right, ATTACKER, np.random.default_rng(0))}
     assert found == {
         *("label: largest difference", "groups: purity", "groups: adjusted Rand index"),

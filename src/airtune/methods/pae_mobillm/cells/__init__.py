@@ -41,6 +41,6 @@ KINDS: Mapping[str, Kind] = {
         Kind("lora", 1, _READ, trained_settings, compute_lora),
         Kind("split", 1, (*_READ, "lora"), trained_settings, compute_split),
         Kind("gap", 2, ("reading", "side", "labels"), gap_settings, compute_gap),
-        Kind("leaks", 1, ("reading", "side"), leaks_settings, compute_leaks),
+        Kind("leaks", 2, ("reading", "side"), leaks_settings, compute_leaks),
     )
 }

@@ -7,6 +7,7 @@ against the network of its `side`.
 |-------------------|-------------------------------------------------------------------------------------------------|
 | `label_argmax`    | labels read off as the largest entry of what was sent as a difference                           |
 | `label_solved`    | labels by least squares against the backbone's predictions; where the last layer was sent       |
+| `label_named`     | labels through what it trained, by texts of the task that it has with labels                    |
 | `purity`          | share of samples in clusters of their own label                                                 |
 | `nearest_first`, `_last` | the nearest single token stands in the text: first and last layer that was sent          |
 | `words_first`, `_last`   | a linear reader of words, mean average precision: the same layers                        |
@@ -32,6 +33,7 @@ from airtune.workloads.opening import open_reader
 ONCE = {
     "label: largest difference": "label_argmax",
     "label: rotation solved": "label_solved",
+    "label: named by labelled texts": "label_named",
     "groups: purity": "purity",
     "membership: area": "membership",
 }

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from airtune.errors import ConfigError
 from airtune.methods.pae_mobillm.building import centre_of, defence_of
 from airtune.methods.pae_mobillm.cells.reading import Read
 from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.device.differences import corrected, prediction_differences
-from airtune.methods.pae_mobillm.device.layers import every_layer, uniform_layers
+from airtune.methods.pae_mobillm.device.layers import named_layers
 from airtune.methods.pae_mobillm.device.pivots import Reading
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.privacy.defences import Defence
@@ -42,13 +43,14 @@ class Sending:
 
         Args:
             base: Loads the backbone, which noise alone needs, to say what it is centred around.
+
+        Raises:
+            ConfigError: layers that the backbone does not have, or that are to be chosen greedily.
         """
         device, blocks, outputs = config.device, train.states.shape[1], train.logits.shape[1]
-        choice = (
-            uniform_layers(blocks, device.layer_count, device.bits)
-            if device.layers == "uniform"
-            else every_layer(blocks, device.bits)
-        )
+        if device.layers == "greedy":
+            raise ConfigError("device.layers is greedy, which studies do not measure; choose all, uniform or a list")
+        choice = named_layers(device.layers, blocks, device.layer_count, device.bits)
         some, centre, backbone = None, np.zeros(()), ""
         if config.privacy.epsilon:
             rows = slice(device.value_items)

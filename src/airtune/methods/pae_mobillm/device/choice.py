@@ -10,13 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from airtune.methods.pae_mobillm.device.differences import prediction_differences
-from airtune.methods.pae_mobillm.device.layers import (
-    LayerChoice,
-    LayerWorth,
-    every_layer,
-    greedy_layers,
-    uniform_layers,
-)
+from airtune.methods.pae_mobillm.device.layers import LayerChoice, LayerWorth, greedy_layers, named_layers
 from airtune.methods.pae_mobillm.device.pivots import blocks_of, outputs_of, read_pivots
 from airtune.methods.pae_mobillm.device.upload import uplink_bits
 from airtune.methods.pae_mobillm.identity import Identity
@@ -42,19 +36,19 @@ def choose_layers(
     """Decide what is sent of all `items`.
 
     Args:
-        how: `all`, `uniform` (`layer_count` layers), or `greedy` under `budget_bits`, which chooses bits itself.
+        how: `all`, `uniform` (`layer_count` layers), a list, or `greedy` under `budget_bits`, which chooses bits
+            itself.
         budget_bits: On the air for all items; see `uplink_budget`.
         value_items: Items that greedy measures on, at most, drawn by `rng`; of running text one pivot each.
         outputs: Numbers of a difference as sent.
 
     Raises:
+        ConfigError: the backbone lacks a layer of the list.
         DeadlineError: no layer fits. DataError: too few items to measure on.
     """
     blocks = len(blocks_of(base))
-    if how == "all":
-        return every_layer(blocks, bits)
-    if how == "uniform":
-        return uniform_layers(blocks, layer_count, bits)
+    if how != "greedy":
+        return named_layers(how, blocks, layer_count, bits)
     text = base.kind == "text"
     rows = int((items.lengths - 1).sum()) if text else len(items)
     blank = Identity("0" * 64, "0" * 64, "0" * 64, base.hidden_size, (blocks,), (16,), outputs, space)

@@ -16,7 +16,7 @@ from typing import final
 
 import numpy as np
 
-from airtune.errors import DataError, DeadlineError
+from airtune.errors import ConfigError, DataError, DeadlineError
 from airtune.links import ChannelState, Link
 
 PRECISIONS = (8, 16)
@@ -55,6 +55,22 @@ def uniform_layers(blocks: int, count: int, bits: int) -> LayerChoice:
     count = min(blocks, count)
     layers = tuple((2 * blocks * step + count) // (2 * count) for step in range(1, count + 1))
     return LayerChoice(layers, (bits,) * count)
+
+
+def named_layers(how: str, blocks: int, count: int, bits: int) -> LayerChoice:
+    """What needs no measuring: `all`, `uniform`, or a list as `1,2,5`.
+
+    Raises:
+        ConfigError: a layer that the backbone does not have, or one that is named twice.
+    """
+    if how == "all":
+        return every_layer(blocks, bits)
+    if how == "uniform":
+        return uniform_layers(blocks, count, bits)
+    layers = tuple(sorted(map(int, how.split(","))))
+    if layers[-1] > blocks or len(set(layers)) < len(layers):
+        raise ConfigError(f"device.layers is {how}; the backbone has blocks 1 to {blocks}, name each once at most")
+    return LayerChoice(layers, (bits,) * len(layers))
 
 
 def uplink_budget(link: Link, deadline_s: float, late_share: float, state: ChannelState) -> int:

@@ -63,7 +63,8 @@ class Rotation:
     over outputs divides the plain gradient by K / C.
 
     It hides which axis is which class. It hides neither norms nor angles: not which samples share a class
-    (`partition`), and not the names from a server that knows the backbone's predictions (`labels.behind_rotation`).
+    (`partition`), and not the names from a server that knows the backbone's predictions (`labels.behind_rotation`) or
+    has labelled texts of the task (`labels.by_labelled_texts`).
 
     Args:
         matrix: R ``(K, C)``.

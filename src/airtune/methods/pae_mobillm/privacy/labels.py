@@ -1,4 +1,5 @@
-"""Labels by name, from differences: the largest entry, the same with predictions added back, and through a rotation.
+"""Labels by name, from differences: the largest entry, the same with predictions added back, and through a rotation
+by who knows predictions, or has labelled texts of the task and the network that was trained.
 
 When the largest entry is the label, of a plain difference D with label y and C classes:
 
@@ -69,6 +70,22 @@ def behind_rotation(
         if (error := distances.min(axis=1).sum()) < least:
             least, best = error, (targets @ axes).argmax(axis=1)
     return share_right("label: rotation solved", best, labels)
+
+
+def by_labelled_texts(differences: np.ndarray, answers: np.ndarray, known: np.ndarray, labels: np.ndarray) -> Leak:
+    """Names of labels in spite of a secret rotation, by a server that has labelled texts of the task.
+
+    What it trained answers in the device's own rotation: R is fitted by least squares of its answers to these texts
+    against their true differences, which follow from backbone and labels; a sample is then named by the axis of R that
+    its difference is nearest to. It needs no layer to be the last one.
+
+    Args:
+        differences: As sent, ``(n, K)``.
+        answers: Of the side network to the server's own m texts, not turned back, ``(m, K)``.
+        known: Their true differences, ``(m, C)``.
+    """
+    turn = np.linalg.lstsq(known.astype(np.float64), answers.astype(np.float64), rcond=1e-6)[0]
+    return share_right("label: named by labelled texts", (differences @ turn.T).argmax(axis=1), labels)
 
 
 def wrong_by_norm(differences: np.ndarray, wrong: np.ndarray) -> Leak:

@@ -48,11 +48,14 @@ class Attacker:
         dictionary: Of the public backbone.
         tokens: The words it looks for, ``(V',)``.
         texts: Token ids of m public texts, which have these words.
+        differences: Their true ones ``(m, C)``, from the public backbone and labels: texts of the same task that
+            somebody has labelled. None where the server has no labels.
     """
 
     dictionary: Dictionary
     tokens: np.ndarray
     texts: Sequence[np.ndarray]
+    differences: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +68,7 @@ class Seen:
         public: The attacker's m texts sent in the same way with secrets of its own, ``(m, K, d)``.
         predictions: The backbone's ``(n, C)``, as the server works them out of the last hidden state it got; None where
             that was not sent.
+        answers: Of the side network to the attacker's m texts, not turned back, ``(m, C')``.
         members: Of samples that the side network was trained on, and `others` of samples that it was not.
     """
 
@@ -72,6 +76,7 @@ class Seen:
     layers: tuple[int, ...]
     public: np.ndarray
     predictions: np.ndarray | None = None
+    answers: np.ndarray | None = None
     members: Answers | None = None
     others: Answers | None = None
 
@@ -92,6 +97,8 @@ def attacks(seen: Seen, truth: Truth, attacker: Attacker, rng: np.random.Generat
         if seen.predictions.shape == differences.shape:
             yield by_name.by_target(differences, seen.predictions, labels)
         yield by_name.behind_rotation(differences, seen.predictions, labels, rng)
+    if seen.answers is not None and attacker.differences is not None:
+        yield by_name.by_labelled_texts(differences, seen.answers, attacker.differences, labels)
     yield from partition(differences, labels, rng)
     if truth.wrong.any() and not truth.wrong.all():
         yield by_name.wrong_by_norm(differences, truth.wrong)
