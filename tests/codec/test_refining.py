@@ -205,7 +205,7 @@ def test_what_does_not_fit_the_held_adapter_is_refused():
         with pytest.raises(PayloadError, match="slope is"):
             refiner.at(slope)
     with pytest.raises(PayloadError, match="for base model"):
-        Draft(refiner.at(1.0), Binding(OTHER, OTHER), {})
+        Draft(refiner.at(1.0), Binding(OTHER, BINDING.base_sha256), {})
 
 
 def test_the_smallest_of_sites_and_repeated_held_directions_are_no_trouble():
