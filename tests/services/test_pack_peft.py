@@ -62,7 +62,7 @@ def test_a_named_model_binds_the_payload_to_its_weights_and_sites(folders, tmp_p
     assert list(decoded.factors) == [site.path for site in base.sites]
     assert {path.rsplit(".", 1)[-1] for path, site in decoded.factors.items() if site.rank} == {"q_proj", "up_proj"}
     by_name = airtune.pack(folders[1], tmp_path / "n.atn", budget_bits=20_000)
-    line = r"the payload is bound to its base model's name alone, .*; leave the model out \(--model\), or pack that again with"
+    line = r"the payload is bound to its base model's name alone, .*; leave the model out \(--model\), or pack"
     with pytest.raises(PayloadError, match=line):
         decode(by_name.file.read_bytes(), Binding(base.sha256, base.tokenizer_sha256))
     with pytest.raises(PayloadError, match=line):
