@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from peft import LoraConfig
+import torch
+from peft import LoraConfig, PeftModel
 from safetensors.numpy import load_file
 
 from airtune.adapters import export as export_module
@@ -65,9 +66,30 @@ def test_ranks_stand_in_patterns_where_padding_would_make_much_of_little(tmp_pat
     tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert sum(tensor.size for tensor in tensors.values()) == 6 * 8 + 400
     config = LoraConfig.from_pretrained(str(tmp_path / "out"))
-    assert config.rank_pattern == config.alpha_pattern == {"model.small": 6, "model.large": 1}
+    assert config.rank_pattern == config.alpha_pattern == {r"^model\.small$": 6, r"^model\.large$": 1}
     assert config.revision == "r1"
     back = import_peft(tmp_path / "out")
     assert back.revision == "r1"
     for name, site in factors.items():
         np.testing.assert_allclose(back.factors[name].update(), site.update(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [("proj", "block.proj"), ("block.proj", "blockxproj"), ("a-b.proj", "b.proj")])
+def test_a_site_whose_path_ends_another_s_keeps_its_own_rank(tmp_path, monkeypatch, names: tuple[str, str]):
+    """Loaded by PEFT, and read back; the first has rank 1, the second 3."""
+    monkeypatch.setattr(export_module, "PADDED_NUMBERS", 0)
+    monkeypatch.setattr(export_module, "PADDED_TIMES", 0)
+    rng, model, factors = np.random.default_rng(2), torch.nn.Module(), {}
+    for name, rank in zip(names, (1, 3), strict=True):
+        block, _, last = name.rpartition(".")
+        if block and not hasattr(model, block):
+            model.add_module(block, torch.nn.Module())
+        (getattr(model, block) if block else model).add_module(last, torch.nn.Linear(4, 5))
+        shapes = (5, rank), (rank,), (rank, 4)
+        factors[name] = Factors(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
+    folder = export_peft(tmp_path / "out", factors, {}, kind="any", base_model="b")
+    loaded, back = PeftModel.from_pretrained(model, str(folder)), import_peft(folder)
+    for name, site in factors.items():
+        found = loaded.base_model.model.get_submodule(name).get_delta_weight("default").numpy()
+        np.testing.assert_allclose(found, site.update(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(back.factors[name].update(), site.update(), rtol=1e-4, atol=1e-6)

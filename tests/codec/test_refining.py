@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from coded_material import small_adapter
@@ -49,6 +51,28 @@ def near(factors: dict[str, Factors], by: float, seed: int = 9) -> dict[str, Fac
         )
         for name, site in factors.items()
     }
+
+
+@pytest.mark.parametrize("times", [0.02, 0.2, 1.0, 1e3])
+def test_a_tensor_of_another_size_changes_at_every_price_or_at_none(times: float):
+    """Its error falls with the price until held numbers and the largest code allow no finer steps."""
+    rng = np.random.default_rng(5)
+    head, new = rng.normal(size=(2, 3, 40))
+    held = whole(drawn(1), 0.05, {"head": head})
+    refiner = Refiner(held.held, held.factors, {"head": times * new})
+    errors = []
+    for octave in range(8, -17, -4):
+        found = changed(refiner, refiner.usual_slope * 2.0**octave, held)[1].dense["head"]
+        errors.append(float(np.abs(found - times * new).max() / np.abs(times * new).max()))
+    assert errors[0] < 0.5
+    assert all(after <= 1.01 * before for before, after in pairwise(errors))
+    if times >= 0.2:
+        assert errors[-1] < 1e-2
+    for far in (1e-6, 1e9):
+        refiner = Refiner(held.held, held.factors, {"head": far * new})
+        for octave in (8, 0, -16):
+            with pytest.raises(PayloadError, match="head has become much larger or smaller"):
+                refiner.at(refiner.usual_slope * 2.0**octave)
 
 
 def test_what_is_held_already_costs_a_header():
@@ -181,7 +205,7 @@ def test_what_does_not_fit_the_held_adapter_is_refused():
         with pytest.raises(PayloadError, match="slope is"):
             refiner.at(slope)
     with pytest.raises(PayloadError, match="for base model"):
-        Draft(refiner.at(1.0), Binding(OTHER, OTHER), {})
+        Draft(refiner.at(1.0), Binding(OTHER, BINDING.base_sha256), {})
 
 
 def test_the_smallest_of_sites_and_repeated_held_directions_are_no_trouble():

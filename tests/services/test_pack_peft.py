@@ -62,8 +62,13 @@ def test_a_named_model_binds_the_payload_to_its_weights_and_sites(folders, tmp_p
     assert list(decoded.factors) == [site.path for site in base.sites]
     assert {path.rsplit(".", 1)[-1] for path, site in decoded.factors.items() if site.rank} == {"q_proj", "up_proj"}
     by_name = airtune.pack(folders[1], tmp_path / "n.atn", budget_bits=20_000)
-    with pytest.raises(PayloadError, match="for base model"):
+    line = r"the payload is bound to its base model's name alone, .*; leave the model out \(--model\), or pack"
+    with pytest.raises(PayloadError, match=line):
         decode(by_name.file.read_bytes(), Binding(base.sha256, base.tokenizer_sha256))
+    with pytest.raises(PayloadError, match=line):
+        airtune.unpack(by_name.file, tmp_path / "out", model=str(folders[0]))
+    with pytest.raises(PayloadError, match=line.replace("the payload", "what is held")):
+        airtune.pack(folders[1], tmp_path / "c.atn", budget_bits=9_000, since=[by_name.file], model=str(folders[0]))
 
 
 def test_curvature_from_a_text_spends_the_bits_where_the_loss_bends(folders, tmp_path: Path):
@@ -169,7 +174,7 @@ def test_what_changed_since_is_packed_and_opens_on_what_is_held_alone(folders, t
         chain.append(done.file)
         names.append(info.adapter)
     assert not (tmp_path / "wrong").exists()
-    with pytest.raises(PayloadError, match="for base model"):
+    with pytest.raises(PayloadError, match="what is held is bound to its base model's name alone"):
         airtune.pack(folders[1], tmp_path / "x.atn", budget_bits=9_000, since=chain, model=str(folders[0]))
 
 

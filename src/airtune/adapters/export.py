@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,7 +95,11 @@ def export_peft(
         "revision": revision or None,
         "r": rank,
         "lora_alpha": rank,
-        **({} if padded else {f"{of}_pattern": {path: site.rank for path, site in kept.items()} for of in PATTERNS}),
+        **(
+            {}
+            if padded
+            else {f"{of}_pattern": {_alone(path): site.rank for path, site in kept.items()} for of in PATTERNS}
+        ),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": fan_in_fan_out,
@@ -108,6 +113,11 @@ def export_peft(
         "adapter_config.json": (json.dumps(config, indent=2) + "\n").encode(),
     }
     return _write_folder(folder, files)
+
+
+def _alone(path: str) -> str:
+    """The expression that PEFT matches with this path and no other: without ends it would be the end of a path."""
+    return f"^{re.escape(path)}$".replace(r"\-", "-")
 
 
 def _balanced(site: Factors) -> tuple[np.ndarray, np.ndarray]:

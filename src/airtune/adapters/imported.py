@@ -74,6 +74,11 @@ def import_peft(folder: Path) -> ImportedAdapter:
             raise DataError(f"{folder} holds {name} under a second name too; expected one adapter; save it alone")
         known[key] = tensor
     factors = {path: _factors(path, parts, config) for path, parts in halves.items()}
+    if odd := next((path for path in factors if not config.targets.hold(path)), None):
+        raise DataError(
+            f"{folder} holds an update of {odd}, which PEFT would leave out by the settings beside it (target_modules, "
+            "exclude_modules, layers_to_transform); mend them, or save the adapter again"
+        )
     if not factors:
         raise DataError(f"{folder} holds no lora_A and lora_B; give the folder of a PEFT LoRA adapter")
     kinds = {task: kind for kind, task in TASK_TYPES.items()}
@@ -112,5 +117,7 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
             raise DataError(
                 f"{path} holds {name} with a value that is not finite; check its training before sending it"
             )
+        if not name.startswith(_PREFIX):
+            raise DataError(f"{path} holds {name}, which PEFT would leave out; expected {_PREFIX}...; save it again")
         found[name.removeprefix(_PREFIX)] = values.reshape(entry["shape"])
     return found

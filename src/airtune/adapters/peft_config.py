@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from airtune.adapters.peft_targets import Targets, read_targets
 from airtune.errors import DataError
 
 _FREE = frozenset(
@@ -43,6 +44,7 @@ class PeftConfig:
         alphas: (glob, alpha) of `alpha_pattern`, the first that holds counts.
         use_rslora: Scale by alpha over the rank's root instead of the rank (Kalajdzievski 2023).
         base_model, revision, task_type: As recorded, empty where they are not.
+        targets: Modules that PEFT loads updates of.
     """
 
     alpha: float
@@ -52,6 +54,7 @@ class PeftConfig:
     base_model: str
     revision: str
     task_type: str
+    targets: Targets
 
     def scale(self, path: str, rank: int) -> float:
         """What B A is multiplied with at a site."""
@@ -87,6 +90,7 @@ def read_config(path: Path) -> PeftConfig:
         base_model=_line(path, "base_model_name_or_path", config),
         revision=_line(path, "revision", config),
         task_type=_line(path, "task_type", config),
+        targets=read_targets(path, config),
     )
 
 

@@ -44,7 +44,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a payload is for: SHA-256 of the base model and of its tokenizer, 64 lower-case hex digits each."""
+    """What a payload is for: SHA-256 of the base model and of its tokenizer, 64 lower-case hex digits each.
+
+    Where they are one, it is that of the model's name, and nobody's weights are known.
+    """
 
     base_sha256: str
     tokenizer_sha256: str
@@ -54,8 +57,17 @@ class Binding:
             if not (isinstance(value, str) and _SHA256.fullmatch(value)):
                 raise PayloadError(f"the {what} hash is {shown(value)}; give a SHA-256 as 64 lower-case hex digits")
 
+    @property
+    def by_name(self) -> bool:
+        """Whether the base model is known by name alone."""
+        return self.base_sha256 == self.tokenizer_sha256
+
     def check(self, other: Binding) -> None:
         """Refuse a payload bound to `other` on a receiver that has this base model and tokenizer."""
+        if self.by_name != other.by_name:
+            bound = "the payload" if other.by_name else "what is held"
+            line = f"{bound} is bound to its base model's name alone, not to weights"
+            raise PayloadError(f"{line}; leave the model out (--model), or pack that again with the model")
         pairs = (
             ("base model", other.base_sha256, self.base_sha256),
             ("tokenizer", other.tokenizer_sha256, self.tokenizer_sha256),

@@ -156,7 +156,7 @@ def altered(data: bytes, at: int) -> bytes:
 
 
 def for_other_binding(cloud: Cloud) -> Payload:
-    rank, other = RankVector.uniform(cloud.adapter.sites, 2).allocation(8), Binding("0" * 64, "0" * 64)
+    rank, other = RankVector.uniform(cloud.adapter.sites, 2).allocation(8), Binding("0" * 64, "1" * 64)
     return encode(cloud.adapter.factors(), cloud.adapter.dense(), rank, other, {"kind": "classify"})
 
 

@@ -22,7 +22,7 @@ from airtune.codec.entropy import LARGEST_CODE
 from airtune.codec.factors import Factors
 from airtune.errors import PayloadError
 
-COARSEST = 4.0
+LEAST_LEVELS = 4.0
 """Steps of a dense row's root mean square, at least: an error of a fourteenth of it."""
 LARGEST_VALUE = 2.0**126
 """Factors, entries of a direction's update and dense numbers are at most this: rounded up they stay within float32."""
@@ -162,8 +162,8 @@ def expected_loss(sent: Factors, found: Factors, curvature: Curvature) -> float:
 
 
 def levels_at(slope: float, usual: float, levels: float) -> float:
-    """Steps of a dense row's root mean square at a price of a bit: `COARSEST` or more."""
-    return max(levels * math.sqrt(usual / slope), COARSEST)
+    """Steps of a dense row's root mean square at a price of a bit: `LEAST_LEVELS` or more."""
+    return max(levels * math.sqrt(usual / slope), LEAST_LEVELS)
 
 
 def plain_vectors(site: Factors, outputs: Metric, inputs: Metric) -> tuple[Floats, Floats]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from airtune.codec.coded.held import LARGEST_SHIFT, HeldAdapter, HeldSite, HeldTensor, Whole
 from airtune.codec.coded.quantiser import (
+    LEAST_LEVELS,
     Curvature,
     Quantised,
     canonical_vectors,
@@ -49,7 +50,7 @@ COARSEST = -13
 LARGEST_GROWN = 2**16
 """Numbers are not held finer once they are as large as this."""
 FARTHEST = 2.0
-"""Octaves by which a dense row's steps may miss those asked for."""
+"""Octaves by which a dense row's steps may be coarser than the coarsest of a tensor that is sent whole."""
 
 Shifts = npt.NDArray[np.int64]
 Vectors = tuple[Floats, Floats]
@@ -210,15 +211,17 @@ def _change_tensor(name: str, value: npt.NDArray, held: HeldTensor | None, level
     """Changes of a dense tensor's rows, to the nearest; or the tensor, where none is held.
 
     Raises:
-        PayloadError: a row is so much larger or smaller than the held one that its change cannot be as fine as it is.
+        PayloadError: a row is so much larger or smaller than the held one that at no price it can change to it.
     """
     new = code_tensor(name, value, levels)
     if held is None:
         return new
     exact = np.asarray(value, np.float64).reshape(new.codes.shape) / scale_values(held.scales)[:, None] - held.codes
     octaves = np.where(new.codes.any(axis=1), (held.scales - new.scales) / SCALE_STEPS, 0.0)
+    coarsest = code_tensor(name, value, LEAST_LEVELS)
+    least = np.where(new.codes.any(axis=1), (held.scales - coarsest.scales) / SCALE_STEPS - FARTHEST, COARSEST)
     shifts = _allowed(octaves, held.codes, exact, held.scales, 1)
-    if (np.abs(shifts - octaves) > FARTHEST).any():
+    if (shifts < least).any() or (np.abs(exact).max(axis=1) * 2.0**shifts > LARGEST_CODE).any():
         raise PayloadError(f"{name} has become much larger or smaller than the held one; send this adapter whole")
     codes = np.round(exact * 2.0 ** shifts[:, None]).astype(np.int16)
     shifts[~codes.any(axis=1)] = 0
