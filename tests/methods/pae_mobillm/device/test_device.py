@@ -331,7 +331,7 @@ def test_what_the_device_wants_forgotten_stays_so_until_it_is_sent_again_on_purp
         assert before.keys() - shelf.rows.keys() == set(gone)
     found = opened(base, shelf).upload(ITEMS, again=True)
     assert (found.samples, found.held, found.forgotten) == (5, 25, 0)
-    assert shelf.rows == before
+    assert shelf.rows.keys() == before.keys()
 
 
 def test_all_repetitions_of_a_content_are_forgotten(base):

@@ -99,7 +99,7 @@ class Device:
         Raises:
             ModelError: the server holds another backbone, tokenizer or template. TransportError: it was not reached.
         """
-        header = {"identity": self._identity.as_header(), "side": dict(side), "seed": seed}
+        header: dict[str, JSON] = {"identity": self._identity.as_header(), "side": dict(side), "seed": seed}
         return self._server.ask("open", header).header
 
     def upload(self, items: Items, *, again: bool = False) -> Upload:
@@ -163,7 +163,8 @@ class Device:
         gone, first, left = 0, 0, items
         while len(left):
             ids, places = repetition_ids(self._name, left, range(first, first + REPETITIONS))
-            known = self._server.standing(ids.ravel()).any(0).reshape(ids.shape)
+            held, forgotten = self._server.standing(ids.ravel())
+            known = (held | forgotten).reshape(ids.shape)
             later = np.logical_or.accumulate(known[:, ::-1], axis=1)[:, ::-1]  # this one or one behind it
             if not first:
                 later[:, 0] = True  # one that is still under way
