@@ -9,15 +9,17 @@ from dataclasses import replace
 import pytest
 
 from airtune.errors import ModelError, TransportError
-from airtune.methods.pae_mobillm.identity import Identity
+from airtune.methods.pae_mobillm.identity import Identity, salted
 from airtune.transport import Message
 
 IDENTITY = Identity("a" * 64, "b" * 64, "c" * 64, width=8, layers=(0, 2), bits=(8, 16), outputs=4)
+IDENTITY = replace(IDENTITY, shaping=(("secret", "e" * 64), ("epsilon", "f" * 64)))
 
 
 def test_the_key_is_the_hash_of_canonical_json():
     text = (
-        f'{{"backbone":"{"a" * 64}","bits":[8,16],"layers":[0,2],"outputs":4,"space":"logit",'
+        f'{{"backbone":"{"a" * 64}","bits":[8,16],"layers":[0,2],"outputs":4,'
+        f'"shaping":{{"epsilon":"{"f" * 64}","secret":"{"e" * 64}"}},"space":"logit",'
         f'"template":"{"c" * 64}","tokenizer":"{"b" * 64}","width":8}}'
     )
     assert IDENTITY.key == hashlib.sha256(text.encode()).hexdigest()
@@ -43,6 +45,31 @@ def test_each_part_changes_the_key_and_is_refused_with_both_values(name, value):
         IDENTITY.check(other)
     for found in (value, getattr(IDENTITY, name)):
         assert (found[:12] if isinstance(found, str) else str(found)) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("shaping", "named"),
+    [
+        ((("secret", "1" * 64), ("epsilon", "2" * 64)), "secret is 111111111111, the server's eeeeeeeeeeee"),
+        ((("secret", "e" * 64), ("epsilon", "2" * 64)), "epsilon is 222222222222, the server's ffffffffffff"),
+        ((("secret", "e" * 64),), "epsilon is none, the server's ffffffffffff"),
+        ((*IDENTITY.shaping, ("delta", "3" * 64)), "delta is 333333333333, the server's none"),
+    ],
+)
+def test_what_shapes_samples_changes_the_key_and_is_refused_by_name(shaping, named):
+    other = replace(IDENTITY, shaping=shaping)
+    assert other.key != IDENTITY.key
+    with pytest.raises(ModelError, match=f"the device's {named}"):
+        IDENTITY.check(other)
+
+
+def test_a_salted_hash_by_hand():
+    salt = hashlib.pbkdf2_hmac("sha256", b"a word", b"pae_mobillm 7", 100_000)
+    hashes = [hashlib.sha256(salt + text).hexdigest() for text in (b"secret=", b"target_scale=4.0", b"epsilon=0.0")]
+    found = salted("a word", 7, {"target_scale": 4, "epsilon": 0.0})
+    assert found == tuple(zip(("secret", "target_scale", "epsilon"), hashes, strict=True))
+    for other in (salted("another", 7, {"target_scale": 4}), salted("a word", 8, {"target_scale": 4})):
+        assert not set(hashes) & set(dict(other).values())
 
 
 def test_an_equal_identity_is_accepted():
@@ -88,6 +115,8 @@ def test_what_is_no_way_to_send_is_refused(changes):
         ("layers", [0, "2"]),
         ("bits", [8, True]),
         ("space", ["logit"]),
+        ("shaping", []),
+        ("shaping", {"epsilon": 1.0}),
     ],
 )
 def test_a_header_of_other_kinds_is_refused(name, value):

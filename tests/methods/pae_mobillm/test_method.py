@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,45 @@ def test_a_backbone_of_other_weights_is_refused_with_both_hashes(settings, unbro
 def test_a_full_cache_is_told_and_what_is_there_stays(settings, tmp_path: Path):
     with pytest.raises(TransportError, match=r"no room"):
         run_here(settings | {"server.disk_mb": "0.012"}, tmp_path / "run")
+
+
+WORD = {"device.secret": "a word"}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "named"),
+    [
+        (WORD, WORD | {"privacy.epsilon": "1"}, "epsilon"),
+        (WORD | {"privacy.epsilon": "1"}, WORD | {"privacy.epsilon": "2"}, "epsilon"),
+        (WORD | {"privacy.rotate_to": "5"}, {"privacy.rotate_to": "5", "device.secret": "another"}, "secret"),
+        (WORD, WORD | {"device.target_scale": "40"}, "target_scale"),
+        (WORD | {"privacy.epsilon": "1"}, WORD | {"privacy.epsilon": "1", "privacy.delta": "1e-3"}, "delta"),
+        (
+            WORD | {"privacy.epsilon": "1"},
+            WORD | {"privacy.epsilon": "1", "privacy.clip_differences": "0.5"},
+            "clip_differences",
+        ),
+    ],
+)
+def test_samples_shaped_in_another_way_are_refused_by_name(settings, tmp_path: Path, first, then, named):
+    """One store, two ways to send: the server would train on both as one, and a report say what half of them are."""
+    short = {"device.train_items": "8", "side.epochs": "1", "server.store": str(tmp_path / "store")}
+
+    def opens(changed: dict[str, str]) -> None:
+        config = load_config("tiny", settings | short | changed)
+        reader = open_reader(config)
+        with server_role(config, tmp_path) as server:
+            items, link = samples_of(config, reader), open_uplink(config)
+            device = new_device(config, reader.base, items, link, Loopback(server), Ledger(), Silent()).device
+            device.open(asdict(config.side), config.seed)
+            device.upload(items)
+
+    opens(first)
+    opens(first)
+    with pytest.raises(ModelError, match=f"the device's {named} is [0-9a-f]{{12}}, the server's [0-9a-f]{{12}};"):
+        opens(then)
+    kept = b"".join(file.read_bytes() for file in (tmp_path / "store").iterdir())
+    assert b"a word" not in kept
 
 
 @pytest.mark.parametrize(

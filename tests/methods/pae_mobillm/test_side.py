@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +100,13 @@ def changed(**tensors: torch.Tensor | None) -> bytes:
     return save({name: tensor for name, tensor in content.items() if tensor is not None})
 
 
+def without_numbers(rank: int) -> bytes:
+    """The 88 bytes of a safetensors file with one tensor of no numbers, and what would be the bottleneck."""
+    header = json.dumps({"down": {"dtype": "F32", "shape": [0, 0, rank], "data_offsets": [0, 0]}}).encode()
+    return struct.pack("<Q", len(header)) + header
+
+
+@pytest.mark.parametrize("bottleneck", [0, R])
 @pytest.mark.parametrize(
     "data",
     [
@@ -109,8 +119,16 @@ def changed(**tensors: torch.Tensor | None) -> bytes:
         changed(down=torch.zeros(K, D, R + 1)),
         changed(out=torch.zeros(D, C + 1)),
         changed(bias=torch.tensor([0.0, float("nan")])),
+        changed(bias=torch.zeros(C, dtype=torch.int64)),
+        without_numbers(10**13),
+        without_numbers(2**62),
     ],
 )
-def test_other_bytes_are_refused(data):
+def test_other_bytes_are_refused(data, bottleneck):
     with pytest.raises(TransportError, match="side network that came"):
-        SideNetwork.of_bytes(data, layers=K, width=D, outputs=C)
+        SideNetwork.of_bytes(data, layers=K, width=D, outputs=C, bottleneck=bottleneck)
+
+
+def test_another_bottleneck_is_refused_where_one_is_expected():
+    with pytest.raises(TransportError, match=r"'down': \(4, 6, 3\).* expected finite float32 .*'down': \(4, 6, 2\)"):
+        SideNetwork.of_bytes(network().to_bytes(), layers=K, width=D, outputs=C, bottleneck=2)

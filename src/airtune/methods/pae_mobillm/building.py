@@ -17,8 +17,8 @@ from airtune.methods.pae_mobillm.device.device import Device
 from airtune.methods.pae_mobillm.device.differences import prediction_differences
 from airtune.methods.pae_mobillm.device.layers import LayerChoice, uplink_budget
 from airtune.methods.pae_mobillm.device.pivots import identity_of, outputs_of, read_pivots
-from airtune.methods.pae_mobillm.identity import Identity
-from airtune.methods.pae_mobillm.privacy.defences import Defence, defence
+from airtune.methods.pae_mobillm.identity import Identity, salted
+from airtune.methods.pae_mobillm.privacy.defences import Chain, Defence, GaussianNoise, defence
 from airtune.methods.pae_mobillm.privacy.gaussian import median_norms
 from airtune.methods.pae_mobillm.privacy.inversion import Dictionary, Read, frames
 from airtune.methods.pae_mobillm.server.role import ServerRole
@@ -101,7 +101,15 @@ def new_device(
     secrecy = _defence(config, base, items, choice.layers)
     length = config.model.window if base.kind == "text" else config.model.max_length
     outputs = secrecy.outputs(outputs_of(base))
-    identity = identity_of(base, choice.layers, choice.bits, length=length, space=settings.space, outputs=outputs)
+    identity = identity_of(
+        base,
+        choice.layers,
+        choice.bits,
+        length=length,
+        space=settings.space,
+        outputs=outputs,
+        shaping=_shaping(config, secrecy),
+    )
     blocks = generator(config.seed, "uplink")
     air = OverTheAir(server, link, ledger, "device", lambda: link.observe(blocks)[0])
     device = Device(
@@ -116,6 +124,19 @@ def new_device(
         progress=progress,
     )
     return Built(device, identity, secrecy, choice, air)
+
+
+def _shaping(config: PAEConfig, secrecy: Defence) -> tuple[tuple[str, str], ...]:
+    """What samples are shaped by beside what an identity tells: rows shaped in two ways are no one training set."""
+    device, privacy, values = config.device, config.privacy, dict[str, float]()
+    if device.space == "logit":
+        values["target_scale"] = device.target_scale
+    values |= {"rotate_to": privacy.rotate_to, "epsilon": privacy.epsilon}
+    for part in secrecy.parts if isinstance(secrecy, Chain) else (secrecy,):
+        if isinstance(part, GaussianNoise):
+            values["delta"] = privacy.delta
+            values["clip_activations"], values["clip_differences"] = part.clips
+    return salted(device.secret, config.seed, values)
 
 
 def reads(base: BaseModel, layers: Sequence[int]) -> Read:

@@ -9,11 +9,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from airtune.errors import ModelError, TransportError
 
 SPACES = ("logit", "probability")
+SALT_ROUNDS: Final = 100_000
+"""Of PBKDF2, so that guesses of a secret cost more than one hash each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Identity:
         bits: Of each of these per number: 8 (with a scale of 4 bytes per row), 16 or 32.
         outputs: Numbers of a difference, C.
         space: Where differences are taken: `logit` (centred) or `probability`.
+        shaping: What else shapes what is sent, name and salted hash of each; see `salted`.
     """
 
     backbone: str
@@ -39,10 +42,12 @@ class Identity:
     bits: tuple[int, ...]
     outputs: int
     space: str = "logit"
+    shaping: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(int(layer) for layer in self.layers))
         object.__setattr__(self, "bits", tuple(int(bits) for bits in self.bits))
+        object.__setattr__(self, "shaping", tuple(sorted(self.shaping)))
         sound = (
             len(self.layers) == len(self.bits) >= 1
             and list(self.layers) == sorted(set(self.layers))
@@ -62,11 +67,11 @@ class Identity:
     @property
     def key(self) -> str:
         """SHA-256 over all of it: what cached rows are kept under."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.as_header(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def as_header(self) -> dict[str, Any]:
         """Plain values for a message."""
-        return {**asdict(self), "layers": list(self.layers), "bits": list(self.bits)}
+        return {**asdict(self), "layers": list(self.layers), "bits": list(self.bits), "shaping": dict(self.shaping)}
 
     @classmethod
     def of_header(cls, header: Mapping[str, Any]) -> Identity:
@@ -80,19 +85,33 @@ class Identity:
         for name in lists:
             found = values[name]
             good = good and isinstance(found, list) and all(type(one) is int for one in found)
+        shaping = header.get("shaping")
+        good = good and isinstance(shaping, Mapping) and all(isinstance(one, str) for one in shaping.values())
         if not good:
             raise TransportError(
-                f"identity is {values!r:.200}; expected hashes, sizes, layers and bits; update airtune"
+                f"identity is {values!r:.200}; expected hashes, sizes, layers, bits and shaping; update airtune"
             )
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values, shaping=tuple(shaping.items()))  # type: ignore[arg-type, union-attr]
 
     def check(self, other: Identity) -> None:
         """Refuse another's identity. Raises `ModelError` that names the first that differs, with both values."""
-        for name, mine in asdict(self).items():
-            theirs = getattr(other, name)
-            if theirs != mine:
+        # the secret first: where it differs, all salted hashes do
+        named, others = (asdict(one) | {"secret": "none"} | dict(one.shaping) for one in (self, other))
+        for name in dict.fromkeys([*named, *others]):
+            mine, theirs = named.get(name, "none"), others.get(name, "none")
+            if name != "shaping" and theirs != mine:
                 shown = [value[:12] if isinstance(value, str) else str(value) for value in (theirs, mine)]
                 raise ModelError(
                     f"the device's {name} is {shown[0]}, the server's {shown[1]}; start both from the same model and "
                     "settings, or give the server a new store"
                 )
+
+
+def salted(secret: str, seed: int, values: Mapping[str, float]) -> tuple[tuple[str, str], ...]:
+    """`Identity.shaping` for some settings and the secret itself.
+
+    The salt is made of secret and seed, so that who does not know the secret cannot try out values.
+    """
+    salt = hashlib.pbkdf2_hmac("sha256", secret.encode(), f"pae_mobillm {seed}".encode(), SALT_ROUNDS)
+    named = {"secret": "", **{name: repr(float(value)) for name, value in values.items()}}
+    return tuple((name, hashlib.sha256(salt + f"{name}={value}".encode()).hexdigest()) for name, value in named.items())

@@ -75,18 +75,30 @@ class SideNetwork(nn.Module):
         return save(tensors, metadata={"temperature": repr(self.temperature)})
 
     @classmethod
-    def of_bytes(cls, data: bytes, *, layers: int, width: int, outputs: int, temperature: float = 1.0) -> SideNetwork:
-        """Read weights for these sizes. Raises `TransportError` for anything else, numbers not finite included."""
+    def of_bytes(
+        cls, data: bytes, *, layers: int, width: int, outputs: int, bottleneck: int = 0, temperature: float = 1.0
+    ) -> SideNetwork:
+        """Read weights for these sizes. Raises `TransportError` for anything else, numbers not finite included.
+
+        Args:
+            bottleneck: r; 0 takes any from 1.
+        """
         try:
             tensors = load(data)
         except (SafetensorError, ValueError) as error:
             raise TransportError(f"the side network that came cannot be read ({error}); ask for it again") from None
-        rank = tensors["down"].shape[-1] if "down" in tensors and tensors["down"].ndim == 3 else 1
-        found = cls(layers, width, rank, outputs, temperature=temperature, generator=torch.Generator())
-        shapes = {name: tuple(getattr(found, name).shape) for name in _NAMES}
         came = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if came != shapes or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-            raise TransportError(f"the side network that came has {came}; expected finite {shapes}; ask for it again")
+        rank = bottleneck or max(1, came.get("down", (1,))[-1])
+        sizes = (layers,), (layers, width, rank), (layers, rank, width), (width, outputs), (outputs,)
+        shapes = dict(zip(_NAMES, sizes, strict=True))
+        floats = all(
+            tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all()) for tensor in tensors.values()
+        )
+        if came != shapes or not floats:
+            raise TransportError(
+                f"the side network that came has {str(came)[:300]}; expected finite float32 {shapes}; ask for it again"
+            )
+        found = cls(layers, width, rank, outputs, temperature=temperature, generator=torch.Generator())
         found.load_state_dict(tensors)
         return found.requires_grad_(False)
 

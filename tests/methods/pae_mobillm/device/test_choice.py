@@ -79,7 +79,7 @@ def test_greedy_stays_within_the_uplink_to_the_bit(base):
 
     class Taking:
         def request(self, message: Message) -> Message:
-            return message.reply(message.kind, {}, np.packbits(np.zeros(96, bool)).tobytes())
+            return message.reply(message.kind, {}, bytes(2 * 96 // 8))
 
     ledger, link = Ledger(), Link(1e6, 0.0)
     air = OverTheAir(Taking(), link, ledger, "device", lambda: link.mean_state)

@@ -331,7 +331,7 @@ def test_what_the_device_wants_forgotten_stays_so_until_it_is_sent_again_on_purp
         assert before.keys() - shelf.rows.keys() == set(gone)
     found = opened(base, shelf).upload(ITEMS, again=True)
     assert (found.samples, found.held, found.forgotten) == (5, 25, 0)
-    assert shelf.rows == before
+    assert shelf.rows.keys() == before.keys()
 
 
 def test_all_repetitions_of_a_content_are_forgotten(base):
@@ -579,6 +579,9 @@ def test_a_side_network_of_another_size_is_refused(base):
         device.side()
     with pytest.raises(TransportError, match="cannot be read"):
         opened(base, answering(Shelf(), "side", lambda message: b"torn")).side()
+    wider = SideNetwork(2, 16, 5, 3, generator=seed).to_bytes()
+    with pytest.raises(TransportError, match=r"'down': \(2, 16, 5\).* expected finite float32 .*'down': \(2, 16, 4\)"):
+        opened(base, answering(Shelf(), "side", lambda message: wider)).side()
 
 
 def test_a_backbone_that_is_not_finite_sends_nothing(base):

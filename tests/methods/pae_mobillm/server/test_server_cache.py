@@ -403,7 +403,7 @@ def test_a_damaged_row_is_refused_and_the_others_are_not(path):
             cache.rows(ids(2, 1))
         assert len(cache.rows(ids(2))) == 1
         cache.forget(ids(1))
-        assert put(cache, [1], again=1) == (1, 0)
+        assert put(cache, [1], again=2) == (1, 0)
 
 
 def test_memory_holds_the_samples_used_last(path):

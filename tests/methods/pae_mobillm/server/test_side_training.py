@@ -13,12 +13,16 @@ import torch
 from server_material import at_wire_precision, body, drawn, identity
 
 from airtune.errors import DataError, RunError
+from airtune.methods.pae_mobillm.device.differences import prediction_differences
+from airtune.methods.pae_mobillm.device.pivots import identity_of, read_pivots
 from airtune.methods.pae_mobillm.server.cache import ActivationCache
 from airtune.methods.pae_mobillm.server.checkpoint import Epoch
 from airtune.methods.pae_mobillm.server.training import Training, TrainingPlan
 from airtune.methods.pae_mobillm.side import SideNetwork
-from airtune.methods.pae_mobillm.wire import Samples
+from airtune.methods.pae_mobillm.wire import Samples, encode_samples
+from airtune.models import BaseModel, Items, load_base
 from airtune.records import generator, seed_for
+from tiny_models import save_tiny_model
 
 PLAN = TrainingPlan(
     seed=3, bottleneck=4, temperature=1.0, batch_size=4, learning_rate=0.02, weight_decay=0.1, loss="mse"
@@ -122,6 +126,42 @@ def test_an_epochs_loss_is_the_mean_over_its_rows(tmp_path):
     given = samples()
     training = train(tmp_path, Arrays(given), 1, replace(PLAN, learning_rate=1e-30))
     assert training.history[0].loss == pytest.approx(np.mean(given.differences**2.0), rel=1e-6)
+
+
+class Fresh:
+    """Not cached: the backbone runs over every batch again, in the batches of this epoch."""
+
+    def __init__(self, base: BaseModel, items: Items) -> None:
+        self._base, self._items = base, items
+        self.passes = 0
+
+    def ids(self) -> np.ndarray:
+        return np.arange(len(self._items), dtype=np.uint64)
+
+    def rows(self, ids: np.ndarray) -> Samples:
+        self.passes += 1
+        read = read_pivots(self._base, self._items, ids.astype(int), (1, 2))
+        differences = prediction_differences(read.logits, read.targets, space="logit", scale=4.0)
+        return Samples(ids, read.counts, read.activations, differences)
+
+
+@pytest.mark.parametrize(("bits", "within"), [(32, 1e-5), (16, 2**-10), (8, 2 / 127)])  # twice the wire's rounding
+def test_training_from_the_cache_is_training_on_passes_through_the_backbone_in_every_epoch(tmp_path, bits, within):
+    base = load_base(str(save_tiny_model(tmp_path / "bert", "bert", kind="classify")), "classify", labels=3)
+    rng = np.random.default_rng(0)
+    items = Items(tuple(rng.integers(4, 22, rng.integers(2, 9)) for _ in range(20)), rng.integers(0, 3, 20), 0)
+    of = identity_of(base, (1, 2), (bits, bits), length=10)
+    fresh = Fresh(base, items)
+    uncached = train(tmp_path / "uncached", fresh, 6, of=of)
+    assert fresh.passes == 6 * 5
+    with ActivationCache(tmp_path / "cache.db", of) as cache:
+        for rows in items.in_order(8):  # as a device sends them, each once
+            read = fresh.rows(rows.astype(np.uint64))
+            cache.put(encode_samples(read, of), len(rows), now=0.0)
+        cached = train(tmp_path / "cached", cache, 6, of=of)
+    losses = [[epoch.loss for epoch in one.history] for one in (cached, uncached)]
+    np.testing.assert_allclose(*losses, rtol=within)
+    assert losses[0][-1] < 0.9 * losses[0][0]
 
 
 @pytest.mark.parametrize("memory_mb", [0.0, 1.0])

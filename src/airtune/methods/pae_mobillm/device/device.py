@@ -86,6 +86,7 @@ class Device:
         self._server = Asking(transport, identity.key, name=name, session=session or uuid.uuid4().hex, sleep=sleep)
         self._clock = clock
         self._held: set[int] = set()
+        self._bottleneck = 0
         self._several = base.kind == "text"
         if identity.outputs != (made := self._secrecy.outputs(outputs_of(base))):
             raise ModelError(
@@ -99,7 +100,8 @@ class Device:
         Raises:
             ModelError: the server holds another backbone, tokenizer or template. TransportError: it was not reached.
         """
-        header = {"identity": self._identity.as_header(), "side": dict(side), "seed": seed}
+        header: dict[str, JSON] = {"identity": self._identity.as_header(), "side": dict(side), "seed": seed}
+        self._bottleneck = asked if type(asked := side.get("bottleneck")) is int else 0
         return self._server.ask("open", header).header
 
     def upload(self, items: Items, *, again: bool = False) -> Upload:
@@ -163,7 +165,8 @@ class Device:
         gone, first, left = 0, 0, items
         while len(left):
             ids, places = repetition_ids(self._name, left, range(first, first + REPETITIONS))
-            known = self._server.standing(ids.ravel()).any(0).reshape(ids.shape)
+            held, forgotten = self._server.standing(ids.ravel())
+            known = (held | forgotten).reshape(ids.shape)
             later = np.logical_or.accumulate(known[:, ::-1], axis=1)[:, ::-1]  # this one or one behind it
             if not first:
                 later[:, 0] = True  # one that is still under way
@@ -181,7 +184,9 @@ class Device:
         """The side network as it is. Raises `TransportError` for weights of another size or not finite."""
         body = self._server.ask("side", {"key": self._identity.key}).body
         layers, width, outputs = len(self._identity.layers), self._identity.width, self._identity.outputs
-        return SideNetwork.of_bytes(body, layers=layers, width=width, outputs=outputs, temperature=temperature)
+        return SideNetwork.of_bytes(
+            body, layers=layers, width=width, outputs=outputs, bottleneck=self._bottleneck, temperature=temperature
+        )
 
     def infer(self, items: Items, side: SideNetwork) -> Score:
         """What backbone and side network make of all items together, in item order; see `outcomes`."""

@@ -83,12 +83,14 @@ def identity_of(
     length: int,
     space: str = "logit",
     outputs: int | None = None,
+    shaping: tuple[tuple[str, str], ...] = (),
 ) -> Identity:
     """What a server must share with this backbone.
 
     Args:
         length: Longest sentence, or window, in tokens.
         outputs: Numbers of a difference as sent, where that is not C.
+        shaping: See `Identity`.
 
     Raises:
         ModelError: a layer that the backbone does not have. TransportError: no way to send.
@@ -104,6 +106,7 @@ def identity_of(
         bits=tuple(bits),
         outputs=outputs_of(base) if outputs is None else outputs,
         space=space,
+        shaping=shaping,
     )
 
 

@@ -76,7 +76,8 @@ def _id(name: str, content: bytes, repetition: int) -> int:
 
 def samples_header(identity: Identity, count: int, several: bool, again: int = 0) -> dict[str, JSON]:
     """Of a message with `count` samples; `again` where what so many requests had forgotten is meant."""
-    return {"key": identity.key, "count": count, "several": several} | ({"again": again} if again else {})
+    header: dict[str, JSON] = {"key": identity.key, "count": count, "several": several}
+    return {**header, "again": again} if again else header
 
 
 def uplink_bits(identity: Identity, samples: int, rows: int, batch_size: int, *, several: bool = False) -> int:

@@ -88,7 +88,7 @@ class Database:
                 yield
                 self.connection.execute("COMMIT")
             except BaseException:
-                if self.connection.intransaction:  # SQLite itself ends it where the disk is full
+                if self.connection.in_transaction:  # SQLite itself ends it where the disk is full
                     self.connection.execute("ROLLBACK")
                 raise
 
