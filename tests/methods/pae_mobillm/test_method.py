@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import airtune
@@ -224,8 +225,29 @@ def test_running_text_sends_every_position(tmp_path: Path):
     rows, outputs = 20 * 15, summary["identity"]["outputs"]
     assert summary["sent"]["body_bytes"] == 20 * (8 + 4) + rows * (2 * 16 * 2 + 4 * outputs)
     assert summary["metric"] == "perplexity"
-    assert summary["leaks"] == []
     assert np.isfinite(summary["scores"]["PAE MobiLLM"]["score"])
+
+
+@pytest.mark.parametrize("rotation", [0, 64])
+def test_running_text_is_read_off_its_differences(tmp_path: Path, rotation: int):
+    """s onehot - z from the model's own logits: the share of largest entries that are the next token; + z, all are."""
+    changed = text_settings(tmp_path / "in") | {"device.train_items": "20", "privacy.rotate_to": rotation}
+    leak, *exact = run_here(changed, tmp_path / "run")["leaks"]
+    config = load_config("tiny", changed)
+    reader = open_reader(config)
+    ids = torch.from_numpy(np.stack(samples_of(config, reader).ids))
+    with torch.inference_mode():
+        logits = reader.base.model(ids).logits[:, :-1].numpy()
+    tokens = ids[:, 1:].numpy()
+    largest = (4 * np.eye(logits.shape[2])[tokens] - logits).argmax(axis=2)
+    assert leak["chance"] == np.bincount(tokens.ravel()).max() / tokens.size
+    assert (leak["measure"], leak["count"]) == ("next token: largest difference", tokens.size)
+    if rotation:
+        assert (leak["value"] < 0.2, exact) == (True, [])
+    else:
+        assert leak["value"] == (largest == tokens).mean() > 0.5
+        assert [(one["measure"], one["value"]) for one in exact] == [("next token: difference + prediction", 1.0)]
+    assert "next token: largest difference" in write_report(tmp_path / "run").read_text()
 
 
 def test_what_cannot_be_run_is_refused_in_one_line(settings, tmp_path: Path):
