@@ -96,13 +96,14 @@ def test_bytes_are_those_of_the_formula_and_no_epoch_uploads_any(unbroken):
     assert sides == summary["downlink_bits"] == 8 * summary["costs"][0]["down"]
 
 
-def test_costs_of_the_other_ways_by_hand():
-    """10 samples of 7 tokens, 3 epochs, 2 blocks of 16 numbers at 16 bits, 2 classes; a side network of 500 bytes."""
+@pytest.mark.parametrize(("bits", "token"), [(16, 16 * 2), (8, 16 + 4)])
+def test_costs_of_the_other_ways_by_hand(bits: int, token: int):
+    """10 samples of 7 tokens, 3 epochs, 2 blocks of 16 numbers, 2 classes; a side network of 500 bytes."""
     identity = Identity("a", "b", "c", 16, (1, 2), (16, 16), 2)
-    found = {one.way: (one.up, one.down) for one in costs(identity, 10, 10, 70, 3, 500, blocks=2, text=False)}
-    assert list(found.values()) == [
+    ways = costs(identity, 10, 10, 70, 3, 500, blocks=2, text=False, bits=bits)
+    assert [(one.up, one.down) for one in ways] == [
         (10 * (8 + 2 * 16 * 2 + 2 * 4), 500),
-        (3 * (70 * 2 * 16 * 2 + 10 * 4), 500),
+        (3 * (70 * 2 * token + 10 * 4), 500),
         (3 * (70 * 16 * 2 + 10 * 4), 3 * 70 * 16 * 2),
         (70 * 4 + 10 * 4, 500),
     ]
