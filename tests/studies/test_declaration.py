@@ -62,7 +62,7 @@ def test_the_paper_s_tables_and_figures_are_declared():
     [
         (
             "pae",
-            {"reading": 1, "memory": 1, "side": 20, "labels": 5, "probe": 5, "lora": 2, "split": 2, "gap": 5},
+            {"reading": 1, "memory": 1, "side": 20, "labels": 10, "probe": 5, "lora": 2, "split": 2, "gap": 5},
         ),
         ("pae_leaks", {"reading": 1, "memory": 1, "side": 40, "leaks": 40}),
     ],

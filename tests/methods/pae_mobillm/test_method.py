@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import airtune
@@ -96,13 +97,14 @@ def test_bytes_are_those_of_the_formula_and_no_epoch_uploads_any(unbroken):
     assert sides == summary["downlink_bits"] == 8 * summary["costs"][0]["down"]
 
 
-def test_costs_of_the_other_ways_by_hand():
-    """10 samples of 7 tokens, 3 epochs, 2 blocks of 16 numbers at 16 bits, 2 classes; a side network of 500 bytes."""
+@pytest.mark.parametrize(("bits", "token"), [(16, 16 * 2), (8, 16 + 4)])
+def test_costs_of_the_other_ways_by_hand(bits: int, token: int):
+    """10 samples of 7 tokens, 3 epochs, 2 blocks of 16 numbers, 2 classes; a side network of 500 bytes."""
     identity = Identity("a", "b", "c", 16, (1, 2), (16, 16), 2)
-    found = {one.way: (one.up, one.down) for one in costs(identity, 10, 10, 70, 3, 500, blocks=2, text=False)}
-    assert list(found.values()) == [
+    ways = costs(identity, 10, 10, 70, 3, 500, blocks=2, text=False, bits=bits)
+    assert [(one.up, one.down) for one in ways] == [
         (10 * (8 + 2 * 16 * 2 + 2 * 4), 500),
-        (3 * (70 * 2 * 16 * 2 + 10 * 4), 500),
+        (3 * (70 * 2 * token + 10 * 4), 500),
         (3 * (70 * 16 * 2 + 10 * 4), 3 * 70 * 16 * 2),
         (70 * 4 + 10 * 4, 500),
     ]
@@ -264,8 +266,29 @@ def test_running_text_sends_every_position(tmp_path: Path):
     rows, outputs = 20 * 15, summary["identity"]["outputs"]
     assert summary["sent"]["body_bytes"] == 20 * (8 + 4) + rows * (2 * 16 * 2 + 4 * outputs)
     assert summary["metric"] == "perplexity"
-    assert summary["leaks"] == []
     assert np.isfinite(summary["scores"]["PAE MobiLLM"]["score"])
+
+
+@pytest.mark.parametrize("rotation", [0, 64])
+def test_running_text_is_read_off_its_differences(tmp_path: Path, rotation: int):
+    """s onehot - z from the model's own logits: the share of largest entries that are the next token; + z, all are."""
+    changed = text_settings(tmp_path / "in") | {"device.train_items": "20", "privacy.rotate_to": rotation}
+    leak, *exact = run_here(changed, tmp_path / "run")["leaks"]
+    config = load_config("tiny", changed)
+    reader = open_reader(config)
+    ids = torch.from_numpy(np.stack(samples_of(config, reader).ids))
+    with torch.inference_mode():
+        logits = reader.base.model(ids).logits[:, :-1].numpy()
+    tokens = ids[:, 1:].numpy()
+    largest = (4 * np.eye(logits.shape[2])[tokens] - logits).argmax(axis=2)
+    assert leak["chance"] == np.bincount(tokens.ravel()).max() / tokens.size
+    assert (leak["measure"], leak["count"]) == ("next token: largest difference", tokens.size)
+    if rotation:
+        assert (leak["value"] < 0.2, exact) == (True, [])
+    else:
+        assert leak["value"] == (largest == tokens).mean() > 0.5
+        assert [(one["measure"], one["value"]) for one in exact] == [("next token: difference + prediction", 1.0)]
+    assert "next token: largest difference" in write_report(tmp_path / "run").read_text()
 
 
 def test_what_cannot_be_run_is_refused_in_one_line(settings, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from airtune.methods.pae_mobillm.cells.sending import Sending
 from airtune.methods.pae_mobillm.cells.side import plan_of
 from airtune.methods.pae_mobillm.config import config_from, load_config
 from airtune.methods.pae_mobillm.peaks import WAYS, Peak
+from airtune.methods.pae_mobillm.rivals import lora
 from airtune.records import Silent
 from airtune.records.cells import CellStore, Done
+from airtune.studies.declaration import read_study
 from airtune.transport import Loopback
 from airtune.workloads.opening import open_reader
 from services.tiny_runs import classify_settings
@@ -34,7 +37,7 @@ OFS = {
     "lora": ("lora",),
     "split": ("split",),
 }
-MIB = dict(zip(WAYS, (1, 2, 4, 3), strict=True))
+MIB = dict(zip(WAYS, (1, 2, 6, 5, 4, 3), strict=True))
 """What each way's processes are said to have needed."""
 
 
@@ -97,7 +100,7 @@ def test_every_way_is_told_by_the_same_measures(cells):
             assert found["wall_s"] >= found["link_s"]
             assert (found["link_s"] == 0) == (of in ("probe", "backbone", "lora"))
             assert found["device_mib"] == pytest.approx(
-                {"backbone": 1, "lora": 4, "split": 3, "probe": 2 + 96 * 16 * 4 / 2**20}.get(of, 2)
+                {"backbone": 1, "mobillm": 6, "lora": 4, "split": 3, "probe": 2 + 96 * 16 * 4 / 2**20}.get(of, 2)
             )
 
 
@@ -123,13 +126,13 @@ def test_operations_and_bytes_of_what_trains_the_backbone(cells):
     assert values(cells["side"], "device_flops")["pae"] == once
     epochs = values(cells["labels"], "epochs")["mobillm"]
     assert values(cells["labels"], "device_flops") == {"labels": once, "mobillm": epochs * once}
-    lora, split = (cells[kind] for kind in ("lora", "split"))
-    passes = values(lora, "epochs")["lora"]
+    alone, split = (cells[kind] for kind in ("lora", "split"))
+    passes = values(alone, "epochs")["lora"]
     assert (
-        2 < values(lora, "device_flops")["lora"] / (passes * once) < 5
+        2 < values(alone, "device_flops")["lora"] / (passes * once) < 5
     )  # backward, and factors half as wide as blocks
-    assert 0.4 < values(split, "device_flops")["split"] / values(lora, "device_flops")["lora"] < 0.5
-    assert (values(lora, "up_bytes")["lora"], values(lora, "down_bytes")["lora"]) == (0, 0)
+    assert 0.4 < values(split, "device_flops")["split"] / values(alone, "device_flops")["lora"] < 0.5
+    assert (values(alone, "up_bytes")["lora"], values(alone, "down_bytes")["lora"]) == (0, 0)
     assert values(split, "epochs")["split"] == passes
     assert values(split, "up_bytes")["split"] == passes * (tokens * 16 * 2 + 96 * 4 + 3 * 4)
 
@@ -172,6 +175,16 @@ def test_what_is_sent_under_a_defence_is_what_a_device_sends(settings, cells, tm
     np.testing.assert_allclose(differences, sent.differences, rtol=1e-3, atol=1e-3)
     step = np.abs(sent.activations).max() * (2**-10 if bits == 16 else 1 / 127)
     np.testing.assert_allclose(states, sent.activations, rtol=0, atol=1.01 * step)
+
+
+def test_the_page_names_the_grid_that_lora_is_chosen_from(cells):
+    """Three rates and five epochs; what was chosen is among them."""
+    noted = " ".join(read_study("pae_mobillm", "pae").notes)
+    rates, last = re.search(r"LoRA \(rank 8 .*?\) at (\S+, \S+ and \S+) after 1 to (\d) epochs", noted).groups()
+    tried = [float(rate) for rate in re.split(", | and ", rates)]
+    assert (tried, int(last)) == (list(lora.RATES), lora.EPOCHS) == ([1e-3, 2e-3, 4e-3], 5)
+    assert values(cells["lora"], "rate")["lora"] in tried
+    assert values(cells["lora"], "epochs")["lora"] in range(1, 6)
 
 
 def test_layers_that_a_study_cannot_choose_are_refused(settings, cells):

@@ -22,6 +22,16 @@ def test_a_fresh_process_tells_a_rise_and_a_buffer_by_hand(tmp_path):
 
 
 @LINUX
+def test_sending_every_token_needs_room_for_what_is_sent(tmp_path):
+    """While the second of 2 blocks runs the first one's wait: 1,024 x 24 tokens of 16 numbers at 2 bytes."""
+    folder = save_tiny_model(tmp_path, "bert", kind="classify")
+    found = rises(Shape(str(folder), 3, 1, 1024, 24), ways=("reading", "tokens16"))
+    rise = {way: peak.rise_kib / 1024 for way, (peak,) in found.items()}
+    waiting = 1024 * 24 * 16 / 2**20
+    assert rise["tokens16"] - rise["reading"] > 2 * waiting
+
+
+@LINUX
 def test_a_model_that_is_not_there_is_told(tmp_path):
     with pytest.raises(RunError, match=r"memory of plain on .*none was not measured \(.*none"):
         rises(Shape(str(tmp_path / "none"), 2, 1, 1, 4), ways=("plain",))

@@ -30,20 +30,31 @@ class Cost:
 
 
 def costs(
-    identity: Identity, samples: int, rows: int, tokens: int, epochs: int, side_bytes: int, *, blocks: int, text: bool
+    identity: Identity,
+    samples: int,
+    rows: int,
+    tokens: int,
+    epochs: int,
+    side_bytes: int,
+    *,
+    blocks: int,
+    text: bool,
+    bits: int = 16,
 ) -> tuple[Cost, ...]:
-    """All ways for the same samples and epochs, activations at 16 bits where they are not PAE MobiLLM's.
+    """All ways for the same samples and epochs, split learning's activations at 16 bits.
 
     Args:
         rows: Pivots.
         tokens: Of all samples together, padding not counted.
         side_bytes: Of the side network as it is sent.
         blocks: L, of which MobiLLM sends all.
+        bits: Of a number that MobiLLM sends; with 8, each token has a scale of 4 bytes in every layer, as on our wire.
     """
+    each = identity.width * bits // 8 + (4 if bits == 8 else 0)
     width, label = identity.width, LABEL_BYTES * (rows if text else samples)
     return (
         Cost("PAE MobiLLM", body_bytes(identity, samples, rows, several=text), side_bytes),
-        Cost("MobiLLM (all tokens, every epoch)", epochs * (tokens * blocks * width * 2 + label), side_bytes),
+        Cost("MobiLLM (all tokens, every epoch)", epochs * (tokens * blocks * each + label), side_bytes),
         Cost("split learning (one cut)", epochs * (tokens * width * 2 + label), epochs * tokens * width * 2),
         Cost("sending the data itself", tokens * TOKEN_BYTES + label, side_bytes),
     )

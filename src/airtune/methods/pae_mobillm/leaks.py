@@ -1,7 +1,7 @@
 """What the server of this run could read off what it got: the attacks of `privacy`, on samples as they were received.
 
 The attacker has the public backbone and texts of the same kind, labelled for the same task (the dev part).
-Classification alone: running text is its own label, and its attacks would say so.
+Running text is its own label: of it the next tokens are read, and nothing more is asked.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 from airtune.methods.pae_mobillm.building import reads
 from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.device.differences import prediction_differences
-from airtune.methods.pae_mobillm.device.pivots import Reading, read_pivots, selector_of
+from airtune.methods.pae_mobillm.device.pivots import Reading, blocks_of, read_pivots, selector_of
 from airtune.methods.pae_mobillm.device.upload import sample_ids
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.privacy.defences import Defence
 from airtune.methods.pae_mobillm.privacy.inversion import Dictionary, frames
-from airtune.methods.pae_mobillm.privacy.leak import Leak
+from airtune.methods.pae_mobillm.privacy.leak import Leak, share_right
 from airtune.methods.pae_mobillm.privacy.report import Answers, Attacker, Seen, Truth, attacks
 from airtune.methods.pae_mobillm.privacy.words import frequent_tokens
 from airtune.methods.pae_mobillm.side import SideNetwork
@@ -65,7 +65,7 @@ def leaks(
     test: Part,
     public: Part,
 ) -> tuple[Leak, ...]:
-    """Every attack that what was sent allows; none for running text.
+    """Every attack that what was sent allows; for running text, its next tokens alone.
 
     Args:
         identity: What was sent of each sample.
@@ -75,9 +75,9 @@ def leaks(
         test: Items that the side network was not trained on.
         public: Texts that the attacker has, with labels.
     """
-    if base.kind == "text":
-        return ()
     rng = generator(config.seed, "attacks")
+    if base.kind == "text":
+        return tuple(_next_tokens(config, base, identity, secrecy, train.items.chosen(_drawn(train, rng))))
     (victims, of_victims), (texts_of, of_public) = _some(train, rng), _some(public, rng)
 
     def known(read: Reading) -> Known:
@@ -135,8 +135,32 @@ def _known(config: PAEConfig, identity: Identity, secrecy: Defence, side: SideNe
     return Known(read, plain, learned, secrecy.incoming(learned))
 
 
+def _next_tokens(
+    config: PAEConfig, base: BaseModel, identity: Identity, secrecy: Defence, victims: Items
+) -> list[Leak]:
+    """Next tokens by the largest entry of a difference, and with predictions added back where the last layer tells
+    them; a batch at a time, for differences are as wide as the vocabulary."""
+    settings, last, targets = config.device, len(blocks_of(base)), list[np.ndarray]()
+    found: dict[str, list[np.ndarray]] = {"largest difference": [], "difference + prediction": []}
+    for rows in victims.in_order(BATCH):
+        some = victims.chosen(rows)
+        read = read_pivots(base, some, np.arange(len(some)), [last])
+        plain = prediction_differences(read.logits, read.targets, space=settings.space, scale=settings.target_scale)
+        _, sent = secrecy.outgoing(sample_ids("attacked", some), read.activations, plain, read.counts)
+        found["largest difference"].append(sent.argmax(axis=1))
+        if identity.layers[-1] == last and sent.shape == read.logits.shape:
+            found["difference + prediction"].append((sent + read.logits).argmax(axis=1))
+        targets.append(read.targets)
+    tokens = np.concatenate(targets)
+    return [share_right(f"next token: {how}", np.concatenate(some), tokens) for how, some in found.items() if some]
+
+
+def _drawn(part: Part, rng: np.random.Generator) -> np.ndarray:
+    return np.sort(rng.permutation(len(part.items))[:ATTACKED])
+
+
 def _some(part: Part, rng: np.random.Generator) -> tuple[Items, Reading]:
-    rows = np.sort(rng.permutation(len(part.items))[:ATTACKED])
+    rows = _drawn(part, rng)
     return part.items.chosen(rows), part.read(rows)
 
 

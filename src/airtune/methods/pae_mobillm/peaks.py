@@ -4,6 +4,7 @@
 |-----------|----------------------------------------------------------------------------------------------|
 | `plain`   | the backbone, the logits' argmax kept                                                        |
 | `reading` | the pivots are read, differences taken, and the batch encoded as it is sent                   |
+| `tokens16`, `tokens8` | MobiLLM's: every token of every layer, encoded at these bits as it leaves its block |
 | `lora`    | a step of LoRA on the device: forward, backward, AdamW                                       |
 | `split`   | the device's part of split learning: the first half of the blocks, forward, backward, AdamW  |
 
@@ -23,7 +24,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -39,7 +41,7 @@ from airtune.methods.pae_mobillm.wire import Samples, encode_samples
 from airtune.models import BaseModel, FitPlan, Items, fit, load_base
 from airtune.models.fit import new_optimiser
 
-WAYS: Final = ("plain", "reading", "lora", "split")
+WAYS: Final = ("plain", "reading", "tokens16", "tokens8", "lora", "split")
 CAN_MEASURE: Final = sys.platform == "linux"
 _GIVING_BACK: Final = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
 
@@ -132,6 +134,26 @@ def _reading(base: BaseModel, items: Items, batches: Rows) -> None:
         encode_samples(Samples(rows.astype(np.uint64), read.counts, read.activations, differences), identity)
 
 
+def _tokens(base: BaseModel, items: Items, batches: Rows, bits: int) -> None:
+    identity = replace(identity_of(base, [1], [bits], length=int(items.lengths.max())), outputs=1)
+    mask, bodies = torch.empty(0), list[bytes]()
+
+    def keep(_: Any, __: Any, output: Any) -> None:
+        hidden = (output if isinstance(output, torch.Tensor) else output[0])[mask.bool()].numpy()
+        ids, none = np.arange(len(hidden), dtype=np.uint64), np.zeros((len(hidden), 1), np.float32)
+        bodies.append(encode_samples(Samples(ids, np.ones(len(ids), np.int64), hidden[:, None], none), identity))
+
+    with ExitStack() as stack:
+        for block in blocks_of(base):
+            stack.callback(block.register_forward_hook(keep).remove)
+        for rows in batches:
+            batch = items.batch(rows)
+            mask = batch.attention_mask
+            bodies.clear()
+            with torch.inference_mode():
+                base.model(input_ids=batch.input_ids, attention_mask=mask)
+
+
 def _lora(base: BaseModel, items: Items, batches: Rows) -> None:
     plan = FitPlan(len(batches), batch_size=len(batches[0]))
     with adapted(base, 0) as parameters:
@@ -176,6 +198,8 @@ def _split(base: BaseModel, items: Items, batches: Rows) -> None:
 _STEPS: Mapping[str, Callable[[BaseModel, Items, Rows], None]] = {
     "plain": _plain,
     "reading": _reading,
+    "tokens16": partial(_tokens, bits=16),
+    "tokens8": partial(_tokens, bits=8),
     "lora": _lora,
     "split": _split,
 }

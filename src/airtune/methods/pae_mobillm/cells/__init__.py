@@ -34,12 +34,12 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("reading", 2, (), reading_settings, compute_reading),
-        Kind("memory", 1, ("reading",), memory_settings, compute_memory),
+        Kind("memory", 2, ("reading",), memory_settings, compute_memory),
         Kind("side", 2, _READ, side_settings, compute_side),
-        Kind("labels", 1, _READ, labels_settings, compute_labels),
+        Kind("labels", 2, _READ, labels_settings, compute_labels),
         Kind("probe", 1, _READ, probe_settings, compute_probe),
-        Kind("lora", 1, _READ, trained_settings, compute_lora),
-        Kind("split", 1, (*_READ, "lora"), trained_settings, compute_split),
+        Kind("lora", 2, _READ, trained_settings, compute_lora),
+        Kind("split", 2, (*_READ, "lora"), trained_settings, compute_split),
         Kind("gap", 2, ("reading", "side", "labels"), gap_settings, compute_gap),
         Kind("leaks", 2, ("reading", "side"), leaks_settings, compute_leaks),
     )

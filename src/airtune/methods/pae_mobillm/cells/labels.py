@@ -7,8 +7,8 @@
 | `probe`    | a softmax on the last pivot, on the device                          | nothing                           |
 | `backbone` | nothing                                                             | nothing                           |
 
-MobiLLM's device runs its backbone anew in every epoch. Its server trains on every token; only the pivots' rows are
-computed here, so its seconds are a lower bound.
+MobiLLM's device runs its backbone anew in every epoch and sends at the settings' bits. Its server trains on every
+token; only the pivots' rows are computed here, so its seconds are a lower bound.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def compute_labels(settings: Settings, work: Path, needs: Mapping[str, Done]) ->
     )
     identity, samples, epochs = sending.identity, len(seen), chosen.look.epochs
     down = side_bytes(config, len(identity.layers), identity.width, identity.outputs)
-    blocks, tokens = read["train"].states.shape[1], int(known(reading, "tokens"))
-    _, mobillm, *_ = costs(identity, samples, samples, tokens, epochs, down, blocks=blocks, text=False)
+    blocks, tokens, bits = read["train"].states.shape[1], int(known(reading, "tokens")), config.device.bits
+    _, mobillm, *_ = costs(identity, samples, samples, tokens, epochs, down, blocks=blocks, text=False, bits=bits)
     right, flops, forward_s = hits(chosen.look.model, "test"), int(known(reading, "flops")), known(reading, "cpu_s")
     once = body_bytes(identity, samples, samples) + samples * (LABEL_BYTES - 4 * identity.outputs)
-    mib, server_s = mib_of(needs, "reading"), chosen.look.seconds
+    mib, all_mib, server_s = mib_of(needs, "reading"), mib_of(needs, f"tokens{bits}"), chosen.look.seconds
     ways = [
         Way("labels", right, once, down, flops, forward_s + server_s, mib, chosen),
-        Way("mobillm", right, mobillm.up, down, epochs * flops, epochs * forward_s + server_s, mib, chosen),
+        Way("mobillm", right, mobillm.up, down, epochs * flops, epochs * forward_s + server_s, all_mib, chosen),
     ]
     return told(ways, open_uplink(config))
 
