@@ -197,3 +197,19 @@ def test_a_site_of_which_calibration_saw_nothing_counts_a_hundredth_of_the_other
     assert np.array_equal(found.coded.sites["c"].p, expected.coded.sites["c"].p)
     assert found.coded.sites["c"].p.any()
     assert expected_loss(sites["c"], sites["a"], zeros) < 1e-90
+
+
+@pytest.mark.parametrize("power", [-100, -64, 40])
+def test_updates_of_any_size_are_rounded_alike(power: int):
+    """Powers of two move the scales and nothing else."""
+    site = adapter()
+    plain, moved = (
+        Quantiser({"s": Factors(site.p, lam, site.q)}, {}, canonical=True)
+        for lam in (site.lam, np.ldexp(site.lam, power))
+    )
+    found, expected = moved.at(moved.usual_slope).coded.sites["s"], plain.at(plain.usual_slope).coded.sites["s"]
+    assert moved.usual_slope == pytest.approx(plain.usual_slope * 2.0 ** (2 * power))
+    assert np.array_equal(found.p, expected.p)
+    assert np.array_equal(found.q, expected.q)
+    assert np.array_equal(found.scales, expected.scales + 4 * power)
+    assert found.p.any(axis=0).all()

@@ -47,7 +47,7 @@ def usual_slope_of(sites: Iterable[tuple[Floats, Floats, Metric, Metric]]) -> fl
     for columns, rows, outputs, inputs in sites:
         gain += float((outputs.square(columns) * inputs.square(rows)).sum()) / 2
         numbers += columns.size + rows.size
-    return max(gain / max(numbers, 1) / 50, 1e-30)
+    return max(gain / numbers / 50, 1e-300) if gain > 0 else 1e-30
 
 
 def expected_loss(sent: Factors, found: Factors, curvature: Curvature) -> float:
