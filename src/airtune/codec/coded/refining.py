@@ -94,7 +94,7 @@ class Refiner:
         self._sites: dict[str, Site] = {}
         metrics = site_metrics({site.name: (site.fan_out, site.fan_in) for site in contents.sites}, curvature or {})
         for site in contents.sites:
-            new = factors.get(site.name, _nothing(site.fan_out, site.fan_in))
+            new = factors.get(site.name, Factors.nothing(site.fan_out, site.fan_in))
             for part in (new.p, new.lam, new.q):
                 check_values(site.name, part)
             outputs, inputs = metrics[site.name]
@@ -223,7 +223,3 @@ def _change_tensor(name: str, value: npt.NDArray, held: HeldTensor | None, level
     codes = np.round(exact * 2.0 ** shifts[:, None]).astype(np.int16)
     shifts[~codes.any(axis=1)] = 0
     return CodedTensor(codes, shifts.astype(np.int16), tables_of(codes), new.shape)
-
-
-def _nothing(fan_out: int, fan_in: int) -> Factors:
-    return Factors(np.zeros((fan_out, 0)), np.zeros(0), np.zeros((0, fan_in)))
