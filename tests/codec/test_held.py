@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from hashlib import sha256
 from itertools import pairwise
 
@@ -25,8 +26,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from payload_material import BINDING, OTHER, fixed_adapter
 
-from airtune.codec import Decoded, Draft, Factors, Limits, Refiner, chunk_ends, decode, inspect, self_contained
+from airtune.codec import (
+    Contents,
+    Decoded,
+    Draft,
+    Factors,
+    HeldAdapter,
+    Limits,
+    Refiner,
+    chunk_ends,
+    decode,
+    inspect,
+    self_contained,
+)
 from airtune.codec.codec import held_after
+from airtune.codec.coded.held import HeldSite
 from airtune.errors import PayloadError
 
 ANY = settings(deadline=None, max_examples=12)
@@ -297,3 +311,19 @@ def test_random_bytes_in_chunks_are_judged_alike_by_both_decoders(places: list[t
             second_coded_decoder.values(*second_delta_decoder.change(data, second))
         return
     assert_agree(found, second_delta_decoder.change(data, second))
+
+
+def test_changes_of_more_than_may_be_held_are_refused_in_little_memory():
+    """One direction more beside 60 of 60,001 numbers, which would be copied."""
+    contents = Contents.of({"s": (40_000, 20_000)}, {}, BINDING, {})
+    parts = np.zeros((40_000, 60), np.int16), np.zeros((60, 20_000), np.int16), np.zeros(60, np.int16)
+    since = HeldAdapter(contents, {"s": HeldSite(*parts)}, {})
+    data, most = changes(since.name, directions([1], [0], [(0, 0)])), 4 * 60 * 60_001
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadError, match=f"the adapter has {most} bytes, the limit is {most - 1}"):
+            decode(data, None, Limits(max_decoded_bytes=most - 1), since=since)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert decode(data, None, Limits(max_decoded_bytes=most), since=since).ranks == (60,)

@@ -8,7 +8,8 @@ import scipy.linalg
 from quantised_material import codes_of, quantised, received
 
 from airtune.codec import Factors
-from airtune.codec.coded.quantiser import Curvature, canonical_vectors, code_site
+from airtune.codec.coded.curvature import Curvature, canonical_vectors, expected_loss
+from airtune.codec.coded.quantiser import Quantiser, code_site
 from airtune.codec.coded.rounding import Metric
 from airtune.codec.coded.values import CodedSite
 
@@ -179,3 +180,36 @@ def test_sites_without_curvature_count_every_entry_alike():
     plain = codes_of(quantised(site, curvature={"another site": bends}))
     assert plain == codes_of(quantised(site)) == codes_of(quantised(site, curvature={"a.site": Curvature()}))
     assert plain != codes_of(quantised(site, curvature={"a.site": bends}))
+
+
+def test_a_site_of_which_calibration_saw_nothing_counts_a_hundredth_of_the_others():
+    """As if its moments were 0.01 of the others' mean; not as if they were 1, in units of another size."""
+    sites = {name: adapter(seed=seed) for seed, name in enumerate("abc")}
+    seen = {name: Curvature(1e-6 * moments(9, seed), 1e-9 * moments(7, seed)) for seed, name in enumerate("ab")}
+    mean_a, mean_g = (
+        np.mean([np.trace(getattr(bends, which)) / size for bends in seen.values()])
+        for which, size in (("inputs", 9), ("outputs", 7))
+    )
+    zeros = Curvature(np.zeros((9, 9)), np.zeros(7))
+    alike = Curvature(0.01 * mean_a * np.eye(9), np.full(7, 0.01 * mean_g))
+    found, expected = (Quantiser(sites, {}, {**seen, "c": bends}, canonical=True).at(1e-18) for bends in (zeros, alike))
+    np.testing.assert_allclose(found.gains["c"], expected.gains["c"], rtol=1e-9)
+    assert np.array_equal(found.coded.sites["c"].p, expected.coded.sites["c"].p)
+    assert found.coded.sites["c"].p.any()
+    assert expected_loss(sites["c"], sites["a"], zeros) < 1e-90
+
+
+@pytest.mark.parametrize("power", [-100, -64, 40])
+def test_updates_of_any_size_are_rounded_alike(power: int):
+    """Powers of two move the scales and nothing else."""
+    site = adapter()
+    plain, moved = (
+        Quantiser({"s": Factors(site.p, lam, site.q)}, {}, canonical=True)
+        for lam in (site.lam, np.ldexp(site.lam, power))
+    )
+    found, expected = moved.at(moved.usual_slope).coded.sites["s"], plain.at(plain.usual_slope).coded.sites["s"]
+    assert moved.usual_slope == pytest.approx(plain.usual_slope * 2.0 ** (2 * power))
+    assert np.array_equal(found.p, expected.p)
+    assert np.array_equal(found.q, expected.q)
+    assert np.array_equal(found.scales, expected.scales + 4 * power)
+    assert found.p.any(axis=0).all()

@@ -64,7 +64,7 @@ def by_definition(matrix: np.ndarray, row: np.ndarray, step: float, price: float
 
 METRICS = {
     "none": (None, np.eye(6)),
-    "zeros": (np.zeros((6, 6)), np.eye(6)),
+    "zeros": (np.zeros((6, 6)), 1e-100 * np.eye(6)),
     "diagonal": (np.arange(6.0), damped(np.arange(6.0))),
     "matrix": (correlated(6), damped(correlated(6))),
     "of low rank": (correlated(6, samples=2), damped(correlated(6, samples=2))),

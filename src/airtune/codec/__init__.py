@@ -23,11 +23,12 @@ from airtune.codec.blockwise.allocation import BIT_WIDTHS, Allocation
 from airtune.codec.blockwise.encoding import encode, layout_of
 from airtune.codec.blockwise.layout import Layout
 from airtune.codec.codec import changes_of, chunk_ends, decode, held_after, left_out_of, self_contained, whole_prefix
+from airtune.codec.coded.curvature import Curvature, expected_loss
 from airtune.codec.coded.draft import Draft
 from airtune.codec.coded.fit import fit_bits, fit_budget
 from airtune.codec.coded.framing import held_static
 from airtune.codec.coded.held import HeldAdapter
-from airtune.codec.coded.quantiser import Curvature, Quantised, Quantiser, code_adapter, expected_loss
+from airtune.codec.coded.quantiser import Quantised, Quantiser, code_adapter
 from airtune.codec.coded.refining import Refiner
 from airtune.codec.coded.sizes import CodedSizes, estimated_sizes
 from airtune.codec.coded.values import Coded, CodedSite

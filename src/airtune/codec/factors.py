@@ -33,6 +33,11 @@ class Factors:
         if not fits:
             raise PayloadError(f"factors P, lam, Q have shapes {shapes}; give (out, r), (r,) and (r, in)")
 
+    @classmethod
+    def nothing(cls, fan_out: int, fan_in: int) -> Factors:
+        """No directions at a site of this shape."""
+        return cls(np.zeros((fan_out, 0), np.float32), np.zeros(0, np.float32), np.zeros((0, fan_in), np.float32))
+
     @property
     def rank(self) -> int:
         return int(self.lam.shape[0])

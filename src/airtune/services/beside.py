@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from airtune.adapters.derived import Bases, core_name, within
 from airtune.adapters.imported import ImportedAdapter
 from airtune.adapters.receiver import about, classes_of
@@ -145,11 +143,5 @@ def _at_all_sites(adapter: ImportedAdapter, base: BaseModel) -> dict[str, Factor
                 "name the model it is for"
             )
     return {
-        site.path: adapter.factors.get(
-            site.path,
-            Factors(
-                np.zeros((site.fan_out, 0), np.float32), np.zeros(0, np.float32), np.zeros((0, site.fan_in), np.float32)
-            ),
-        )
-        for site in base.sites
+        site.path: adapter.factors.get(site.path, Factors.nothing(site.fan_out, site.fan_in)) for site in base.sites
     }

@@ -81,9 +81,9 @@ def packed(
         out, budget_bits, bound_to: As `Packed`.
     """
     arrived, plain = lift_cores(found.factors, opened.bases), Curvature()
-    pairs = {path: (opened.factors.get(path, _nothing(site)), site) for path, site in arrived.items()}
+    pairs = {path: (opened.factors.get(path, Factors.nothing(*site.shape)), site) for path, site in arrived.items()}
     error = 2 * sum(expected_loss(given, site, plain) for given, site in pairs.values())
-    whole = 2 * sum(expected_loss(given, _nothing(given), plain) for given, _ in pairs.values())
+    whole = 2 * sum(expected_loss(given, Factors.nothing(*given.shape), plain) for given, _ in pairs.values())
     off = sum(float(((value - found.dense[name]) ** 2).sum()) for name, value in adapter.dense.items())
     size = sum(float((np.asarray(value, np.float64) ** 2).sum()) for value in adapter.dense.values())
     before = sum(site.rank * sum(site.shape) for site in adapter.factors.values())
@@ -104,9 +104,3 @@ def packed(
             for path, (given, site) in pairs.items()
         ),
     )
-
-
-def _nothing(site: Factors) -> Factors:
-    """No directions at a site: what an adapter has that the new one lacks."""
-    out, into = site.shape
-    return Factors(np.zeros((out, 0), np.float32), np.zeros(0, np.float32), np.zeros((0, into), np.float32))

@@ -1,6 +1,7 @@
 """Format 2: adapters as whole numbers, entropy-coded, in chunks of decreasing value.
 
 quantiser.py   START: factors -> codes at a price of a bit, under the loss's curvature
+curvature.py   how errors of updates count
 rounding.py    metrics; rounding that feeds errors back
 values.py      codes, scales and tables of an adapter; back to factors
 held.py        what a receiver holds in whole numbers: its name, and changes of it

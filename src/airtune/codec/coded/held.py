@@ -106,11 +106,13 @@ class HeldAdapter:
             hashed.update(part)
         return hashed.digest()[:DIGEST]
 
-    @property
-    def numbers(self) -> int:
-        """Numbers it decodes to."""
-        sites = sum(site.p.size + site.q.size + site.rank for site in self.sites.values())
-        return sites + sum(tensor.codes.size for tensor in self.dense.values())
+    def numbers_after(self, coded: Coded) -> int:
+        """Numbers it decodes to after a payload of changes."""
+        sites = (
+            max(self.sites[site.name].rank, coded.sites[site.name].rank) * (site.fan_out + site.fan_in + 1)
+            for site in self.contents.sites
+        )
+        return sum(sites) + (sum(tensor.numbers for tensor in self.contents.dense) if self.dense or coded.dense else 0)
 
     def changed(self, coded: Coded) -> HeldAdapter:
         """This adapter after a payload of changes; this one stays as it is.

@@ -1,20 +1,19 @@
 """Factors -> codes at one price of a bit.
 
-The loss is held to grow by half of tr(G E A E^T) for an error E of an update (Kronecker-factored curvature, Martens
-and Grosse 2015): A and G are second moments of a projection's inputs and of the loss's gradients at its outputs. At a
-price of `slope` (loss per bit) an entry whose squared error counts w has a step of square ``6 slope / (w ln 2)``: a
-finer one would cost more bits than it saves loss (reverse water-filling). Knows no bytes and no ranks to be kept.
+At a price of `slope` (loss per bit) an entry whose squared error counts w has a step of square ``6 slope / (w ln 2)``:
+a finer one would cost more bits than it saves loss (reverse water-filling). Knows no bytes and no ranks to be kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from airtune.codec.coded.curvature import Curvature, canonical_vectors, plain_vectors, site_metrics, usual_slope_of
 from airtune.codec.coded.held import HeldAdapter
 from airtune.codec.coded.rounding import Floats, Metric
 from airtune.codec.coded.values import Coded, CodedSite, CodedTensor, nearest_scales, rows_of, scale_values, tables_of
@@ -26,19 +25,6 @@ LEAST_LEVELS = 4.0
 """Steps of a dense row's root mean square, at least: an error of a fourteenth of it."""
 LARGEST_VALUE = 2.0**126
 """Factors, entries of a direction's update and dense numbers are at most this: rounded up they stay within float32."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Curvature:
-    """How the loss bends at one site; None counts every entry alike.
-
-    Args:
-        inputs: A, second moments of the inputs, shape (in, in), or its diagonal (in,).
-        outputs: G, second moments of the gradients at the outputs, shape (out, out), or its diagonal (out,).
-    """
-
-    inputs: npt.NDArray[np.floating] | None = None
-    outputs: npt.NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,11 +77,11 @@ class Quantiser:
         for name, value in dense.items():
             check_values(name, value)
         self._sites: dict[str, tuple[Floats, Floats, Metric, Metric]] = {}
+        metrics = site_metrics({name: site.shape for name, site in factors.items()}, curvature or {})
         for name, site in factors.items():
             for part in (site.p, site.lam, site.q):
                 check_values(name, part)
-            bends = (curvature or {}).get(name, Curvature())
-            outputs, inputs = Metric(bends.outputs, site.shape[0]), Metric(bends.inputs, site.shape[1])
+            outputs, inputs = metrics[name]
             columns, rows = (canonical_vectors if canonical else plain_vectors)(site, outputs, inputs)
             check_values(name, np.abs(columns).max(axis=1, initial=0) * np.abs(rows).max(axis=1, initial=0))
             self._sites[name] = columns, rows, outputs, inputs
@@ -144,41 +130,9 @@ def code_adapter(
     return quantiser.at(slope, thrift=thrift)
 
 
-def usual_slope_of(sites: Iterable[tuple[Floats, Floats, Metric, Metric]]) -> float:
-    """As `Quantiser.usual_slope`, of vectors (r, out) and (r, in) and their metrics by site."""
-    gain, numbers = 0.0, 0
-    for columns, rows, outputs, inputs in sites:
-        gain += float((outputs.square(columns) * inputs.square(rows)).sum()) / 2
-        numbers += columns.size + rows.size
-    return max(gain / max(numbers, 1) / 50, 1e-30)
-
-
-def expected_loss(sent: Factors, found: Factors, curvature: Curvature) -> float:
-    """Half of tr(G E A E^T), E being what a site's update is off by; without curvature half of its squared entries."""
-    outputs, inputs = Metric(curvature.outputs, sent.shape[0]), Metric(curvature.inputs, sent.shape[1])
-    ours, theirs = (plain_vectors(site, outputs, inputs) for site in (sent, found))
-    columns, rows = outputs.whiten(np.vstack([ours[0], -theirs[0]])), inputs.whiten(np.vstack([ours[1], theirs[1]]))
-    return 0.5 * float(((columns @ columns.T) * (rows @ rows.T)).sum())
-
-
 def levels_at(slope: float, usual: float, levels: float) -> float:
     """Steps of a dense row's root mean square at a price of a bit: `LEAST_LEVELS` or more."""
     return max(levels * math.sqrt(usual / slope), LEAST_LEVELS)
-
-
-def plain_vectors(site: Factors, outputs: Metric, inputs: Metric) -> tuple[Floats, Floats]:
-    """P's columns with lam in them, and Q's rows, shapes (r, out) and (r, in)."""
-    p, lam, q = (np.asarray(part, np.float64) for part in (site.p, site.lam, site.q))
-    return (p * lam).T, q
-
-
-def canonical_vectors(site: Factors, outputs: Metric, inputs: Metric) -> tuple[Floats, Floats]:
-    """The same update in directions that do not touch under the metrics, the largest first; at most min(out, in)."""
-    columns, rows = plain_vectors(site, outputs, inputs)
-    of_p, right_p = np.linalg.qr(outputs.whiten(columns).T)
-    of_q, right_q = np.linalg.qr(inputs.whiten(rows).T)
-    left, singular, right = np.linalg.svd(right_p @ right_q.T, full_matrices=False)
-    return outputs.unwhiten((of_p @ left * singular).T), inputs.unwhiten((of_q @ right.T).T)
 
 
 def code_site(

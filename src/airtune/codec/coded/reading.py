@@ -53,11 +53,10 @@ def open_coded(
     coded = unpack_bodies(contents, dense, bodies, limits)
     if changed is None:
         return Opened(frame, coded, HeldAdapter.of(contents, coded))
-    found = changed.changed(coded)
-    if 4 * found.numbers > limits.max_decoded_bytes:
-        line = f"with the changes the adapter has {4 * found.numbers} bytes, the limit is {limits.max_decoded_bytes}"
+    if (size := 4 * changed.numbers_after(coded)) > limits.max_decoded_bytes:
+        line = f"with the changes the adapter has {size} bytes, the limit is {limits.max_decoded_bytes}"
         raise PayloadError(f"{line}; send fewer directions, or raise Limits.max_decoded_bytes")
-    return Opened(frame, coded, found)
+    return Opened(frame, coded, changed.changed(coded))
 
 
 def decode_coded(

@@ -14,19 +14,16 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from airtune.codec.coded.curvature import Curvature, canonical_vectors, plain_vectors, site_metrics, usual_slope_of
 from airtune.codec.coded.held import LARGEST_SHIFT, HeldAdapter, HeldSite, HeldTensor, Whole
 from airtune.codec.coded.quantiser import (
     LEAST_LEVELS,
-    Curvature,
     Quantised,
-    canonical_vectors,
     check_values,
     code_site,
     code_tensor,
     levels_at,
-    plain_vectors,
     prices_of,
-    usual_slope_of,
 )
 from airtune.codec.coded.rounding import Floats, Metric
 from airtune.codec.coded.values import (
@@ -95,12 +92,12 @@ class Refiner:
         for name, value in self._dense.items():
             check_values(name, value)
         self._sites: dict[str, Site] = {}
+        metrics = site_metrics({site.name: (site.fan_out, site.fan_in) for site in contents.sites}, curvature or {})
         for site in contents.sites:
-            new = factors.get(site.name, _nothing(site.fan_out, site.fan_in))
+            new = factors.get(site.name, Factors.nothing(site.fan_out, site.fan_in))
             for part in (new.p, new.lam, new.q):
                 check_values(site.name, part)
-            bends = (curvature or {}).get(site.name, Curvature())
-            outputs, inputs = Metric(bends.outputs, site.fan_out), Metric(bends.inputs, site.fan_in)
+            outputs, inputs = metrics[site.name]
             self._sites[site.name] = held.sites[site.name], *plain_vectors(new, outputs, inputs), outputs, inputs
 
     @property
@@ -226,7 +223,3 @@ def _change_tensor(name: str, value: npt.NDArray, held: HeldTensor | None, level
     codes = np.round(exact * 2.0 ** shifts[:, None]).astype(np.int16)
     shifts[~codes.any(axis=1)] = 0
     return CodedTensor(codes, shifts.astype(np.int16), tables_of(codes), new.shape)
-
-
-def _nothing(fan_out: int, fan_in: int) -> Factors:
-    return Factors(np.zeros((fan_out, 0)), np.zeros(0), np.zeros((0, fan_in)))

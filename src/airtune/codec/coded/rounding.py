@@ -7,7 +7,7 @@ towards zero and zero the one of least error + price x bits. Knows metrics and c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 
 DAMPING = 0.01
 """Share of a metric's mean eigenvalue that is added to all of them: what calibration never saw still counts."""
+NOTHING = 1e-100
+"""What an error counts under a metric of zeros alone: nothing, but it can be divided by."""
 
 
 class Metric:
@@ -43,8 +45,10 @@ class Metric:
         self._diagonal = np.ones(size)
         self._order = np.arange(size)
         self._feedback: Floats | None = None
-        if given is None or not given.any():
+        if given is None:
             self.importance = self._diagonal
+        elif not given.any():
+            self._diagonal = self.importance = np.full(size, NOTHING)
         elif given.ndim == 1:
             self._diagonal = self.importance = given + DAMPING * given.mean()
         else:
@@ -131,6 +135,21 @@ class Metric:
             found[:, self._order[at]] = codes[:, 0]
             left[:, at + 1 :] -= (exact - codes) * steps[:, None] * self._feedback[at, at + 1 :]
         return found
+
+
+def metrics_of(weights: Mapping[str, npt.NDArray[np.floating] | None], sizes: Mapping[str, int]) -> dict[str, Metric]:
+    """Metrics by name; one of zeros, where calibration saw nothing, counts `DAMPING` of the others' mean."""
+    means = (
+        float((np.diag(given) if given.ndim > 1 else given).mean())
+        for given in map(np.asarray, (given for given in weights.values() if given is not None))
+    )
+    seen = [mean for mean in means if mean > 0]
+    unseen = DAMPING * sum(seen) / len(seen) if seen else 1.0
+    return {
+        name: Metric(np.full(size, unseen) if given is not None and not np.any(given) else given, size)
+        for name, size in sizes.items()
+        for given in (weights.get(name),)
+    }
 
 
 def _chosen(exact: Floats, weight: Floats, prices: Floats | None, bits: Floats | None) -> Codes:
