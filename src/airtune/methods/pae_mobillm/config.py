@@ -35,8 +35,6 @@ class DeviceConfig:
     secret: str = ""
     """What ids and defences are drawn from, with the seed. Empty, whoever knows the seed can work them out: give one
     outside of experiments."""
-    again: bool = False
-    """Send samples again that the server was asked to forget; they are left out otherwise."""
 
     def __post_init__(self) -> None:
         for name in ("train_items", "batch_size", "layer_count", "value_items"):
@@ -78,6 +76,8 @@ class ServerConfig:
     keep_s: float = 0.0
     """Samples are forgotten this long after they came, when the next message comes or the server starts; 0 keeps
     them."""
+    again: bool = False
+    """Have it keep samples again that it was asked to forget; the device leaves them out otherwise."""
 
     def __post_init__(self) -> None:
         for name in ("memory_mb", "disk_mb", "keep_s"):
@@ -103,6 +103,16 @@ class PrivacyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """What a run tells beside its own scores, in the device's process; off on a device that `airtune edge` makes."""
+
+    probe: bool = True
+    """Train a head alone, with gradients, to compare."""
+    attacks: bool = True
+    """Attack what was sent."""
+
+
+@dataclass(frozen=True, slots=True)
 class PAEConfig:
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -112,6 +122,7 @@ class PAEConfig:
     side: SideConfig = field(default_factory=SideConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     note: str = ""
     """What stands on the page beside the results."""
 
