@@ -138,9 +138,14 @@ def test_a_backbone_of_other_weights_is_refused_with_both_hashes(settings, unbro
         run_here(settings | store | {"model.max_length": "12"}, tmp_path / "shorter")
 
 
-def test_a_full_cache_is_told_and_what_is_there_stays(settings, tmp_path: Path):
-    with pytest.raises(TransportError, match=r"no room"):
-        run_here(settings | {"server.disk_mb": "0.012"}, tmp_path / "run")
+def test_a_full_cache_is_told_and_training_goes_on_with_what_is_cached(settings, tmp_path: Path):
+    summary = run_here(settings | {"server.disk_mb": "0.025"}, tmp_path / "run")
+    kept = summary["sent"]["samples"]
+    assert 0 < kept < 96
+    assert summary["sent"]["refused"] == 96 - kept
+    assert summary["last_epoch"]["rows"] == kept
+    assert f"{96 - kept} samples were not kept, for the server has no room for more" in " ".join(summary["notes"])
+    assert len(summary["losses"]) == 2
 
 
 WORD = {"device.secret": "a word"}

@@ -78,6 +78,11 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
             f"{forgotten:,} samples were left out, for the server was asked to forget them; set server.again to send "
             "them again."
         )
+    if refused := summary["sent"]["refused"]:
+        found.append(
+            f"{refused:,} samples were not kept, for the server has no room for more; it trained on what it has. Give "
+            "it room, or have samples forgotten, and send them again."
+        )
     if last["rows"] < last["sent"]:
         found.append(
             f"The last epoch had {last['rows']:,} of these {last['sent']:,} pivots: the others came after the server "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -217,6 +219,27 @@ def test_a_full_cache_answers_and_training_goes_on(tmp_path):
         assert ask(role, "train", {"key": wide.key, "until": 1}).header["rows"] == [sent]
         ask(role, "forget", {"key": wide.key}, ids(0, 1, 2, 3, 4))
         assert send(role, list(range(sent, sent + 5)), wide)["stored"] == 5
+
+
+def test_samples_leave_room_for_two_checkpoints_on_the_disk(tmp_path, monkeypatch):
+    """Of a network of 3 (2 x 6 x 3 + 1) + 7 x 3 numbers, with AdamW's two moments of each in 4 bytes, and 2^16."""
+    free = [10**9]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[0]))
+    two = 2 * (3 * 4 * (3 * 37 + 21) + 2**16)
+    with ServerRole(tmp_path) as role:
+        ask(role, "open", OPENING)
+        send(role, [1, 2])
+        free[0] = two
+        with pytest.raises(
+            TransportError, match=r"^the cache has no room .* the room that training needs the disk is full"
+        ):
+            send(role, [3])
+        assert send(role, [1, 2])["known"] == 2  # needs none
+        free[0] = two + 2 * len(body([3], IDENTITY))
+        assert send(role, [3])["stored"] == 1
+        ask(role, "train", {"until": 2})
+    size = max(file.stat().st_size for file in tmp_path.glob("side-*.safetensors"))
+    assert 3 * 4 * (3 * 37 + 21) < size < two / 2
 
 
 @pytest.mark.parametrize(
