@@ -12,6 +12,9 @@ from airtune.workloads.config import LinkConfig, ModelConfig, TaskConfig
 from airtune.workloads.presets import preset_values
 from airtune.workloads.settings import build, require, require_between, require_positive
 
+MAX_EPOCHS = 10_000
+"""In all; the losses of so many fit into the header of a server's answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceConfig:
@@ -56,8 +59,8 @@ class SideConfig:
     loss: Literal["mse", "huber"] = "mse"
 
     def __post_init__(self) -> None:
-        for name in ("bottleneck", "epochs", "batch_size"):
-            require_between(f"side.{name}", getattr(self, name), 1, 1_000_000)
+        for name, most in (("bottleneck", 1_000_000), ("epochs", MAX_EPOCHS), ("batch_size", 1_000_000)):
+            require_between(f"side.{name}", getattr(self, name), 1, most)
         require_positive("side.temperature", self.temperature)
         require_positive("side.learning_rate", self.learning_rate)
         require_between("side.weight_decay", self.weight_decay, 0)

@@ -16,10 +16,10 @@ from server_material import SIDE, body, drawn, identity
 
 from airtune.errors import AirtuneError, BusyError, ConfigError, DataError, ModelError, RunError, TransportError
 from airtune.methods.pae_mobillm.building import server_role
-from airtune.methods.pae_mobillm.config import load_config
+from airtune.methods.pae_mobillm.config import MAX_EPOCHS, load_config
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.server.binding import Binding
-from airtune.methods.pae_mobillm.server.role import MAX_EPOCHS, ServerRole
+from airtune.methods.pae_mobillm.server.role import ServerRole
 from airtune.methods.pae_mobillm.server.training import Training
 from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.transport import Http, HttpServer, Message, message_id
@@ -292,6 +292,7 @@ def test_an_unknown_kind_is_refused(role):
         ({"identity": {}}, TransportError, "identity is"),
         ({"side": 3}, TransportError, "needs identity, side and seed"),
         ({"side": {"bottleneck": 0}}, ConfigError, "side.bottleneck is 0"),
+        ({"side": {"epochs": 10_001}}, ConfigError, "side.epochs is 10001"),
         ({"side": {"rank": 4}}, ConfigError, "unknown setting side.rank"),
         ({"side": {"loss": "hinge"}}, ConfigError, "side.loss"),
         ({"side": {"learning_rate": "fast"}}, ConfigError, "side.learning_rate"),

@@ -30,11 +30,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, final
+from typing import final
 
 import numpy as np
 
 from airtune.errors import ModelError, RunError, TransportError
+from airtune.methods.pae_mobillm.config import MAX_EPOCHS
 from airtune.methods.pae_mobillm.server.binding import Binding
 from airtune.methods.pae_mobillm.server.cache import ActivationCache
 from airtune.methods.pae_mobillm.server.checkpoint import checkpoint_bytes
@@ -42,9 +43,6 @@ from airtune.methods.pae_mobillm.server.training import Training
 from airtune.methods.pae_mobillm.wire import ID_BYTES, IDS_AT_ONCE
 from airtune.records.atomic import PARTIAL_SUFFIX
 from airtune.transport import JSON, Message
-
-MAX_EPOCHS: Final = 10_000
-"""Epochs in all; the losses of so many fit into a header."""
 
 
 @final
