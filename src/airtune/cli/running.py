@@ -108,6 +108,8 @@ def edge(
             raise ConfigError(f"{method} runs on the device and serves nobody; leave --like out, give --cloud URL")
         if not (cloud or resume):
             raise ConfigError(f"{method} runs on the device, beside a cloud; give --cloud URL of an `airtune cloud`")
+        if not resume:  # which goes on under the recorded ones
+            settings = [*method_entry(method).on_a_device, *(settings or [])]
         run(method, preset, model, task, data, seed=seed, cloud=cloud, out=out, resume=resume, settings=settings)
         return
     if resume:

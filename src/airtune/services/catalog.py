@@ -49,6 +49,8 @@ class MethodEntry:
     """What its links have room for, beside the summaries of earlier runs."""
     kinds: Mapping[str, Kind] | None = None
     """What its studies are made of."""
+    on_a_device: tuple[str, ...] = ()
+    """Settings, as `--set` takes them, that hold where the acting side is a device of its own."""
 
 
 METHODS: Mapping[str, MethodEntry] = {
@@ -74,6 +76,7 @@ METHODS: Mapping[str, MethodEntry] = {
         pae_server,
         lambda config: str(config.server.url),
         kinds=PAE_KINDS,
+        on_a_device=("report.probe=false", "report.attacks=false"),
     ),
 }
 

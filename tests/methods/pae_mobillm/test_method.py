@@ -6,7 +6,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -138,9 +139,14 @@ def test_a_backbone_of_other_weights_is_refused_with_both_hashes(settings, unbro
         run_here(settings | store | {"model.max_length": "12"}, tmp_path / "shorter")
 
 
-def test_a_full_cache_is_told_and_what_is_there_stays(settings, tmp_path: Path):
-    with pytest.raises(TransportError, match=r"no room"):
-        run_here(settings | {"server.disk_mb": "0.012"}, tmp_path / "run")
+def test_a_full_cache_is_told_and_training_goes_on_with_what_is_cached(settings, tmp_path: Path):
+    summary = run_here(settings | {"server.disk_mb": "0.025"}, tmp_path / "run")
+    kept = summary["sent"]["samples"]
+    assert 0 < kept < 96
+    assert summary["sent"]["refused"] == 96 - kept
+    assert summary["last_epoch"]["rows"] == kept
+    assert f"{96 - kept} samples were not kept, for the server has no room for more" in " ".join(summary["notes"])
+    assert len(summary["losses"]) == 2
 
 
 WORD = {"device.secret": "a word"}
@@ -334,16 +340,23 @@ def test_two_processes_over_a_socket_say_what_one_process_says(settings, unbroke
     assert (tmp_path / "run" / "server" / "cache.db").exists()
 
 
-def test_cloud_and_device_are_started_by_hand(settings, tmp_path: Path):
+@contextmanager
+def cloud_by_hand(store: Path) -> Iterator[str]:
+    """The address of an `airtune cloud` in a process of its own."""
     command = [sys.executable, "-m", "airtune", "cloud", "--method", "pae_mobillm", "--preset", "tiny", "--port", "0"]
     with subprocess.Popen(
-        [*command, "--store", str(tmp_path / "store"), "--until-eof"],
+        [*command, "--store", str(store), "--until-eof"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=ENVIRONMENT,
         text=True,
     ) as cloud:
-        url = re.fullmatch(r"cloud ready at (http://\S+)", cloud.stdout.readline().strip())[1]
+        yield re.fullmatch(r"cloud ready at (http://\S+)", cloud.stdout.readline().strip())[1]
+        cloud.stdin.close()
+
+
+def test_cloud_and_device_are_started_by_hand(settings, tmp_path: Path):
+    with cloud_by_hand(tmp_path / "store") as url:
         device = [sys.executable, "-m", "airtune", "edge", "pae_mobillm", "--preset", "tiny", "--cloud", url]
         done = subprocess.run(
             [*device, "--out", str(tmp_path / "run"), *options(settings)],
@@ -352,8 +365,37 @@ def test_cloud_and_device_are_started_by_hand(settings, tmp_path: Path):
             text=True,
             check=True,
         )
-        cloud.stdin.close()
     assert "PAE MobiLLM" in done.stdout
     assert (tmp_path / "run" / "report.html").exists()
     assert not (tmp_path / "run" / "server").exists()
     assert (tmp_path / "store" / "server" / "cache.db").exists()
+
+
+@pytest.mark.parametrize("layers", ["all", "greedy"])
+def test_a_device_of_its_own_never_takes_a_gradient(settings, tmp_path: Path, monkeypatch, layers: str):
+    """Every way into autograd is shut in the device's process; the head that is trained to compare then fails."""
+
+    def shut(*_: object, **__: object) -> None:
+        raise AssertionError("a gradient was taken")
+
+    for name in ("backward", "grad"):
+        monkeypatch.setattr(torch.autograd, name, shut)
+    monkeypatch.setattr(torch.Tensor, "backward", shut)
+    with cloud_by_hand(tmp_path / "store") as url:
+        device = [
+            "edge",
+            "pae_mobillm",
+            "--preset",
+            "tiny",
+            "--cloud",
+            url,
+            *options(settings | {"device.layers": layers}),
+        ]
+        done = CliRunner().invoke(app, [*device, "--out", str(tmp_path / "run")])
+        assert done.exit_code == 0, done.exception
+        asked = CliRunner().invoke(app, [*device, "--out", str(tmp_path / "asked"), "--set", "report.probe=true"])
+    assert str(asked.exception) == "a gradient was taken"
+    summary = RunFolder.open(tmp_path / "run").read_summary()
+    assert set(summary["scores"]) == {"backbone alone", "PAE MobiLLM"}
+    assert summary["leaks"] == []
+    assert any("report.attacks is off" in note for note in summary["notes"])

@@ -32,6 +32,15 @@ def test_sending_every_token_needs_room_for_what_is_sent(tmp_path):
 
 
 @LINUX
+def test_reading_pivots_takes_a_tenth_more_than_plain_inference_and_a_buffer_at_most(tmp_path):
+    """Batches so large that they make the peak, not the interpreter: 2048 x 24 rows of 32 numbers are 6 MB."""
+    shape = Shape(str(save_tiny_model(tmp_path, "bert", kind="classify")), 3, 2, 2048, 24)
+    ((plain,), (reading,)) = rises(shape, ways=("plain", "reading")).values()
+    assert plain.rise_kib > 6_000
+    assert reading.rise_kib <= 1.1 * plain.rise_kib + 2048 * 2 * 16 * 4 / 1024
+
+
+@LINUX
 def test_a_model_that_is_not_there_is_told(tmp_path):
     with pytest.raises(RunError, match=r"memory of plain on .*none was not measured \(.*none"):
         rises(Shape(str(tmp_path / "none"), 2, 1, 1, 4), ways=("plain",))

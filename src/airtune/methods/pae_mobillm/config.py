@@ -13,6 +13,9 @@ from airtune.workloads.config import LinkConfig, ModelConfig, TaskConfig
 from airtune.workloads.presets import preset_values
 from airtune.workloads.settings import build, require, require_between, require_positive
 
+MAX_EPOCHS = 10_000
+"""In all; the losses of so many fit into the header of a server's answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceConfig:
@@ -36,8 +39,6 @@ class DeviceConfig:
     secret: str = ""
     """What ids and defences are drawn from, with the seed. Empty, whoever knows the seed can work them out: give one
     outside of experiments."""
-    again: bool = False
-    """Send samples again that the server was asked to forget; they are left out otherwise."""
 
     def __post_init__(self) -> None:
         for name in ("train_items", "batch_size", "layer_count", "value_items"):
@@ -62,8 +63,8 @@ class SideConfig:
     loss: Literal["mse", "huber"] = "mse"
 
     def __post_init__(self) -> None:
-        for name in ("bottleneck", "epochs", "batch_size"):
-            require_between(f"side.{name}", getattr(self, name), 1, 1_000_000)
+        for name, most in (("bottleneck", 1_000_000), ("epochs", MAX_EPOCHS), ("batch_size", 1_000_000)):
+            require_between(f"side.{name}", getattr(self, name), 1, most)
         require_positive("side.temperature", self.temperature)
         require_positive("side.learning_rate", self.learning_rate)
         require_between("side.weight_decay", self.weight_decay, 0)
@@ -82,6 +83,8 @@ class ServerConfig:
     keep_s: float = 0.0
     """Samples are forgotten this long after they came, when the next message comes or the server starts; 0 keeps
     them."""
+    again: bool = False
+    """Have it keep samples again that it was asked to forget; the device leaves them out otherwise."""
 
     def __post_init__(self) -> None:
         for name in ("memory_mb", "disk_mb", "keep_s"):
@@ -107,6 +110,16 @@ class PrivacyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """What a run tells beside its own scores, in the device's process; off on a device that `airtune edge` makes."""
+
+    probe: bool = True
+    """Train a head alone, with gradients, to compare."""
+    attacks: bool = True
+    """Attack what was sent."""
+
+
+@dataclass(frozen=True, slots=True)
 class PAEConfig:
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -116,6 +129,7 @@ class PAEConfig:
     side: SideConfig = field(default_factory=SideConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     note: str = ""
     """What stands on the page beside the results."""
 

@@ -23,6 +23,7 @@ from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.costs import costs
 from airtune.methods.pae_mobillm.device.pivots import blocks_of
 from airtune.methods.pae_mobillm.leaks import Part, leaks
+from airtune.methods.pae_mobillm.privacy.leak import Leak
 from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.methods.pae_mobillm.telling import told
 from airtune.models import BaseModel, FitPlan, Items, Score, head_only
@@ -57,7 +58,7 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
     device = built.device
     with _timed("upload", stages):
         device.open(asdict(config.side), config.seed)
-        sent = device.upload(train, again=config.device.again)
+        sent = device.upload(train, again=config.server.again)
     with _timed("train", stages):
         losses, last_rows = _train(config, built, folder, progress)
     with _timed("infer", stages), progress.stage("Scoring test", total=2) as stage:
@@ -70,15 +71,17 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         stage.advance()
         scores["PAE MobiLLM"] = device.infer(test, side)
         stage.advance()
-    if base.head:
+    if base.head and config.report.probe:
         with _timed("probe", stages), progress.stage("Training a head alone, to compare"):
             scores["a head alone, on the device"] = _probe(config, base, train, reader.items("dev"), test)
-    with _timed("leaks", stages), progress.stage("Attacking what was sent"):
-        parts = (Part.of(base, items, built.identity.layers) for items in (train, test, reader.items("dev")))
-        try:
-            found, unattacked = leaks(config, base, built.identity, built.secrecy, side, *parts), ""
-        except DataError as error:  # too few samples, say, which is no reason to lose what was trained
-            found, unattacked = (), str(error)
+    found, unattacked = tuple[Leak, ...](), ""
+    if config.report.attacks:
+        with _timed("leaks", stages), progress.stage("Attacking what was sent"):
+            parts = (Part.of(base, items, built.identity.layers) for items in (train, test, reader.items("dev")))
+            try:
+                found = leaks(config, base, built.identity, built.secrecy, side, *parts)
+            except DataError as error:  # too few samples, say, which is no reason to lose what was trained
+                unattacked = str(error)
 
     rows = int((train.lengths - 1).sum()) if base.kind == "text" else len(train)
     ways = costs(
@@ -121,6 +124,7 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
         },
         "scores": {name: {"score": one.metric, "loss": _finite(one.loss)} for name, one in scores.items()},
         "costs": [asdict(one) for one in ways],
+        "report": asdict(config.report),
         "leaks": [asdict(one) for one in found],
         "unattacked": unattacked,
     }

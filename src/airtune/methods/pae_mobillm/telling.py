@@ -75,14 +75,21 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
         )
     if forgotten := summary["sent"]["forgotten"]:
         found.append(
-            f"{forgotten:,} samples were left out, for the server was asked to forget them; set device.again to send "
+            f"{forgotten:,} samples were left out, for the server was asked to forget them; set server.again to send "
             "them again."
+        )
+    if refused := summary["sent"]["refused"]:
+        found.append(
+            f"{refused:,} samples were not kept, for the server has no room for more; it trained on what it has. Give "
+            "it room, or have samples forgotten, and send them again."
         )
     if last["rows"] < last["sent"]:
         found.append(
             f"The last epoch had {last['rows']:,} of these {last['sent']:,} pivots: the others came after the server "
             "had trained so far, or are forgotten. Ask for more epochs (side.epochs), or give the server a new store."
         )
+    if not summary["report"]["attacks"]:
+        found.append("What the server can read off it was not measured here: report.attacks is off.")
     if summary["unattacked"]:
         found.append(f"What was sent could not be attacked: {summary['unattacked']}.")
     return found

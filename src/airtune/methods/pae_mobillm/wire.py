@@ -21,6 +21,8 @@ from airtune.methods.pae_mobillm.identity import Identity
 ID_BYTES, COUNT_BYTES, SCALE_BYTES, DIFFERENCE_BYTES = 8, 4, 4, 4
 IDS_AT_ONCE = 65_536
 """The most ids in one message."""
+NO_ROOM = "the cache has no room for more samples"
+"""What a server's refusal begins with where it is full: the device then goes on with what is cached."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

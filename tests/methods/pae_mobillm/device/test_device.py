@@ -187,7 +187,7 @@ def test_every_sample_is_sent_once(base):
     device = opened(base, shelf)
     found = device.upload(ITEMS)
     # 30 samples of 8 + (16 + 4) + 2 * 16 + 4 * 3 bytes in batches of 8, 8, 8 and 6
-    assert dataclasses.astuple(found) == (30, 0, 4, 30 * 72, 0, 0)
+    assert dataclasses.astuple(found) == (30, 0, 4, 30 * 72, 0, 0, 0)
     assert set(shelf.rows) == set(sample_ids("phone", ITEMS).tolist())
     assert shelf.asked == ["open", "have", *["samples"] * 4]
     assert [len(batch) for batch in shelf.arrived] == [8, 8, 8, 6]
@@ -198,11 +198,11 @@ def test_a_second_pass_sends_nothing(base):
     device = opened(base, shelf)
     device.upload(ITEMS)
     asked = len(shelf.asked)
-    assert dataclasses.astuple(device.upload(ITEMS)) == (0, 30, 0, 0, 0, 0)
+    assert dataclasses.astuple(device.upload(ITEMS)) == (0, 30, 0, 0, 0, 0, 0)
     assert len(shelf.asked) == asked
     # neither does another process of the same device: it asks, and that is all
     again = opened(base, shelf)
-    assert dataclasses.astuple(again.upload(ITEMS)) == (0, 30, 0, 0, 0, 0)
+    assert dataclasses.astuple(again.upload(ITEMS)) == (0, 30, 0, 0, 0, 0, 0)
     assert shelf.asked[asked:] == ["open", "have"]
 
 
@@ -283,15 +283,28 @@ def test_what_the_server_refuses_is_not_asked_again(base):
         def handle(self, message: Message) -> Message:
             if message.kind == "samples":
                 times.append(message.id)
-                raise TransportError("the cache has no room")
+                raise TransportError("not now")
             return super().handle(message)
 
     full, waits = Full(), list[float]()
     device = made(base, Loopback(full), sleep=waits.append)
     device.open(SETTINGS, 0)
-    with pytest.raises(RefusedError, match="no room"):
+    with pytest.raises(RefusedError, match="not now"):
         device.upload(ITEMS)
     assert (len(times), waits) == (1, [])
+
+
+def test_a_server_without_room_is_left_with_what_it_holds(base):
+    class Small(Shelf):
+        def handle(self, message: Message) -> Message:
+            if message.kind == "samples" and len(self.rows) >= 16:
+                raise TransportError("the cache has no room for more samples, the disk is full")
+            return super().handle(message)
+
+    small = Small()
+    device = opened(base, small)
+    assert dataclasses.astuple(device.upload(ITEMS)) == (16, 0, 2, 16 * 72, 0, 0, 14)
+    assert len(small.rows) == 16
 
 
 def test_a_restart_goes_on_where_it_was(base):
@@ -327,7 +340,7 @@ def test_what_the_device_wants_forgotten_stays_so_until_it_is_sent_again_on_purp
     gone = sample_ids("phone", ITEMS)[10:15].tolist()
     assert before.keys() - shelf.rows.keys() == set(gone)
     for other in (device, opened(base, shelf)):  # a restart is no purpose
-        assert dataclasses.astuple(other.upload(ITEMS)) == (0, 25, 0, 0, 0, 5)
+        assert dataclasses.astuple(other.upload(ITEMS)) == (0, 25, 0, 0, 0, 5, 0)
         assert before.keys() - shelf.rows.keys() == set(gone)
     found = opened(base, shelf).upload(ITEMS, again=True)
     assert (found.samples, found.held, found.forgotten) == (5, 25, 0)

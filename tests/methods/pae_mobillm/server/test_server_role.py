@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +16,10 @@ from server_material import SIDE, body, drawn, identity
 
 from airtune.errors import AirtuneError, BusyError, ConfigError, DataError, ModelError, RunError, TransportError
 from airtune.methods.pae_mobillm.building import server_role
-from airtune.methods.pae_mobillm.config import load_config
+from airtune.methods.pae_mobillm.config import MAX_EPOCHS, load_config
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.server.binding import Binding
-from airtune.methods.pae_mobillm.server.role import MAX_EPOCHS, ServerRole
+from airtune.methods.pae_mobillm.server.role import ServerRole
 from airtune.methods.pae_mobillm.server.training import Training
 from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.transport import Http, HttpServer, Message, message_id
@@ -219,6 +221,27 @@ def test_a_full_cache_answers_and_training_goes_on(tmp_path):
         assert send(role, list(range(sent, sent + 5)), wide)["stored"] == 5
 
 
+def test_samples_leave_room_for_two_checkpoints_on_the_disk(tmp_path, monkeypatch):
+    """Of a network of 3 (2 x 6 x 3 + 1) + 7 x 3 numbers, with AdamW's two moments of each in 4 bytes, and 2^16."""
+    free = [10**9]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[0]))
+    two = 2 * (3 * 4 * (3 * 37 + 21) + 2**16)
+    with ServerRole(tmp_path) as role:
+        ask(role, "open", OPENING)
+        send(role, [1, 2])
+        free[0] = two
+        with pytest.raises(
+            TransportError, match=r"^the cache has no room .* the room that training needs the disk is full"
+        ):
+            send(role, [3])
+        assert send(role, [1, 2])["known"] == 2  # needs none
+        free[0] = two + 2 * len(body([3], IDENTITY))
+        assert send(role, [3])["stored"] == 1
+        ask(role, "train", {"until": 2})
+    size = max(file.stat().st_size for file in tmp_path.glob("side-*.safetensors"))
+    assert 3 * 4 * (3 * 37 + 21) < size < two / 2
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [
@@ -269,6 +292,7 @@ def test_an_unknown_kind_is_refused(role):
         ({"identity": {}}, TransportError, "identity is"),
         ({"side": 3}, TransportError, "needs identity, side and seed"),
         ({"side": {"bottleneck": 0}}, ConfigError, "side.bottleneck is 0"),
+        ({"side": {"epochs": 10_001}}, ConfigError, "side.epochs is 10001"),
         ({"side": {"rank": 4}}, ConfigError, "unknown setting side.rank"),
         ({"side": {"loss": "hinge"}}, ConfigError, "side.loss"),
         ({"side": {"learning_rate": "fast"}}, ConfigError, "side.learning_rate"),

@@ -20,6 +20,7 @@ from airtune.methods.pae_mobillm.cells.reading import base_of, open_reading
 from airtune.methods.pae_mobillm.cells.sending import Sending
 from airtune.methods.pae_mobillm.cells.ways import Way, known, mib_of, told
 from airtune.methods.pae_mobillm.config import PAEConfig, config_from
+from airtune.methods.pae_mobillm.server import binding
 from airtune.methods.pae_mobillm.server.training import Training, TrainingPlan
 from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.methods.pae_mobillm.wire import Samples, body_bytes
@@ -88,9 +89,7 @@ def compute_side(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
 
 
 def plan_of(config: PAEConfig) -> TrainingPlan:
-    side = config.side
-    rates = side.learning_rate, side.weight_decay
-    return TrainingPlan(config.seed, side.bottleneck, side.temperature, side.batch_size, *rates, side.loss)
+    return binding.plan_of(config.side, config.seed)
 
 
 def side_bytes(config: PAEConfig, layers: int, width: int, outputs: int) -> int:

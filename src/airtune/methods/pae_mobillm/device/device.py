@@ -22,7 +22,7 @@ from typing import Final, final
 
 import numpy as np
 
-from airtune.errors import ModelError, TransportError
+from airtune.errors import ModelError, RefusedError, TransportError
 from airtune.ledger import Ledger
 from airtune.methods.pae_mobillm.device.asking import Asking
 from airtune.methods.pae_mobillm.device.differences import corrected, outcomes, prediction_differences
@@ -32,7 +32,7 @@ from airtune.methods.pae_mobillm.device.upload import Upload, repetition_ids, sa
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.privacy.defences import Defence, Plain
 from airtune.methods.pae_mobillm.side import SideNetwork
-from airtune.methods.pae_mobillm.wire import Samples, as_received, encode_samples
+from airtune.methods.pae_mobillm.wire import NO_ROOM, Samples, as_received, encode_samples
 from airtune.models import BaseModel, Items, Score
 from airtune.records import Progress, Silent
 from airtune.transport import DEFAULT_LIMITS, JSON, Transport
@@ -116,8 +116,8 @@ class Device:
 
         Raises:
             TransportError: a request failed `ATTEMPTS` times, or an answer could not be read; what was delivered
-                stays, and the next call goes on from there. So it does after any error that the server answers with,
-                such as a full disk.
+                stays, and the next call goes on from there. So it does after any error that the server answers with.
+                One that has no room for more is none: the rest is `Upload.refused`.
             DataError: items of another kind than the backbone's, or a number that cannot be sent.
         """
         ids = sample_ids(self._name, items)
@@ -130,6 +130,7 @@ class Device:
         # the same batches after a restart: in others, sums round differently
         batches = [kept for rows in items.in_order(self._batch_size) if len(kept := rows[lacking[rows]])]
         total, sent_bytes, repeats = int(lacking.sum()), 0, self._server.repeats
+        messages = sent = 0
         with self._progress.stage("upload", total) as stage:
             for rows in batches:
                 body = encode_samples(self.samples(items, rows, ids[rows]), self._identity, several=self._several)
@@ -139,12 +140,19 @@ class Device:
                         "lower device.batch_size"
                     )
                 known = self._server.forgets if again and forgotten[rows].any() else 0
-                self._server.ask("samples", samples_header(self._identity, len(rows), self._several, known), body)
+                try:
+                    self._server.ask("samples", samples_header(self._identity, len(rows), self._several, known), body)
+                except RefusedError as error:
+                    if NO_ROOM not in str(error):
+                        raise
+                    self._progress.say(str(error))
+                    break
+                messages, sent = messages + 1, sent + len(rows)
                 self._held.update(ids[rows].tolist())
                 sent_bytes += len(body)
                 stage.advance(len(rows))
         held = len(items) - total - left_out
-        return Upload(total, held, len(batches), sent_bytes, self._server.repeats - repeats, left_out)
+        return Upload(sent, held, messages, sent_bytes, self._server.repeats - repeats, left_out, total - sent)
 
     def samples(self, items: Items, rows: np.ndarray, ids: np.ndarray) -> Samples:
         """Some items as they are sent, under these ids."""

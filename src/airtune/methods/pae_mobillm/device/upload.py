@@ -28,6 +28,7 @@ class Upload:
         body_bytes: Of all bodies of `samples` messages, each counted once.
         repeats: Messages that were sent again because a request failed.
         forgotten: Left out, for the server was asked to forget them.
+        refused: Not sent, for the server has no room for more.
     """
 
     samples: int
@@ -36,6 +37,7 @@ class Upload:
     body_bytes: int
     repeats: int
     forgotten: int = 0
+    refused: int = 0
 
 
 def sample_ids(name: str, items: Items) -> np.ndarray:

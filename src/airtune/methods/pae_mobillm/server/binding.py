@@ -24,6 +24,12 @@ from airtune.workloads.settings import build
 _FILE: Final = "identity.json"
 
 
+def plan_of(side: SideConfig, seed: int) -> TrainingPlan:
+    """How these settings have a network trained."""
+    rates = side.learning_rate, side.weight_decay
+    return TrainingPlan(seed, side.bottleneck, side.temperature, side.batch_size, *rates, side.loss)
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """Of one store. `side.epochs` is not part of it: how far to train is asked message by message."""
@@ -59,9 +65,7 @@ class Binding:
     @property
     def plan(self) -> TrainingPlan:
         """How the network is trained."""
-        side = self.side
-        rates = side.learning_rate, side.weight_decay
-        return TrainingPlan(self.seed, side.bottleneck, side.temperature, side.batch_size, *rates, side.loss)
+        return plan_of(self.side, self.seed)
 
     def check(self, other: Binding) -> None:
         """Refuse another device's. Raises `ModelError` that names the first that differs, with both values."""

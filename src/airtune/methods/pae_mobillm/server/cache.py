@@ -31,15 +31,24 @@ class ActivationCache:
         memory_mb: Samples kept in memory too, the least recently used leave first; in 10^6 bytes.
         disk_mb: The most that the file may take; 0 sets no limit. See `DiskTier`.
         keep_s: How long `expire` leaves a sample; 0 is for ever.
+        spare: Bytes that samples leave free on the disk, for what else is written there.
 
     Raises:
         AirtuneError: as `DiskTier` does; so do all operations.
     """
 
     def __init__(
-        self, path: Path, identity: Identity, *, memory_mb: float = 256.0, disk_mb: float = 0.0, keep_s: float = 0.0
+        self,
+        path: Path,
+        identity: Identity,
+        *,
+        memory_mb: float = 256.0,
+        disk_mb: float = 0.0,
+        keep_s: float = 0.0,
+        spare: int = 0,
     ) -> None:
         self._identity, self._keep_s, self._row_bytes = identity, keep_s, row_bytes(identity)
+        self._spare = spare
         self._memory = MemoryTier(memory_mb * 1e6)
         self._disk = DiskTier(path, identity.key, self._row_bytes, disk_mb)
 
@@ -71,7 +80,7 @@ class ActivationCache:
                 )
         left_out = {one for one, request in self._disk.forgotten(came).items() if request > again}
         new = {one: content for one, content in came.items() if one not in here and one not in left_out}
-        self._disk.store(new, now)
+        self._disk.store(new, now, self._spare)
         for one, content in new.items():
             self._memory.put(one, content)
         return len(new), len(here)

@@ -41,6 +41,11 @@ class Epoch:
     rows: int
 
 
+def checkpoint_bytes(numbers: int) -> int:
+    """Of a network of so many numbers, AdamW's two moments of each, and 64 kB for names, a record and blocks."""
+    return 3 * 4 * numbers + 65_536
+
+
 def save_checkpoint(folder: Path, tensors: Mapping[str, torch.Tensor], history: tuple[Epoch, ...]) -> None:
     """Write the state after the last epoch of `history`. Raises `RunError`; the one before it then stands."""
     data = save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})

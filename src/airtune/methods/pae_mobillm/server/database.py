@@ -5,6 +5,7 @@ Knows files and SQL; not what is kept.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from airtune.errors import AirtuneError, BusyError, RunError, TransportError
+from airtune.methods.pae_mobillm.wire import NO_ROOM
 
 NO_LIMIT: Final = 2**32 - 2
 """Of pages."""
@@ -104,6 +106,17 @@ class Database:
         """Let others open the file."""
         self.connection.close()
 
+    def check_room(self, size: int) -> None:
+        """Raise `TransportError` where the disk has less room than so many bytes."""
+        if shutil.disk_usage(self._path.parent).free < size:
+            raise self._full("but for the room that training needs the disk is")
+
+    def _full(self, what: str) -> TransportError:
+        return TransportError(
+            f"{NO_ROOM}, {what} full; nothing of this message is stored; forget samples or wait until some expire, "
+            "then send it again; training goes on with what is cached"
+        )
+
     def _limit_pages(self, pages: int) -> int:
         """Set the most pages that the file may have; it is told, and never less than it has."""
         with self.plainly():
@@ -112,11 +125,7 @@ class Database:
     def _refusal(self, error: sqlite3.Error) -> AirtuneError:
         name = str(getattr(error, "sqlite_errorname", ""))
         if name.startswith("SQLITE_FULL"):
-            limit = f"its {self._limit / 1e6:g} MB are" if self._limit else "the disk is"
-            return TransportError(
-                f"the cache has no room for more samples, {limit} full; nothing of this message is stored; forget "
-                "samples or wait until some expire, then send it again; training goes on with what is cached"
-            )
+            return self._full(f"its {self._limit / 1e6:g} MB are" if self._limit else "the disk is")
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return BusyError(f"another server uses {self._path}; stop it or choose another store")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):

@@ -70,8 +70,14 @@ class DiskTier:
             self._base.close()
             raise
 
-    def store(self, contents: Mapping[int, bytes], now: float) -> None:
-        """Keep contents of ids that are not here, all or, where one is refused, none. Raises as the class says."""
+    def store(self, contents: Mapping[int, bytes], now: float, spare: int = 0) -> None:
+        """Keep contents of ids that are not here, all or, where one is refused, none. Raises as the class says.
+
+        Args:
+            spare: Bytes that stay free on the disk.
+        """
+        if contents:  # once in the log, once in the file
+            self._base.check_room(2 * sum(map(len, contents.values())) + spare)
         free, last = list(self._free), self._last
         with self._base.transaction():
             for one, content in contents.items():

@@ -30,20 +30,19 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, final
+from typing import final
 
 import numpy as np
 
 from airtune.errors import ModelError, RunError, TransportError
+from airtune.methods.pae_mobillm.config import MAX_EPOCHS
 from airtune.methods.pae_mobillm.server.binding import Binding
 from airtune.methods.pae_mobillm.server.cache import ActivationCache
+from airtune.methods.pae_mobillm.server.checkpoint import checkpoint_bytes
 from airtune.methods.pae_mobillm.server.training import Training
 from airtune.methods.pae_mobillm.wire import ID_BYTES, IDS_AT_ONCE
 from airtune.records.atomic import PARTIAL_SUFFIX
 from airtune.transport import JSON, Message
-
-MAX_EPOCHS: Final = 10_000
-"""Epochs in all; the losses of so many fit into a header."""
 
 
 @final
@@ -126,6 +125,7 @@ class ServerRole:
             memory_mb=self._memory_mb,
             disk_mb=self._disk_mb,
             keep_s=self._keep_s,
+            spare=2 * checkpoint_bytes(sum(one.numel() for one in training.network.parameters())),
         )
         try:  # ours alone now: what a killed server left half-written goes, and what expired meanwhile
             for leftover in self._store.glob(f".*{PARTIAL_SUFFIX}"):

@@ -15,7 +15,6 @@ from typing import Final, Protocol, final
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from airtune.errors import DataError, RunError
@@ -53,7 +52,6 @@ class TrainingPlan:
         learning_rate: Of AdamW.
         weight_decay: Of AdamW, on all weights.
         loss: `mse`, or `huber` (delta 1), mean over rows and outputs.
-        clip_norm: Norm that gradients are scaled down to; 0 leaves them.
     """
 
     seed: int
@@ -63,7 +61,6 @@ class TrainingPlan:
     learning_rate: float
     weight_decay: float
     loss: str
-    clip_norm: float = 0.0
 
 
 @final
@@ -138,8 +135,6 @@ class Training:
         if math.isfinite(loss.item()):
             self._optimizer.zero_grad()
             loss.backward()
-            if self._plan.clip_norm:
-                nn.utils.clip_grad_norm_(self.network.parameters(), self._plan.clip_norm)
             self._optimizer.step()
         return loss.item()
 
