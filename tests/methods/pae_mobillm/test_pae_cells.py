@@ -19,10 +19,12 @@ from airtune.methods.pae_mobillm.cells.choosing import Look, best_on_dev, epochs
 from airtune.methods.pae_mobillm.cells.labels import by_labels
 from airtune.methods.pae_mobillm.cells.reading import base_of, open_reading
 from airtune.methods.pae_mobillm.cells.sending import Sending
-from airtune.methods.pae_mobillm.cells.side import plan_of
+from airtune.methods.pae_mobillm.cells.side import Arrays, plan_of
 from airtune.methods.pae_mobillm.config import config_from, load_config
 from airtune.methods.pae_mobillm.peaks import WAYS, Peak
 from airtune.methods.pae_mobillm.rivals import lora
+from airtune.methods.pae_mobillm.server.training import Training
+from airtune.methods.pae_mobillm.side import SideNetwork
 from airtune.records import Silent
 from airtune.records.cells import CellStore, Done
 from airtune.studies.declaration import read_study
@@ -216,16 +218,39 @@ def test_what_was_sent_plainly_tells_every_label(cells):
     assert {"nearest_first", "nearest_last", "words_first", "words_last", "membership", "label_named"} <= set(found)
 
 
+def test_labels_and_differences_start_alike_and_see_the_same_batches(cells, settings, tmp_path: Path, monkeypatch):
+    """Weights before the first step, and the rows of every step of two epochs, beside the server's own training."""
+    read = open_reading(cells["reading"])["train"]
+    config = config_from(settings)
+    plan, seen = plan_of(config), list[tuple[torch.Tensor, torch.Tensor]]()
+    forward = SideNetwork.forward
+
+    def noted(self: SideNetwork, rows: torch.Tensor) -> torch.Tensor:
+        seen.append((self.down.detach().clone(), rows.clone()))
+        return forward(self, rows)
+
+    sending = Sending.chosen(config, read, lambda: base_of(settings))
+    monkeypatch.setattr(SideNetwork, "forward", noted)
+    for _ in Training(tmp_path, sending.identity, plan).until(Arrays(*sending.sent(read)), 2):
+        pass
+    by_differences, seen[:] = list(seen), []
+    for _ in by_labels(sending.own(read), read, plan, plan.learning_rate, [2]):
+        pass
+    assert len(seen) == len(by_differences) == 2 * 3
+    assert torch.equal(seen[0][0], by_differences[0][0])
+    assert all(torch.equal(one, other) for (_, one), (_, other) in zip(seen, by_differences, strict=True))
+
+
 def test_training_by_labels_lowers_their_loss(cells, settings):
     read = open_reading(cells["reading"])["train"]
     plan = plan_of(config_from(settings))
     plain = torch.nn.functional.cross_entropy(torch.from_numpy(read.logits), torch.from_numpy(read.targets))
     losses = {}
-    for look in by_labels(read.states, read, plan, plan.learning_rate, [1, 30]):
+    for look in by_labels(read.states, read, plan, plan.learning_rate, [1, 40]):
         scores = torch.from_numpy(read.logits + look.model.differences(read.states))
         losses[look.epochs] = float(torch.nn.functional.cross_entropy(scores, torch.from_numpy(read.targets)))
-    assert losses[30] < 0.8 * float(plain)
-    assert losses[30] < losses[1] < 1.1 * float(plain)
+    assert losses[40] < 0.8 * float(plain)
+    assert losses[40] < losses[1] < 1.1 * float(plain)
 
 
 def test_seeds_share_a_reading_and_paths_count_by_content(settings, tmp_path: Path):

@@ -1,6 +1,7 @@
 """The `gap` cell: what true labels are worth over differences, by number of classes, item by item of test.
 
-Same samples, network and seed; rate and epochs of each the best on dev. Above 0, differences are behind.
+Same samples, network, first weights and order by seed; rate and epochs of each the best on dev. Above 0, differences
+are behind.
 """
 
 from __future__ import annotations

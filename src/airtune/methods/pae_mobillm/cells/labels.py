@@ -80,9 +80,12 @@ def compute_labels(settings: Settings, work: Path, needs: Mapping[str, Done]) ->
 def by_labels(
     seen: np.ndarray, train: Read, plan: TrainingPlan, rate: float, looks: list[int]
 ) -> Iterator[Look[SideNetwork]]:
-    """The same network as by differences, with true labels: cross-entropy of logits + Dy^; looked at after epochs."""
+    """The same network as by differences, with true labels: cross-entropy of logits + Dy^; looked at after epochs.
+
+    First weights and order of samples are those that `Training` draws of the seed, so that both are paired.
+    """
     outputs = train.logits.shape[1]
-    draw = torch.Generator().manual_seed(seed_for(plan.seed, "labels"))
+    draw = torch.Generator().manual_seed(seed_for(plan.seed, "pae side network"))
     network = SideNetwork(
         seen.shape[1], seen.shape[2], plan.bottleneck, outputs, temperature=plan.temperature, generator=draw
     )
@@ -90,7 +93,7 @@ def by_labels(
     rows, logits, targets = (torch.from_numpy(part) for part in (seen, train.logits, train.targets))
     begun, spent = time.process_time(), 0.0
     for epoch in range(max(looks)):
-        order = generator(plan.seed, "labels", epoch).permutation(len(rows))
+        order = generator(plan.seed, "pae epoch", epoch + 1).permutation(len(rows))
         for some in torch.from_numpy(order).split(plan.batch_size):
             optimiser.zero_grad()
             functional.cross_entropy(logits[some] + network(rows[some]), targets[some]).backward()

@@ -7,7 +7,7 @@ lower bound: a reader with more layers or a language model behind it finds more.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,11 +20,11 @@ _STILL = 1e-5
 """Coordinates that vary less than this share of their mean are constant up to rounding."""
 
 
-def frequent_tokens(texts: Sequence[np.ndarray], count: int, leave_out: Collection[int] = ()) -> np.ndarray:
+def frequent_tokens(texts: Sequence[np.ndarray], count: int) -> np.ndarray:
     """The tokens that most of the texts have, at most `count`, the most frequent first; ties by id."""
     having = Counter[int]()
     for text in texts:
-        having.update(set(text.tolist()) - set(leave_out))
+        having.update(set(text.tolist()))
     return np.array(sorted(having, key=lambda token: (-having[token], token))[:count], np.int64)
 
 
