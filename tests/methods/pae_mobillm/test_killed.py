@@ -39,13 +39,15 @@ SAMPLES, BATCH, SAMPLE_BYTES = 96, 8, 8 + 2 * 16 * 2 + 2 * 4
 EPOCHS = 8
 STEPS = {"device.batch_size": str(BATCH), "side.batch_size": "1", "side.epochs": str(EPOCHS)}
 """Twelve messages, and epochs of 96 steps."""
+TOLD = {"report.probe": "true", "report.attacks": "true"}
+"""All that a run in one process tells; a device of its own would leave it out."""
 WITHIN_S = 240.0
 """Nothing here takes as long; a test that waits for what never happens fails after it."""
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return classify_settings(tmp_path_factory.mktemp("killed") / "classify") | STEPS
+    return classify_settings(tmp_path_factory.mktemp("killed") / "classify") | STEPS | TOLD
 
 
 @pytest.fixture(scope="module")
