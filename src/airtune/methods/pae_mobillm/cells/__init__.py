@@ -38,8 +38,8 @@ KINDS: Mapping[str, Kind] = {
         Kind("side", 2, _READ, side_settings, compute_side),
         Kind("labels", 2, _READ, labels_settings, compute_labels),
         Kind("probe", 1, _READ, probe_settings, compute_probe),
-        Kind("lora", 2, _READ, trained_settings, compute_lora),
-        Kind("split", 2, (*_READ, "lora"), trained_settings, compute_split),
+        Kind("lora", 3, _READ, trained_settings, compute_lora),
+        Kind("split", 3, (*_READ, "lora"), trained_settings, compute_split),
         Kind("gap", 2, ("reading", "side", "labels"), gap_settings, compute_gap),
         Kind("leaks", 2, ("reading", "side"), leaks_settings, compute_leaks),
     )

@@ -1,6 +1,6 @@
 """The `lora` and `split` cells: what trains the backbone itself, on the device alone or between device and server.
 
-LoRA's rate and epochs are the best on dev of three rates and five epochs; split learning takes those of the same seed,
+LoRA's rate and epochs are the best on dev of two rates and five epochs; split learning takes those of the same seed,
 for its network is the same but for what is rounded at the cut. Both start at the head that every other way starts at.
 """
 

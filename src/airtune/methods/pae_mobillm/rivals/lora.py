@@ -20,7 +20,7 @@ from airtune.models import BaseModel, FitPlan, Items, fit
 from airtune.records import generator, seed_for
 
 RANK = 8
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 3e-3)
 """Tried in turn; dev picks."""
 EPOCHS = 5
 """Looked at after each."""
