@@ -1,7 +1,8 @@
 """airtune: fine-tune in the cloud, choose ranks for the channel, send the adapter in time, apply it at the edge.
 
-`run`, `plan`, `decide`, `report`, `train`, `pack`, `inspect` and `unpack` are the commands of the same names. Types and
-some functions load when they are first used, so that importing airtune costs next to nothing and needs no torch.
+`run`, `forget`, `plan`, `decide`, `report`, `train`, `pack`, `inspect` and `unpack` are the commands of the same names.
+Types and some functions load when they are first used, so that importing airtune costs next to nothing and needs no
+torch.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ __all__ = [
     "RunFolder",
     "__version__",
     "decide",
+    "forget",
     "inspect",
     "pack",
     "plan",
@@ -91,6 +93,28 @@ def run(
             raise ConfigError("resume goes on under the recorded settings; leave preset and overrides out")
         return resume_method(method, out=Path(out), progress=progress)
     return run_method(method, preset=preset or "default", overrides=overrides or {}, out=Path(out), progress=progress)
+
+
+def forget(
+    run: str | Path,
+    texts: Sequence[str] | Path | None,
+    *,
+    method: str = "pae_mobillm",
+    progress: Progress | None = None,
+) -> int:
+    """Have the cloud forget samples that a run sent it; return how many it held. What was learned from them stays.
+
+    Args:
+        run: The device's run folder.
+        texts: As they stand in the data, or a file of them: a table like the task's, or one text a line. None: all.
+        progress: Whoever watches; nobody by default.
+
+    Raises:
+        AirtuneError: one line that says what was found, what was expected and what to do.
+    """
+    from airtune.services import forget_samples
+
+    return forget_samples(method, run=Path(run), texts=texts, progress=progress)
 
 
 def plan(

@@ -10,7 +10,7 @@ import typer
 from airtune.cli.options import Set, overrides_of, seconds_of
 from airtune.cli.payloads import inspect, pack, train, unpack
 from airtune.cli.planning import decide, plan
-from airtune.cli.running import cloud, edge, run
+from airtune.cli.running import cloud, edge, forget, run
 from airtune.errors import ConfigError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(edge)
 app.command()(cloud)
+app.command()(forget)
 app.command()(plan)
 app.command()(decide)
 app.command()(train)

@@ -141,6 +141,27 @@ def cloud(
     _serve(method, _chosen(method, like, preset, overrides_of(settings, {})), like or store, host, port, until_eof)
 
 
+def forget(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The device's run folder.")],
+    file: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads this at run time
+        typer.Argument(help="Texts to forget: a table like the task's, or one text a line."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Forget every sample that the run trained on.")] = False,
+    method: Annotated[str, typer.Option(help="pae_mobillm")] = "pae_mobillm",
+) -> None:
+    """Have the cloud forget samples that a run sent it; what was learned from them stays."""
+    from airtune.cli.show import Bars, new_console
+    from airtune.services import forget_samples
+
+    if (file is None) != everything:
+        given = "both a file and --all were" if everything else "neither a file nor --all was"
+        raise ConfigError(f"{given} given; name the texts in a FILE, or give --all")
+    console = new_console()
+    held = forget_samples(method, run=folder, texts=file, progress=Bars(console))
+    console.print(f"The cloud held {held:,} such samples and holds none of them now.", highlight=False)
+
+
 def _method(positional: str, option: str) -> str:
     """The method, which may be named either way."""
     if bool(positional) == bool(option):

@@ -20,6 +20,7 @@ from airtune.methods.pae_mobillm.building import server_role as pae_server
 from airtune.methods.pae_mobillm.cells import KINDS as PAE_KINDS
 from airtune.methods.pae_mobillm.config import config_from as pae_config_from
 from airtune.methods.pae_mobillm.config import load_config as pae_config
+from airtune.methods.pae_mobillm.forgetting import forget as pae_forget
 from airtune.methods.pae_mobillm.method import run as pae_run
 from airtune.records import Progress, RunFolder
 from airtune.records.cells import Kind
@@ -49,6 +50,8 @@ class MethodEntry:
     """What its links have room for, beside the summaries of earlier runs."""
     kinds: Mapping[str, Kind] | None = None
     """What its studies are made of."""
+    forget: Callable[[Any, RunFolder, Transport, Sequence[str] | Path | None, Progress], int] | None = None
+    """Has the other side forget samples that a run sent it, or with None all; how many it held."""
     on_a_device: tuple[str, ...] = ()
     """Settings, as `--set` takes them, that hold where the acting side is a device of its own."""
 
@@ -76,6 +79,7 @@ METHODS: Mapping[str, MethodEntry] = {
         pae_server,
         lambda config: str(config.server.url),
         kinds=PAE_KINDS,
+        forget=pae_forget,
         on_a_device=("report.probe=false", "report.attacks=false"),
     ),
 }

@@ -1,8 +1,8 @@
-"""Run a method: make the run folder, reach or start its other role, run, report."""
+"""Run a method: make the run folder, reach or start its other role, run, report; have what was sent forgotten."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,42 @@ def resume_method(method: str, *, out: Path, progress: Progress | None = None) -
         return _run(method, entry, config, folder, progress or Silent())
 
 
+def forget_samples(
+    method: str, *, run: Path, texts: Sequence[str] | Path | None, progress: Progress | None = None
+) -> int:
+    """Have the other side forget what a run sent it; return how many samples it held.
+
+    Args:
+        texts: As they stand in the data, or a file of them: a table like the task's, or one text a line. None: all.
+
+    Raises:
+        ConfigError: the method's other side keeps no samples. Else as `run_method`.
+    """
+    entry = method_entry(method)
+    if entry.forget is None:
+        raise ConfigError(f"{method} leaves no samples with its {entry.peer}; there is nothing to forget")
+    found = RunFolder.open(run)
+    config = entry.config_from(found.config)
+    entry.check_machine(config)
+    with (
+        RunFolder.resume(run, config.as_dict()) as folder,
+        _peer(method, entry, config, folder, progress or Silent()) as peer,
+    ):
+        return entry.forget(config, folder, peer, texts, progress or Silent())
+
+
 def _run(method: str, entry: MethodEntry, config: Any, folder: RunFolder, progress: Progress) -> dict[str, Any]:
-    peer: Http | PeerProcess
-    if url := entry.peer_url(config):
-        peer = Http(url, timeout_s=REQUEST_TIMEOUT_S)
-    else:
-        progress.say(f"Starting the {entry.peer} in its own process.")
-        peer = PeerProcess(method, folder.path, folder.path / log_of(entry))
-    with peer:
+    with _peer(method, entry, config, folder, progress) as peer:
         summary = entry.run(config, folder, peer, progress)
     write_report(folder.path)
     return summary
+
+
+def _peer(method: str, entry: MethodEntry, config: Any, folder: RunFolder, progress: Progress) -> Http | PeerProcess:
+    if url := entry.peer_url(config):
+        return Http(url, timeout_s=REQUEST_TIMEOUT_S)
+    progress.say(f"Starting the {entry.peer} in its own process.")
+    return PeerProcess(method, folder.path, folder.path / log_of(entry))
 
 
 def log_of(entry: MethodEntry) -> str:

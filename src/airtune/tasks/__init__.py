@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from airtune.tasks.complexity import Complexity, Lexicon, complexity, words_of
 from airtune.tasks.examples import Classification, Columns, Example, Sizes, Task, Text
+from airtune.tasks.files import read_texts
 from airtune.tasks.load import TASKS, load_task
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "Text",
     "complexity",
     "load_task",
+    "read_texts",
     "words_of",
 ]

@@ -77,6 +77,13 @@ def read_table(path: Path, columns: Columns, *, labels_optional: bool = False) -
     return rows
 
 
+def read_texts(path: Path, columns: Columns) -> tuple[str, ...]:
+    """Texts alone: the rows of a table, whatever their labels, or the lines of any other file that hold something."""
+    if kind_of(path) in TABLE_KINDS:
+        return tuple(row.text for row in read_table(path, columns, labels_optional=True))
+    return tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
+
+
 def _cells(path: Path, text: str, columns: Columns, wanted: tuple[str, ...]) -> Iterator[Row]:
     source = io.StringIO(text, newline="")
     if kind_of(path) == ".tsv":
