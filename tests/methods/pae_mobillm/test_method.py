@@ -195,14 +195,17 @@ def test_samples_shaped_in_another_way_are_refused_by_name(settings, tmp_path: P
         {"privacy.epsilon": "50", "device.secret": "a word"},
         {"device.layers": "uniform", "device.layer_count": "1", "device.bits": "8"},
         {"device.layers": "1"},
+        {"device.layers": "1:8,2"},
         {"device.layers": "greedy"},
         {"device.space": "probability"},
     ],
-    ids=["rotation", "noise", "one layer", "the first layer", "greedy", "probability"],
+    ids=["rotation", "noise", "one layer", "the first layer", "bits by layer", "greedy", "probability"],
 )
 def test_every_way_to_send_runs_to_its_report(settings, tmp_path: Path, changed: dict[str, str]):
     summary = run_here(settings | changed, tmp_path / "run")
     assert len(summary["losses"]) == 2
+    if changed.get("device.layers") == "1:8,2":  # id, 16 numbers and a scale, 16 at 16 bits, 2 of the difference
+        assert summary["sent"]["body_bytes"] == 96 * (8 + (16 + 4) + 16 * 2 + 2 * 4)
     assert {"backbone alone", "PAE MobiLLM", "a head alone, on the device"} == set(summary["scores"])
     leaks = {one["measure"]: one["value"] for one in summary["leaks"]}
     if "privacy.rotate_to" not in changed and "privacy.epsilon" not in changed:
@@ -303,6 +306,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(settings, tmp_path: Path):
         ({"link.snrs_db": "0,5"}, r"link\.snrs_db is \(0\.0, 5\.0\); give the one SNR"),
         ({"device.bits": "4"}, r"device\.bits is 4; choose 8, 16 or 32"),
         ({"device.layers": "0,1"}, r"device\.layers is '0,1'; choose all, uniform, greedy or a list"),
+        ({"device.layers": "1:4"}, r"device\.layers is '1:4'; choose all, .* with 8, 16 or 32 bits of their own"),
         ({"privacy.rotate_to": "1"}, r"privacy\.rotate_to is 1"),
         (text_settings(tmp_path / "in") | {"device.space": "probability"}, r"device\.space is probability"),
     ):

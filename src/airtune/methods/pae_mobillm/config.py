@@ -25,7 +25,8 @@ class DeviceConfig:
     """Samples per forward pass and per message."""
     layers: str = "all"
     """Which hidden states are sent: `all`; `uniform`, `layer_count` evenly over depth; `greedy`, the most valuable per
-    bit, by `value_items` samples, as the uplink has room by the deadline; or a list from 1 on, as `1,2,5`."""
+    bit, by `value_items` samples, as the uplink has room by the deadline; or a list from 1 on, as `1,2,5`, in which
+    a layer may have bits of its own, as `1:8,2:8,5`."""
     layer_count: int = 3
     """For `uniform`."""
     bits: int = 16
@@ -44,8 +45,9 @@ class DeviceConfig:
         for name in ("train_items", "batch_size", "layer_count", "value_items"):
             require_between(f"device.{name}", getattr(self, name), 1)
         named = self.layers in ("all", "uniform", "greedy")
-        listed = re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", self.layers)
-        require(bool(named or listed), "device.layers", self.layers, "choose all, uniform, greedy or a list as 1,2,5")
+        listed = all(re.fullmatch(r"[1-9]\d{0,5}(:(8|16|32))?", one) for one in self.layers.split(","))
+        advice = "choose all, uniform, greedy or a list as 1,2,5 or, with 8, 16 or 32 bits of their own, 1:8,2:8,5"
+        require(named or listed, "device.layers", self.layers, advice)
         require(self.bits in (8, 16, 32), "device.bits", self.bits, "choose 8, 16 or 32")
         require_positive("device.target_scale", self.target_scale)
 

@@ -60,7 +60,9 @@ def test_a_list_is_sent_as_it_stands(base):
     """Two blocks there are; whichever way they are named, hidden states go ascending."""
     assert choice(base, sentences(4), "1") == LayerChoice((1,), (16,))
     assert choice(base, sentences(4), "2,1", bits=8) == LayerChoice((1, 2), (8, 8))
-    for wrong in ("3", "1,1"):
+    assert choice(base, sentences(4), "2:32,1:8") == LayerChoice((1, 2), (8, 32))
+    assert choice(base, sentences(4), "2,1:8") == LayerChoice((1, 2), (8, 16))
+    for wrong in ("3", "1,1", "1:8,1:16"):
         with pytest.raises(ConfigError, match=f"device.layers is {wrong}; the backbone has blocks 1 to 2"):
             choice(base, sentences(4), wrong)
 

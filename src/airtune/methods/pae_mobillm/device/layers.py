@@ -58,7 +58,7 @@ def uniform_layers(blocks: int, count: int, bits: int) -> LayerChoice:
 
 
 def named_layers(how: str, blocks: int, count: int, bits: int) -> LayerChoice:
-    """What needs no measuring: `all`, `uniform`, or a list as `1,2,5`.
+    """What needs no measuring: `all`, `uniform`, or a list as `1,2,5` or `1:8,2:8,5`, where 5 has the given bits.
 
     Raises:
         ConfigError: a layer that the backbone does not have, or one that is named twice.
@@ -67,10 +67,11 @@ def named_layers(how: str, blocks: int, count: int, bits: int) -> LayerChoice:
         return every_layer(blocks, bits)
     if how == "uniform":
         return uniform_layers(blocks, count, bits)
-    layers = tuple(sorted(map(int, how.split(","))))
-    if layers[-1] > blocks or len(set(layers)) < len(layers):
+    parts = [one.partition(":") for one in how.split(",")]
+    chosen = {int(layer): int(own or bits) for layer, _, own in parts}
+    if max(chosen) > blocks or len(chosen) < len(parts):
         raise ConfigError(f"device.layers is {how}; the backbone has blocks 1 to {blocks}, name each once at most")
-    return LayerChoice(layers, (bits,) * len(layers))
+    return LayerChoice(*_ordered(chosen))
 
 
 def uplink_budget(link: Link, deadline_s: float, late_share: float, state: ChannelState) -> int:
