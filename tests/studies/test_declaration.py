@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,17 @@ def test_a_preset_may_name_its_workload(tmp_path: Path):
     assert {point.workload for point in plan_of("fig5", "cpu").points} == {"embedded"}  # instead of the decoder
     with pytest.raises(ConfigError, match=r"workload sst2 .* needs --data"):
         plan_of("fig5", "cpu-sst2")
+
+
+def test_a_study_may_set_something_on_one_workload_alone(tmp_path: Path):
+    """All of SST-2's test part for bits, and 500 windows of the decoder's; the adapters below are read by both."""
+    wide, usual = plan_of("bits", "cpu-sst2", data=str(tmp_path)), plan_of("bits", "cpu")
+    assert {cell.settings["task"]["test_items"] for cell in wide.cells.values() if cell.kind.name == "bits"} == {2000}
+    assert {cell.settings["task"]["test_items"] for cell in usual.cells.values() if cell.kind.name == "bits"} == {500}
+    harness = read_harness("airllm")
+    study = replace(read_study("airllm", "bits"), on={"nowhere": {"seed": 1}})
+    with pytest.raises(ConfigError, match="workload is 'nowhere'; choose one of"):
+        make_plan(study, harness, harness.presets["cpu"], {}, dict, overrides={}, model="", data="")
 
 
 def test_the_paper_s_tables_and_figures_are_declared():

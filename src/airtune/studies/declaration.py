@@ -135,6 +135,8 @@ class Study:
     redrawn: str = "adapter, calibration set, policy and channel"
     """What a seed draws anew, in words."""
     set: Mapping[str, Any] = field(default_factory=dict)
+    on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings over those, on the workload of that name alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,8 +106,9 @@ def make_plan(
     varied = {key for variant in study.variants for key in variant.set} | set(study.set) | {"seed"}
     if clash := sorted(varied & set(overrides)):
         raise ConfigError(f"study {study.name} varies {clash[0]} itself, but --set gives it; leave it out")
-    if workload and workload not in harness.workloads:
-        raise ConfigError(f"workload is {workload!r}; choose one of {', '.join(harness.workloads)}")
+    for named in (*([workload] if workload else []), *study.on):
+        if named not in harness.workloads:
+            raise ConfigError(f"workload is {named!r}; choose one of {', '.join(harness.workloads)}")
     own_settings: list[tuple[str, dict[str, Any]]] = []
     notes: list[str] = []
     for name in (workload,) if workload else study.workloads:
@@ -143,7 +144,7 @@ def _expand(
     points = []
     for name, own in workloads:
         for variant in study.variants:
-            base = {**preset.set, **own, **study.set, **variant.set, **overrides}
+            base = {**preset.set, **own, **study.set, **study.on.get(name, {}), **variant.set, **overrides}
             for seed in range(min(seeds, variant.seeds or seeds)):
                 try:
                     all_settings = settings(preset.preset, {**base, "seed": seed})
