@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from airtune.links import ChannelState, Link
     from airtune.methods.airllm.plan import Plan
     from airtune.methods.airllm.policy.decide import Decision
+    from airtune.methods.pae_mobillm.forgetting import Forgotten
     from airtune.records import Progress, RunFolder
     from airtune.services.packing import pack
     from airtune.services.training import train
@@ -97,16 +98,20 @@ def run(
 
 def forget(
     run: str | Path,
-    texts: Sequence[str] | Path | None,
     *,
+    texts: Sequence[str] | None = None,
+    file: str | Path | None = None,
+    everything: bool = False,
     method: str = "pae_mobillm",
     progress: Progress | None = None,
-) -> int:
-    """Have the cloud forget samples that a run sent it; return how many it held. What was learned from them stays.
+) -> Forgotten:
+    """Have the cloud forget samples that a run sent it; return what it held. What was learned from them stays.
 
     Args:
         run: The device's run folder.
-        texts: As they stand in the data, or a file of them: a table like the task's, or one text a line. None: all.
+        texts: As they stand in the data.
+        file: Holds them: a table like the task's, or a .txt with one text a line.
+        everything: All that the cloud holds of the run.
         progress: Whoever watches; nobody by default.
 
     Raises:
@@ -114,7 +119,18 @@ def forget(
     """
     from airtune.services import forget_samples
 
-    return forget_samples(method, run=Path(run), texts=texts, progress=progress)
+    given = [
+        name for name, one in (("texts", texts is not None), ("a file", file is not None), ("all", everything)) if one
+    ]
+    if len(given) != 1:
+        raise ConfigError(
+            f"{' and '.join(given) or 'nothing'} to forget was given; give texts, or a file, or all of it"
+        )
+    if isinstance(texts, str):
+        raise ConfigError("texts is one string; give a list of texts, or its path as file")
+    asked = texts if file is None else Path(file)
+    found: Forgotten = forget_samples(method, run=Path(run), texts=asked, progress=progress)
+    return found
 
 
 def plan(

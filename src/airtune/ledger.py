@@ -6,7 +6,7 @@ The ledger knows no models, links or methods: whoever causes a cost names its qu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
@@ -50,12 +50,22 @@ class Ledger:
             raise ConfigError(f"ledger amount of {quantity} is {amount}; book a finite amount of at least 0")
         self._entries.append(Entry(quantity, float(amount), role, round, what))
 
-    def total(self, quantity: Quantity, *, role: str | None = None, round: int | None = None) -> float:
-        """Sum the amounts of a quantity, optionally of one role or one round."""
+    def total(
+        self,
+        quantity: Quantity,
+        *,
+        role: str | None = None,
+        round: int | None = None,
+        what: Collection[str] | None = None,
+    ) -> float:
+        """Sum the amounts of a quantity, optionally of one role, one round, or what is among some names."""
         return math.fsum(
             entry.amount
             for entry in self._entries
-            if entry.quantity == quantity and role in (None, entry.role) and round in (None, entry.round)
+            if entry.quantity == quantity
+            and role in (None, entry.role)
+            and round in (None, entry.round)
+            and (what is None or entry.what in what)
         )
 
     def rows(self) -> Iterator[dict[str, object]]:

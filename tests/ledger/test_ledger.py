@@ -23,7 +23,15 @@ def ledger() -> Ledger:
 
 @pytest.mark.parametrize(
     ("selection", "total"),
-    [({}, 1050.0), ({"role": "cloud"}, 1000.0), ({"round": 1}, 250.0), ({"role": "cloud", "round": 1}, 200.0)],
+    [
+        ({}, 1050.0),
+        ({"role": "cloud"}, 1000.0),
+        ({"round": 1}, 250.0),
+        ({"role": "cloud", "round": 1}, 200.0),
+        ({"what": ("report", "nothing")}, 50.0),
+        ({"what": ("report", "adapter"), "round": 1}, 250.0),
+        ({"what": ()}, 0.0),
+    ],
 )
 def test_totals(ledger: Ledger, selection: dict, total: float):
     assert ledger.total("bits", **selection) == total

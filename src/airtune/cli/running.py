@@ -147,19 +147,20 @@ def forget(
         Optional[Path],  # noqa: UP045 - typer reads this at run time
         typer.Argument(help="Texts to forget: a table like the task's, or one text a line."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Forget every sample that the run trained on.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Forget all that the cloud holds of the run.")] = False,
     method: Annotated[str, typer.Option(help="pae_mobillm")] = "pae_mobillm",
 ) -> None:
-    """Have the cloud forget samples that a run sent it; what was learned from them stays."""
+    """Have the cloud forget samples that a run sent it; what was learned from them stays. Exits 1 if it had none."""
+    import airtune
     from airtune.cli.show import Bars, new_console
-    from airtune.services import forget_samples
 
-    if (file is None) != everything:
-        given = "both a file and --all were" if everything else "neither a file nor --all was"
-        raise ConfigError(f"{given} given; name the texts in a FILE, or give --all")
     console = new_console()
-    held = forget_samples(method, run=folder, texts=file, progress=Bars(console))
-    console.print(f"The cloud held {held:,} such samples and holds none of them now.", highlight=False)
+    found = airtune.forget(folder, file=file, everything=everything, method=method, progress=Bars(console))
+    for text in found.absent:
+        console.print(f"Not there: {text}", highlight=False, markup=False, overflow="ellipsis", no_wrap=True)
+    console.print(f"The cloud held {found.held:,} such samples and holds none of them now.", highlight=False)
+    if not (found.held or everything):
+        raise typer.Exit(1)
 
 
 def _method(positional: str, option: str) -> str:

@@ -7,6 +7,7 @@
 | `ledger.jsonl`   | one line per booked cost                                                  |
 | `summary.json`   | the result; there only once the run has finished                          |
 | `figures/` `adapter/` `payloads/` `payload.atn` `report.html` | written by others, where there is any  |
+| `sent.json`      | what a device's samples are sent under (pae_mobillm)                      |
 | `side.safetensors` | the side network that a device got (pae_mobillm)                        |
 | `run.lock`       | there while a process writes                                              |
 

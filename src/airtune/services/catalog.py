@@ -50,8 +50,8 @@ class MethodEntry:
     """What its links have room for, beside the summaries of earlier runs."""
     kinds: Mapping[str, Kind] | None = None
     """What its studies are made of."""
-    forget: Callable[[Any, RunFolder, Transport, Sequence[str] | Path | None, Progress], int] | None = None
-    """Has the other side forget samples that a run sent it, or with None all; how many it held."""
+    forget: Callable[[Any, RunFolder, Transport, Sequence[str] | Path | None, Progress], Any] | None = None
+    """Has the other side forget texts that a run sent it, or with None all that it holds; what it held."""
     on_a_device: tuple[str, ...] = ()
     """Settings, as `--set` takes them, that hold where the acting side is a device of its own."""
 

@@ -47,8 +47,8 @@ def resume_method(method: str, *, out: Path, progress: Progress | None = None) -
 
 def forget_samples(
     method: str, *, run: Path, texts: Sequence[str] | Path | None, progress: Progress | None = None
-) -> int:
-    """Have the other side forget what a run sent it; return how many samples it held.
+) -> Any:
+    """Have the other side forget what a run sent it; return what it held, as the method tells it.
 
     Args:
         texts: As they stand in the data, or a file of them: a table like the task's, or one text a line. None: all.

@@ -78,8 +78,8 @@ def read_table(path: Path, columns: Columns, *, labels_optional: bool = False) -
 
 
 def read_texts(path: Path, columns: Columns) -> tuple[str, ...]:
-    """Texts alone: the rows of a table, whatever their labels, or the lines of any other file that hold something."""
-    if kind_of(path) in TABLE_KINDS:
+    """Texts alone: the rows of a table, whatever their labels, or the lines of a .txt that hold something."""
+    if kind_of(path) not in TEXT_KINDS:
         return tuple(row.text for row in read_table(path, columns, labels_optional=True))
     return tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import airtune
 from airtune.cli.app import app
-from airtune.errors import ConfigError, ModelError, TransportError
+from airtune.errors import ConfigError, DeadlineError, ModelError, TransportError
 from airtune.ledger import Ledger
 from airtune.methods.pae_mobillm.building import new_device, open_uplink, samples_of, server_role
 from airtune.methods.pae_mobillm.config import load_config
@@ -147,6 +147,26 @@ def test_a_full_cache_is_told_and_training_goes_on_with_what_is_cached(settings,
     assert summary["last_epoch"]["rows"] == kept
     assert f"{96 - kept} samples were not kept, for the server has no room for more" in " ".join(summary["notes"])
     assert len(summary["losses"]) == 2
+    each = 8 + 2 * 16 * 2 + 2 * 4
+    assert (summary["costs"][0]["up"], summary["sent"]["body_bytes"]) == (kept * each, kept * each)
+    assert f"{kept} samples were sent once, {each} bytes each," in summary["headline"]
+
+
+def test_a_greedy_choice_that_just_fits_arrives_in_time(settings, tmp_path: Path):
+    """The deadline is for opening, asking and samples; the budget leaves room for all three."""
+    roomy = run_here(settings | {"device.layers": "greedy"}, tmp_path / "roomy")
+    assert roomy["uplink"]["upload_s"] < roomy["uplink"]["airtime_s"]  # training was asked for afterwards
+    first, last = roomy["uplink"]["upload_s"], 0.0
+    for share in (1.01, 0.9, 0.8):
+        tight = settings | {"device.layers": "greedy", "link.deadline_s": str(share * first)}
+        try:
+            uplink = run_here(tight, tmp_path / f"{share}")["uplink"]
+        except DeadlineError:
+            break
+        last = share
+        assert uplink["deadline_met"], (share, uplink)
+        assert uplink["upload_s"] <= share * first
+    assert last == 1.01 or last > 0
 
 
 WORD = {"device.secret": "a word"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from airtune.methods.pae_mobillm.device.choice import choose_layers
 from airtune.methods.pae_mobillm.device.device import Device
 from airtune.methods.pae_mobillm.device.differences import prediction_differences
 from airtune.methods.pae_mobillm.device.layers import LayerChoice, uplink_budget
-from airtune.methods.pae_mobillm.device.pivots import identity_of, outputs_of, read_pivots
+from airtune.methods.pae_mobillm.device.pivots import blocks_of, identity_of, outputs_of, read_pivots
+from airtune.methods.pae_mobillm.device.upload import asking_bits
 from airtune.methods.pae_mobillm.identity import Identity, salted
 from airtune.methods.pae_mobillm.privacy.defences import Chain, Defence, GaussianNoise, defence
 from airtune.methods.pae_mobillm.privacy.gaussian import median_norms
@@ -90,7 +91,8 @@ def new_device(
         settings.layers,
         layer_count=settings.layer_count,
         bits=settings.bits,
-        budget_bits=uplink_budget(link, config.link.deadline_s, config.link.late_share, link.mean_state),
+        budget_bits=uplink_budget(link, config.link.deadline_s, config.link.late_share, link.mean_state)
+        - asking_bits(len(items), len(blocks_of(base)), asdict(config.side), config.seed),
         value_items=settings.value_items,
         batch_size=settings.batch_size,
         outputs=privacy.rotate_to or outputs_of(base),
@@ -110,13 +112,12 @@ def new_device(
         outputs=outputs,
         shaping=_shaping(config, secrecy),
     )
-    blocks = generator(config.seed, "uplink")
-    air = OverTheAir(server, link, ledger, "device", lambda: link.observe(blocks)[0])
+    air = over_the_air(config, link, server, ledger)
     device = Device(
         base,
         identity,
         air,
-        name=f"{settings.secret or config.seed}",
+        name=device_name(config),
         batch_size=settings.batch_size,
         scale=settings.target_scale,
         secrecy=secrecy,
@@ -124,6 +125,17 @@ def new_device(
         progress=progress,
     )
     return Built(device, identity, secrecy, choice, air)
+
+
+def device_name(config: PAEConfig) -> str:
+    """What ids of samples are made of, beside the samples."""
+    return f"{config.device.secret or config.seed}"
+
+
+def over_the_air(config: PAEConfig, link: Link, server: Transport, ledger: Ledger) -> OverTheAir:
+    """The server, at the uplink's other end."""
+    blocks = generator(config.seed, "uplink")
+    return OverTheAir(server, link, ledger, "device", lambda: link.observe(blocks)[0])
 
 
 def _shaping(config: PAEConfig, secrecy: Defence) -> tuple[tuple[str, str], ...]:

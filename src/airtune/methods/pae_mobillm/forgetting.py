@@ -1,65 +1,135 @@
-"""Has a server forget what a run has sent: some texts under whatever label, or all that the run trained on."""
+"""Has a server forget what a run has sent: some texts under whatever label, or all of it.
+
+What is needed to ask stands in the run folder (`STARTED`), so that the data may be gone already.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import json
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
-from airtune.errors import ConfigError
-from airtune.methods.pae_mobillm.building import new_device, open_uplink, samples_of
+from airtune.errors import ConfigError, ModelError, RunError
+from airtune.methods.pae_mobillm.building import device_name, open_uplink, over_the_air
 from airtune.methods.pae_mobillm.config import PAEConfig
-from airtune.models import Items, sentences
-from airtune.records import Progress, RunFolder
-from airtune.tasks import Classification, Columns, read_texts
+from airtune.methods.pae_mobillm.device.asking import Asking
+from airtune.methods.pae_mobillm.device.upload import forget_repetitions, sample_ids
+from airtune.methods.pae_mobillm.identity import Identity
+from airtune.models import sentences
+from airtune.records import Progress, RunFolder, write_text
+from airtune.records.plain import json_text
+from airtune.tasks import Columns, read_texts
 from airtune.transport import Transport
-from airtune.workloads.opening import open_reader
-from airtune.workloads.parts import Reader
+from airtune.workloads.opening import open_base
+
+STARTED: Final = "sent.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a run was when it first reached its server.
+
+    Args:
+        identity: What its samples are sent under.
+        labels: How many classes the task tells apart; 0 for running text.
+        requests: Requests to forget that the server had had.
+    """
+
+    identity: Identity
+    labels: int
+    requests: int
+
+    def write(self, folder: RunFolder) -> None:
+        """Record it."""
+        entry = {"identity": self.identity.as_header(), "labels": self.labels, "requests": self.requests}
+        write_text(folder.path / STARTED, json_text(entry, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Started | None:
+        """What was recorded; None where the run has not reached its server. Raises `RunError` for a damaged file."""
+        path = folder.path / STARTED
+        if not path.is_file():
+            return None
+        try:
+            entry: Mapping[str, Any] = json.loads(path.read_bytes())
+            labels, requests = entry["labels"], entry["requests"]
+            if not all(type(one) is int and one >= 0 for one in (labels, requests)):
+                raise ValueError(f"labels {labels!r:.20}, requests {requests!r:.20}")
+            return cls(Identity.of_header(entry["identity"]), labels, requests)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(f"{path} is not what a run writes ({error}); repeat the run") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What the server held.
+
+    Args:
+        held: Samples; none of them now.
+        absent: Texts of which it held none.
+    """
+
+    held: int
+    absent: tuple[str, ...] = ()
 
 
 def forget(
     config: PAEConfig, folder: RunFolder, server: Transport, texts: Sequence[str] | Path | None, progress: Progress
-) -> int:
+) -> Forgotten:
     """Have samples forgotten, and record in the run folder how many the server held.
 
     Labels need not be known: each text is asked about under every one. Whatever of it comes later is refused, too.
-    Where the settings choose layers or clip norms by the samples, the data must still be those of the run.
 
     Args:
-        texts: As they stand in the data, or a file of them, see `read_texts`. None: every sample that the run trained
-            on.
+        texts: As they stand in the data, or a file of them, see `read_texts`. None: all that the server holds.
         server: As for `run`.
-
-    Returns:
-        How many samples the server held; none of them now.
 
     Raises:
         DataError: the file cannot be read.
-        ConfigError: texts of running text, whose samples are windows over it.
-        ModelError: the server holds samples of another identity.
+        ConfigError: no texts, or texts of running text, whose samples are windows over it.
+        ModelError: the server holds samples of another run, or the model's tokenizer is another.
+        RunError: the run has sent nothing. TransportError: the server holds nothing, or was not reached.
     """
     if isinstance(texts, Path):
         texts = read_texts(texts, Columns(text=config.task.text_column))
+    if texts is not None and not texts:
+        raise ConfigError("no texts were given; name what is to be forgotten")
+    started = Started.read(folder)
+    if started is None:
+        raise RunError(f"{folder.path} has no {STARTED}: the run has not reached its server, nothing was sent")
     ledger = folder.read_ledger()
-    with progress.stage("Loading model and task"):
-        reader = open_reader(config)
-        train = samples_of(config, reader)
-        built = new_device(config, reader.base, train, open_uplink(config), server, ledger, progress)
-    built.device.open(asdict(config.side), config.seed)
-    with progress.stage("The server forgets"):
-        asked = train if texts is None else _samples(reader, texts)
-        held = built.device.forget(asked)
+    air = over_the_air(config, open_uplink(config), server, ledger)
+    name, session = device_name(config), uuid.uuid4().hex
+    asking = Asking(air, started.identity.key, name=name, session=session, sleep=time.sleep)
+    if texts is None:
+        found = Forgotten(asking.forget_all())
+    else:
+        found = _texts_forgotten(config, started, asking, [*dict.fromkeys(text.strip() for text in texts)], progress)
     folder.write_ledger(ledger)
-    folder.metric("forgotten", texts=len(train) if texts is None else len(texts), held=held)
-    return held
+    folder.metric("forgotten", held=found.held, absent=len(found.absent))
+    return found
 
 
-def _samples(reader: Reader, texts: Sequence[str]) -> Items:
-    """Each text under every label."""
-    task = reader.task
-    if not isinstance(task, Classification):
+def _texts_forgotten(
+    config: PAEConfig, started: Started, asking: Asking, texts: Sequence[str], progress: Progress
+) -> Forgotten:
+    if not started.labels:
         raise ConfigError("running text is sent in windows, which texts do not name; have all of it forgotten (--all)")
-    labels = range(len(task.labels))
-    each = [(text.strip(), label) for text in texts for label in labels]
-    named, classes = [text for text, _ in each], [label for _, label in each]
-    return sentences(named, classes, reader.base.tokenizer, max_length=reader.max_length)
+    with progress.stage("Loading the tokenizer"):
+        base = open_base(config, started.labels)
+    if base.tokenizer_sha256 != started.identity.tokenizer:
+        raise ModelError(
+            f"the tokenizer of {base.name} is {base.tokenizer_sha256[:12]}, the run's was "
+            f"{started.identity.tokenizer[:12]}; give the model back that it ran with"
+        )
+    each = [text for text in texts for _ in range(started.labels)]
+    classes = [*range(started.labels)] * len(texts)
+    items = sentences(each, classes, base.tokenizer, max_length=config.model.max_length)
+    with progress.stage("The server forgets"):
+        held = asking.standing(sample_ids(asking.name, items))[0].reshape(len(texts), started.labels).any(1)
+        gone, _ = forget_repetitions(asking, asking.name, items)
+    return Forgotten(gone, tuple(text for text, was in zip(texts, held, strict=True) if not was))

@@ -14,6 +14,11 @@ from typing import Any, Final
 from airtune.errors import ModelError, TransportError
 
 SPACES = ("logit", "probability")
+SHAPED_BY: Final = (
+    *("secret", "target_scale", "rotate_to", "epsilon"),
+    *("delta", "clip_activations", "clip_differences"),
+)
+"""What `Identity.shaping` may name: settings that shape samples."""
 SALT_ROUNDS: Final = 100_000
 """Of PBKDF2, so that guesses of a secret cost more than one hash each."""
 

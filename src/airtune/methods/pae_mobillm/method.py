@@ -21,7 +21,9 @@ from airtune.ledger import Ledger
 from airtune.methods.pae_mobillm.building import Built, new_device, open_uplink, samples_of
 from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.costs import costs
+from airtune.methods.pae_mobillm.device.asking import whole_number
 from airtune.methods.pae_mobillm.device.pivots import blocks_of
+from airtune.methods.pae_mobillm.forgetting import Started
 from airtune.methods.pae_mobillm.leaks import Part, leaks
 from airtune.methods.pae_mobillm.privacy.leak import Leak
 from airtune.methods.pae_mobillm.side import SideNetwork
@@ -29,8 +31,10 @@ from airtune.methods.pae_mobillm.telling import told
 from airtune.models import BaseModel, FitPlan, Items, Score, head_only
 from airtune.records import Progress, RunFolder, generator, write_bytes
 from airtune.transport import Message, Transport
-from airtune.workloads.opening import open_reader
+from airtune.workloads.opening import labels_of, open_reader
 
+UPLOADING = ("open", "have", "samples")
+"""Messages that the deadline is for; training is asked for afterwards, epoch by epoch."""
 PROBE_STEPS, PROBE_RATE = 1000, 1e-2
 """Of the linear probe, a head trained on the backbone's own features; dev chooses among four rates."""
 
@@ -57,8 +61,12 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
 
     device = built.device
     with _timed("upload", stages):
-        device.open(asdict(config.side), config.seed)
+        before = Started.read(folder)
+        answer = device.open(asdict(config.side), config.seed, requests=before.requests if before else None)
+        if before is None:
+            Started(built.identity, labels_of(reader.task), whole_number(answer, "requests")).write(folder)
         sent = device.upload(train, again=config.server.again)
+        kept = train.chosen(np.flatnonzero(device.holds(train)))
     with _timed("train", stages):
         losses, last_rows = _train(config, built, folder, progress)
     with _timed("infer", stages), progress.stage("Scoring test", total=2) as stage:
@@ -83,18 +91,19 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
             except DataError as error:  # too few samples, say, which is no reason to lose what was trained
                 unattacked = str(error)
 
-    rows = int((train.lengths - 1).sum()) if base.kind == "text" else len(train)
+    rows, all_rows = (int((some.lengths - 1).sum()) if base.kind == "text" else len(some) for some in (kept, train))
     ways = costs(
         built.identity,
-        len(train),
+        len(kept),
         rows,
-        int(train.lengths.sum()),
+        int(kept.lengths.sum()),
         config.side.epochs,
         len(learned),
         blocks=len(blocks_of(base)),
         text=base.kind == "text",
     )
     airtime_s = ledger.total("seconds", role="device")
+    upload_s = ledger.total("seconds", role="device", what=UPLOADING)
     summary = {
         "method": "pae_mobillm",
         "seed": config.seed,
@@ -112,11 +121,12 @@ def run(config: PAEConfig, folder: RunFolder, server: Transport, progress: Progr
             "deadline_s": config.link.deadline_s,
             "air_bits": ledger.total("bits", role="device"),
             "airtime_s": airtime_s,
-            "deadline_met": airtime_s <= config.link.deadline_s,
+            "upload_s": upload_s,
+            "deadline_met": upload_s <= config.link.deadline_s,
         },
         "downlink_bits": ledger.total("bits", role="server"),
         "losses": losses,
-        "last_epoch": {"rows": last_rows, "sent": rows},
+        "last_epoch": {"rows": last_rows, "sent": all_rows},
         "defences": {
             "rotation": config.privacy.rotate_to > 0,
             "noise": config.privacy.epsilon > 0,

@@ -12,9 +12,10 @@ def told(summary: Mapping[str, Any]) -> dict[str, Any]:
     scores, perplexity = summary["scores"], summary["metric"] == "perplexity"
     samples = sent["samples"] + sent["held"]
     ours = scores["PAE MobiLLM"]["score"]
+    each = f", {summary['costs'][0]['up'] / samples:,.0f} bytes each," if samples else ""
     headline = (
-        f"{samples:,} samples were sent once, {summary['costs'][0]['up'] / samples:,.0f} bytes each, in "
-        f"{uplink['airtime_s']:.1f} s on air; with the side network the device has {_score(ours, perplexity)}, "
+        f"{samples:,} samples were sent once{each} in {uplink['upload_s']:.1f} s on air; "
+        f"with the side network the device has {_score(ours, perplexity)}, "
         f"its backbone alone {_score(scores['backbone alone']['score'], perplexity)}."
     )
     late = [] if uplink["deadline_met"] else [f"The upload missed its deadline of {uplink['deadline_s']:g} s."]

@@ -57,7 +57,8 @@ class Shelf:
 
     def on_have(self, message: Message) -> Message:
         ids = np.frombuffer(message.body, "<u8").tolist()
-        held, gone = [one in self.rows for one in ids], [one in self.gone and one not in self.rows for one in ids]
+        held, after = [one in self.rows for one in ids], message.header.get("again", 0)
+        gone = [self.gone.get(one, 0) > after and one not in self.rows for one in ids]
         return message.reply("have", {}, np.packbits(held).tobytes() + np.packbits(gone).tobytes())
 
     def on_samples(self, message: Message) -> Message:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Final, final
+from typing import final
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from airtune.methods.pae_mobillm.device.asking import Asking
 from airtune.methods.pae_mobillm.device.differences import corrected, outcomes, prediction_differences
 from airtune.methods.pae_mobillm.device.flops import forward_flops, side_flops
 from airtune.methods.pae_mobillm.device.pivots import Reading, outputs_of, read_pivots
-from airtune.methods.pae_mobillm.device.upload import Upload, repetition_ids, sample_ids, samples_header
+from airtune.methods.pae_mobillm.device.upload import Upload, forget_repetitions, sample_ids, samples_header
 from airtune.methods.pae_mobillm.identity import Identity
 from airtune.methods.pae_mobillm.privacy.defences import Defence, Plain
 from airtune.methods.pae_mobillm.side import SideNetwork
@@ -36,9 +36,6 @@ from airtune.methods.pae_mobillm.wire import NO_ROOM, Samples, as_received, enco
 from airtune.models import BaseModel, Items, Score
 from airtune.records import Progress, Silent
 from airtune.transport import DEFAULT_LIMITS, JSON, Transport
-
-REPETITIONS: Final = 8
-"""Of one content, asked about at once to have all of them forgotten."""
 
 
 @final
@@ -94,15 +91,22 @@ class Device:
                 "make the identity for these defences"
             )
 
-    def open(self, side: Mapping[str, JSON], seed: int) -> Mapping[str, JSON]:
+    def open(self, side: Mapping[str, JSON], seed: int, *, requests: int | None = None) -> Mapping[str, JSON]:
         """Ask the server to keep samples of this identity for a side network of these settings; its answer's header.
+
+        Args:
+            requests: Requests to forget that `upload` with `again` is to undo, counted from the server's first; None
+                undoes all that there were. A resumed process gives what the first one was answered.
 
         Raises:
             ModelError: the server holds another backbone, tokenizer or template. TransportError: it was not reached.
         """
         header: dict[str, JSON] = {"identity": self._identity.as_header(), "side": dict(side), "seed": seed}
         self._bottleneck = asked if type(asked := side.get("bottleneck")) is int else 0
-        return self._server.ask("open", header).header
+        answer = self._server.ask("open", header).header
+        if requests is not None:
+            self._server.forgets = min(self._server.forgets, requests)
+        return answer
 
     def upload(self, items: Items, *, again: bool = False) -> Upload:
         """Send every sample that the server does not hold, each once.
@@ -123,10 +127,11 @@ class Device:
         ids = sample_ids(self._name, items)
         forgotten = np.zeros(len(ids), bool)
         unknown = np.flatnonzero([one not in self._held for one in ids.tolist()])
-        held, forgotten[unknown] = self._server.standing(ids[unknown])
+        known = self._server.forgets if again else 0
+        held, forgotten[unknown] = self._server.standing(ids[unknown], again=known)
         self._held.update(ids[unknown[held]].tolist())
-        lacking = np.array([one not in self._held for one in ids.tolist()]) & (again | ~forgotten)
-        left_out = 0 if again else int(forgotten.sum())
+        lacking = np.array([one not in self._held for one in ids.tolist()]) & ~forgotten
+        left_out = int(forgotten.sum())
         # the same batches after a restart: in others, sums round differently
         batches = [kept for rows in items.in_order(self._batch_size) if len(kept := rows[lacking[rows]])]
         total, sent_bytes, repeats = int(lacking.sum()), 0, self._server.repeats
@@ -139,7 +144,6 @@ class Device:
                         f"{len(rows)} samples take {len(body)} bytes, a message at most {DEFAULT_LIMITS.body_bytes}; "
                         "lower device.batch_size"
                     )
-                known = self._server.forgets if again and forgotten[rows].any() else 0
                 try:
                     self._server.ask("samples", samples_header(self._identity, len(rows), self._several, known), body)
                 except RefusedError as error:
@@ -151,8 +155,8 @@ class Device:
                 self._held.update(ids[rows].tolist())
                 sent_bytes += len(body)
                 stage.advance(len(rows))
-        held = len(items) - total - left_out
-        return Upload(sent, held, messages, sent_bytes, self._server.repeats - repeats, left_out, total - sent)
+        before = len(items) - total - left_out
+        return Upload(sent, before, messages, sent_bytes, self._server.repeats - repeats, left_out, total - sent)
 
     def samples(self, items: Items, rows: np.ndarray, ids: np.ndarray) -> Samples:
         """Some items as they are sent, under these ids."""
@@ -161,27 +165,18 @@ class Device:
         activations, differences = self._secrecy.outgoing(ids, read.activations, differences, read.counts)
         return Samples(ids, read.counts, activations, differences)
 
+    def holds(self, items: Items) -> np.ndarray:
+        """Which items the server holds, as far as this process knows, bool ``(n,)``."""
+        return np.array([one in self._held for one in sample_ids(self._name, items).tolist()], bool)
+
     def forget(self, items: Items) -> int:
         """Have the server forget samples until they are uploaded with `again`; as `upload` else.
 
-        Every repetition goes, however many of these items are the same: the server is asked about more of them until
-        it knows none of `REPETITIONS`.
-
         Returns:
-            How many samples the server held.
+            How many samples the server held, all repetitions of these items counted; see `forget_repetitions`.
         """
-        gone, first, left = 0, 0, items
-        while len(left):
-            ids, places = repetition_ids(self._name, left, range(first, first + REPETITIONS))
-            held, forgotten = self._server.standing(ids.ravel())
-            known = (held | forgotten).reshape(ids.shape)
-            later = np.logical_or.accumulate(known[:, ::-1], axis=1)[:, ::-1]  # this one or one behind it
-            if not first:
-                later[:, 0] = True  # one that is still under way
-            asked = ids[later]
-            gone += self._server.forget(asked)
-            self._held.difference_update(asked.tolist())
-            first, left = first + REPETITIONS, left.chosen(places[known.any(1)])
+        gone, asked = forget_repetitions(self._server, self._name, items)
+        self._held.difference_update(asked)
         return gone
 
     def train(self, until: int) -> Mapping[str, JSON]:

@@ -121,9 +121,11 @@ def greedy_layers(
                 cost = air_bits(*_ordered(tried))
                 if cost <= budget_bits:
                     left = worth.error(tried)
+                    if chosen and error - left < LEAST_GAIN * start:
+                        continue
                     steps.append(((error - left) / (cost - spent), -layer, -bits, left, cost, tried))
         best = max(steps, key=lambda step: step[:3], default=None)
-        if best is None or (chosen and error - best[3] < LEAST_GAIN * start):
+        if best is None:
             found = _ordered(chosen)
             return LayerChoice(*found, 1 - error / start if start else 0.0)
         *_, error, spent, chosen = best

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from airtune.methods.pae_mobillm.identity import Identity
-from airtune.methods.pae_mobillm.wire import body_bytes
+from airtune.methods.pae_mobillm.device.asking import Asking
+from airtune.methods.pae_mobillm.identity import SHAPED_BY, Identity
+from airtune.methods.pae_mobillm.wire import ID_BYTES, IDS_AT_ONCE, body_bytes
 from airtune.models import Items
 from airtune.transport import JSON, air_overhead_bits
+
+REPETITIONS: Final = 8
+"""Of one content, asked about at once to have all of them forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,28 @@ def repetition_ids(name: str, items: Items, repetitions: range) -> tuple[np.ndar
     return np.array(ids, np.uint64), np.array(list(places.values()))
 
 
+def forget_repetitions(server: Asking, name: str, items: Items) -> tuple[int, set[int]]:
+    """Have every repetition of some items forgotten, however many of the items are the same.
+
+    The server is asked about more of them until it knows none of `REPETITIONS`.
+
+    Returns:
+        How many samples the server held, and the ids that it was asked to forget.
+    """
+    gone, asked, first, left = 0, set[int](), 0, items
+    while len(left):
+        ids, places = repetition_ids(name, left, range(first, first + REPETITIONS))
+        held, forgotten = server.standing(ids.ravel())
+        known = (held | forgotten).reshape(ids.shape)
+        later = np.logical_or.accumulate(known[:, ::-1], axis=1)[:, ::-1]  # this one or one behind it
+        if not first:
+            later[:, 0] = True  # one that is still under way
+        gone += server.forget(ids[later])
+        asked.update(ids[later].tolist())
+        first, left = first + REPETITIONS, left.chosen(places[known.any(1)])
+    return gone, asked
+
+
 def _contents(items: Items) -> Iterator[bytes]:
     """Label and tokens of each."""
     classes = np.full(len(items), -1) if items.classes is None else items.classes
@@ -80,6 +107,21 @@ def samples_header(identity: Identity, count: int, several: bool, again: int = 0
     """Of a message with `count` samples; `again` where what so many requests had forgotten is meant."""
     header: dict[str, JSON] = {"key": identity.key, "count": count, "several": several}
     return {**header, "again": again} if again else header
+
+
+def asking_bits(samples: int, layers: int, side: Mapping[str, JSON], seed: int) -> int:
+    """Bits on the air, at most, of what an upload asks before it sends: to open, and which samples are there.
+
+    Args:
+        layers: That an identity names, at most.
+        side, seed: As `Device.open` sends them.
+    """
+    hashed, places = "0" * 64, tuple(range(layers))
+    shaping = tuple((name, hashed) for name in SHAPED_BY)
+    identity = Identity(hashed, hashed, hashed, 10**6, places, (16,) * layers, 10**6, "probability", shaping)
+    opening = air_overhead_bits("open", {"identity": identity.as_header(), "side": dict(side), "seed": seed})
+    asking = air_overhead_bits("have", {"key": hashed, "again": 10**6})
+    return opening + -(-samples // IDS_AT_ONCE) * asking + 8 * ID_BYTES * samples
 
 
 def uplink_bits(identity: Identity, samples: int, rows: int, batch_size: int, *, several: bool = False) -> int:

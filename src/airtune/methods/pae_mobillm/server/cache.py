@@ -90,10 +90,14 @@ class ActivationCache:
         """How many requests to forget there were."""
         return self._disk.requests
 
-    def forgotten(self, ids: np.ndarray) -> np.ndarray:
-        """Which of these ids were asked to be forgotten and did not come again, as bool of their shape ``(n,)``."""
+    def forgotten(self, ids: np.ndarray, *, after: int = 0) -> np.ndarray:
+        """Which of these ids were asked to be forgotten and are not here, as bool of their shape ``(n,)``.
+
+        Args:
+            after: By the requests behind so many alone.
+        """
         marked = self._disk.forgotten(ids.tolist())
-        return np.array([one in marked for one in ids.tolist()], bool) & ~self.present(ids)
+        return np.array([marked.get(one, 0) > after for one in ids.tolist()], bool) & ~self.present(ids)
 
     def present(self, ids: np.ndarray) -> np.ndarray:
         """Which of these ids are here, as bool of their shape ``(n,)``."""

@@ -4,8 +4,8 @@
 |-----------|------------------------------------|------------|-------------------------------------------------------|
 | `open`    | `identity`, `side`, `seed`         |            | `opened`: `key`, `cached`, `epoch`, `requests`        |
 | `samples` | `key`, `count`, `several`, `again` | see `wire` | `stored`: `stored`, `known`, `forgotten`              |
-| `have`    | `key`                              | ids, u64   | `have`: body of two bits per id                       |
-| `forget`  | `key`                              | ids, u64   | `forgotten`: `forgotten`, `requests`                  |
+| `have`    | `key`, `again`                     | ids, u64   | `have`: body of two bits per id                       |
+| `forget`  | `key`; `all`                       | ids, u64   | `forgotten`: `forgotten`, `requests`                  |
 | `train`   | `key`, `until` (epochs in all)     |            | `trained`: `epoch`; `losses`, `rows` of each to there |
 | `side`    | `key`                              |            | `side`: `epoch`; body of safetensors                  |
 
@@ -17,7 +17,8 @@ the effect of once, so the role needs no `Idempotent` around it; and must have n
 
 What was asked to be forgotten stays so, whether it was here or not: samples with these ids are left out and counted in
 `forgotten`, for the message may be a late copy. Where they are meant, `again` says how many requests the device knows
-of: what these named is stored, what a later one named is not.
+of: what these named is stored, what a later one named is not; in `have`, what these named does not count as forgotten.
+With `all`, every sample that is here is forgotten, and ids are not needed.
 
 To forget removes samples, not what was learned from them: weights trained on them stay as they are.
 
@@ -93,10 +94,16 @@ class ServerRole:
             raise TransportError(f"message kind is {message.kind!r}; a server answers open, {', '.join(answers)}")
         bound, key = self._bound, message.header.get("key")
         if bound is None:
-            raise TransportError(f"the server is not open, so it cannot answer {message.kind}; send open first")
+            raise TransportError(
+                f"the server is not open, for its store is new, so it cannot answer {message.kind}; send open first, "
+                "or start it with the store that has the samples"
+            )
         if key != (mine := bound.binding.identity.key):
             shown = key[:12] if isinstance(key, str) else repr(key)[:40]
-            raise ModelError(f"the message is for identity {shown}, the server holds {mine[:12]}; send open first")
+            raise ModelError(
+                f"the message is for identity {shown}, the server holds {mine[:12]}; start it with that identity's "
+                "store, or send open first"
+            )
         bound.cache.expire(self._clock())
         return answers[message.kind](message, bound)
 
@@ -162,17 +169,22 @@ class ServerRole:
         if not isinstance(several, bool):
             raise TransportError(f"samples' several is {several!r:.40}, true or false expected; update airtune")
         count = _whole(message.header, "count", len(message.body) // ID_BYTES)
-        again = _whole(message.header, "again", bound.cache.requests) if "again" in message.header else 0
+        again = _again(message, bound)
         stored, known = bound.cache.put(message.body, count, several=several, again=again, now=self._clock())
         return message.reply("stored", {"stored": stored, "known": known, "forgotten": count - stored - known})
 
     def _have(self, message: Message, bound: _Bound) -> Message:
-        ids = _ids(message)
-        answers = bound.cache.present(ids), bound.cache.forgotten(ids)
+        ids, again = _ids(message), _again(message, bound)
+        answers = bound.cache.present(ids), bound.cache.forgotten(ids, after=again)
         return message.reply("have", {}, b"".join(np.packbits(one).tobytes() for one in answers))
 
     def _forget(self, message: Message, bound: _Bound) -> Message:
-        gone = bound.cache.forget(_ids(message))
+        whole = message.header.get("all", False)
+        if not isinstance(whole, bool) or (whole and message.body):
+            raise TransportError(
+                f"forget's all is {whole!r:.40}; true without ids, or ids alone expected; update airtune"
+            )
+        gone = bound.cache.forget(bound.cache.ids() if whole else _ids(message))
         return message.reply("forgotten", {"forgotten": gone, "requests": bound.cache.requests})
 
     def _train(self, message: Message, bound: _Bound) -> Message:
@@ -205,6 +217,10 @@ def _whole(header: Mapping[str, JSON], name: str, most: int) -> int:
     if type(found) is not int or not 1 <= found <= most:
         raise TransportError(f"{name} is {found!r:.40}; expected a whole number from 1 to {most}; update airtune")
     return found
+
+
+def _again(message: Message, bound: _Bound) -> int:
+    return _whole(message.header, "again", bound.cache.requests) if "again" in message.header else 0
 
 
 def _ids(message: Message) -> np.ndarray:

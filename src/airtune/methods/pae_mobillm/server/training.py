@@ -107,7 +107,10 @@ class Training:
         number, total, rows = len(self.history) + 1, 0.0, 0
         ids = source.ids()
         if not len(ids):
-            raise DataError("nothing is cached to train on; send samples first")
+            raise DataError(
+                "nothing is cached to train on: no sample came, or all were forgotten or have expired; send samples "
+                "(with server.again, those that were forgotten, too)"
+            )
         ids = ids[generator(self._plan.seed, "pae epoch", number).permutation(len(ids))]
         for start in range(0, len(ids), self._plan.batch_size):
             samples = source.rows(ids[start : start + self._plan.batch_size])
