@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,10 @@ from airtune.adapters.receiver import Receiver, about
 from airtune.codec import Draft, code_adapter, decode
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import score_adapter
+from airtune.methods.airllm.bits.grid import grid
 from airtune.methods.airllm.bits.ours import Choice, Ours
 from airtune.methods.airllm.building import parts_of
-from airtune.methods.airllm.cells.bits import TIMES_FEWER, trainings
+from airtune.methods.airllm.cells.bits import TIMES_FEWER, Scored, evenly, trainings
 from airtune.methods.airllm.cells.trained import ADAPTER
 from airtune.methods.airllm.config import config_from
 from airtune.models import FitPlan
@@ -56,6 +59,18 @@ def test_float32_at_the_largest_rank_is_the_anchor(done, settings, store):
     assert values(done, "float32_kbit", "") == {None: pytest.approx(32 * numbers / 1e3)}
     tested = score_adapter(reader.base, lora.factors, lora.dense, parts.test)
     assert values(done, "loss", "grid")[1] == pytest.approx(tested.loss, rel=1e-5)
+
+
+def test_fronts_are_read_on_some_items_of_test_spread_over_it(settings, store):
+    """Of 13 items every third: 0, 3, 6, 9, 12. A candidate's loss there is the mean of those items' losses."""
+    reader = open_reader(config_from(settings))
+    parts = parts_of(config_from(settings), reader)
+    thirteen = replace(parts, test=parts.test.chosen(np.arange(13)))
+    lora = load_adapter(store.done("lora", settings).work / ADAPTER)
+    one = Scored(max(grid({2: lora}), key=lambda each: each.bits), reader, thirteen)
+    assert one.front_loss(evenly(thirteen.test, 5)) == pytest.approx(one.test.losses[[0, 3, 6, 9, 12]].mean(), rel=1e-5)
+    whole = Scored(max(grid({2: lora}), key=lambda each: each.bits), reader, thirteen)
+    assert whole.front_loss(evenly(thirteen.test, 600)) == whole.test.loss
 
 
 def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, store):

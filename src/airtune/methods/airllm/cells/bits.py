@@ -51,6 +51,8 @@ FEWER, FEWEST = (32, 8), 32
 """Every 32nd item of dev is seen first, then every eighth, 32 at least: who is clearly beaten is not scored further."""
 CURVE_APART = 1.1
 """Points of a front between which bits saved are read lie so far apart, so that test is not scored at every one."""
+FRONT_ITEMS = 600
+"""Of test, at most, for those points; what is said of a budget is read on all of it."""
 
 OTHERS = ("grid", "calibrated", "cut", "blockwise", "ternary", "cores_grid", "whole", "others")
 """Ways to send that are not ours; the last is all of them."""
@@ -109,6 +111,7 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
     for measure, value in (("loss", anchor.loss), ("score", anchor.metric)):
         values.append(Value(measure, value, 1, "grid"))
     items |= _items(anchor, anchor, 1, "grid")
+    front = evenly(parts.test, FRONT_ITEMS)
     for name, family in found.items():
         for times in TIMES_FEWER:
             if (index := best_within(*_sizes_and_losses(family), float32 / times)) is not None:
@@ -123,9 +126,9 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
                 if best.test.hits is not None:
                     values.append(Value("lost", 100 * (anchor.metric - best.test.metric), times, name))
         if name != "grid":
-            values += _saved("saved", family, found["grid"], name)
+            values += _saved("saved", family, found["grid"], name, front)
         if name not in OTHERS:
-            values += _saved("saved_others", family, found["others"], name)
+            values += _saved("saved_others", family, found["others"], name, front)
     return Outcome(tuple(values), items=items)
 
 
@@ -134,12 +137,21 @@ class Scored:
 
     def __init__(self, candidate: Candidate, reader: Reader, parts: Parts) -> None:
         self._candidate, self._base, self._parts = candidate, reader.base, parts
+        self._front: float | None = None
         self.name, self.bits = candidate.name, float(candidate.bits)
         self.dev = candidate.score(self._base, parts.dev).loss
 
     @cached_property
     def test(self) -> Score:
         return self._candidate.score(self._base, self._parts.test)
+
+    def front_loss(self, some: Items) -> float:
+        """On some items of test, always the same ones."""
+        if len(some) == len(self._parts.test):
+            return self.test.loss
+        if self._front is None:
+            self._front = self._candidate.score(self._base, some).loss
+        return self._front
 
 
 Family = Sequence[Scored]
@@ -189,8 +201,12 @@ def _families(
 
 def some_of(dev: Items, fewer: int) -> Items:
     """So many times fewer items, spread over all of them."""
-    count = min(len(dev), max(FEWEST, len(dev) // fewer))
-    return dev.chosen(np.linspace(0, len(dev) - 1, count).round().astype(int))
+    return evenly(dev, max(FEWEST, len(dev) // fewer))
+
+
+def evenly(items: Items, most: int) -> Items:
+    """At most so many items, spread over all of them."""
+    return items.chosen(np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int))
 
 
 def _sizes_and_losses(family: Family) -> tuple[list[float], list[float]]:
@@ -204,11 +220,11 @@ def _trained(needs: Mapping[str, Done], kind: str) -> dict[int, TrainedAdapter]:
     return {int(name.split()[1]): load_adapter(needs[name].work / ADAPTER) for name in names}
 
 
-def _saved(measure: str, family: Family, others: Family, name: str) -> Iterator[Value]:
+def _saved(measure: str, family: Family, others: Family, name: str, test: Items) -> Iterator[Value]:
     curves = []
     for one in (family, others):
         kept = [one[index] for index in spread(*_sizes_and_losses(one), apart=CURVE_APART)]
-        curves.append(([each.bits for each in kept], [each.test.loss for each in kept]))
+        curves.append(([each.bits for each in kept], [each.front_loss(test) for each in kept]))
     try:
         yield Value(measure, 100 * bits_saved(*curves[0], *curves[1]), of=name)
     except DataError:
