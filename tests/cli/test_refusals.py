@@ -193,7 +193,7 @@ def test_data_that_are_missing_or_of_another_kind_are_named(refused, tiny, tmp_p
         (["--data", tmp_path], "no train file in"),
         (["--data", tmp_path / "rows.xls"], "ends in .xls; give one of .jsonl, .tsv, .csv"),
         (["--data", tmp_path / "latin.csv"], "latin.csv, line 2: bytes that are not UTF-8"),
-        (["--task", "sum"], "unknown task 'sum'; choose one of pydocs, sst2, classify, text"),
+        (["--task", "sum"], "unknown task 'sum'; choose one of pydocs, sst2, agnews, classify, text"),
         (["--task", "pydocs"], "task pydocs reads no data"),
         (["--task", "text", "--data", write_prose(tmp_path / "short.txt", 3)], "give a longer text"),
         (["--set", "task.calibration_items=5000"], "too few to draw 5000 calibration rows"),

@@ -108,6 +108,16 @@ def test_classify_reads_a_folder_of_any_kinds_and_sorts_string_labels(tmp_path: 
     assert task.test[0].label == 1
 
 
+def test_agnews_has_columns_of_its_own_unless_others_are_named(tmp_path: Path) -> None:
+    rows = [{"text": f"news {i}", "label": "World" if i % 2 else "Sports", "title": f"title {i}"} for i in range(60)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = classification(load_task("agnews", data=tmp_path))
+    assert (task.name, task.labels) == ("agnews", ("Sports", "World"))
+    assert all(example.text.startswith("news ") for example in task.train)
+    titled = classification(load_task("agnews", data=tmp_path, columns=Columns(text="title")))
+    assert all(example.text.startswith("title ") for example in titled.train)
+
+
 def test_labels_sort_as_numbers_only_if_all_are_and_equal_numbers_by_their_spelling() -> None:
     assert sorted_labels(["10", "9", "-1", "9"]) == ("-1", "9", "10")
     assert sorted_labels(["10", "9", "x"]) == ("10", "9", "x")
@@ -174,7 +184,7 @@ def test_text_refuses_a_short_text_and_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("sst3", None, r"unknown task 'sst3'; choose one of pydocs, sst2, classify, text, hub:NAME"),
+        ("sst3", None, r"unknown task 'sst3'; choose one of pydocs, sst2, agnews, classify, text, hub:NAME"),
         ("hub:", None, r"unknown task 'hub:'"),
         ("sst2", None, r"task sst2 got no data, expected a folder"),
         ("pydocs", Path("x"), r"task pydocs reads no data, but got x"),
@@ -261,6 +271,12 @@ def test_real_continual_learning_task(shared: Path) -> None:
     assert task.labels == ("contradiction", "entailment")
     with gzip.open(folder / "test.jsonl.gz", "rt", encoding="utf-8") as lines:
         assert len(task.test) == len(lines.readlines())
+    assert_disjoint(task)
+
+
+def test_real_agnews(shared: Path) -> None:
+    task = classification(load_task("agnews", data=shared / "data" / "agnews"))
+    assert task.labels == ("Business", "Science or Technology", "Sports", "World")
     assert_disjoint(task)
 
 

@@ -15,7 +15,7 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. --set adapter.max_rank=16. Repeatable."),
 ]
 Model = Annotated[str, typer.Option(help="`minilm` (embedded), a folder in Hugging Face layout, or a hub name.")]
-TaskName = Annotated[str, typer.Option("--task", help="pydocs (embedded), sst2, classify, text, or hub:NAME.")]
+TaskName = Annotated[str, typer.Option("--task", help="pydocs (embedded), sst2, agnews, classify, text, or hub:NAME.")]
 Data = Annotated[str, typer.Option(help="File or folder of the task's data.")]
 Preset = Annotated[str, typer.Option(help="default (if not given), demo, tiny, cpu, cpu-sst2, cpu-paper or paper.")]
 Seed = Annotated[Optional[int], typer.Option(help="Redraws adapter, calibration set, policy and channel.")]  # noqa: UP045

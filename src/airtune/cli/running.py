@@ -158,7 +158,8 @@ def forget(
     found = airtune.forget(folder, file=file, everything=everything, method=method, progress=Bars(console))
     for text in found.absent:
         console.print(f"Not there: {text}", highlight=False, markup=False, overflow="ellipsis", no_wrap=True)
-    console.print(f"The cloud held {found.held:,} such samples and holds none of them now.", highlight=False)
+    what = "samples of this run" if everything else "samples of these texts"
+    console.print(f"The cloud held {found.held:,} {what} and holds none of them now.", highlight=False)
     if not (found.held or everything):
         raise typer.Exit(1)
 

@@ -36,7 +36,9 @@ def load_sst2(folder: Path, columns: Columns, sizes: Sizes, rng: np.random.Gener
     return assemble("sst2", SST2_LABELS, parts, sizes, rng)
 
 
-def load_classify(data: Path, columns: Columns, sizes: Sizes, rng: np.random.Generator) -> Classification:
+def load_classify(
+    data: Path, columns: Columns, sizes: Sizes, rng: np.random.Generator, *, name: str = "classify"
+) -> Classification:
     """Read a table file, or a folder with train, dev (or validation, valid) and test tables; only train must be there.
 
     Labels are the different entries of the label column of train, sorted: as numbers if all are integers, else as
@@ -46,7 +48,7 @@ def load_classify(data: Path, columns: Columns, sizes: Sizes, rng: np.random.Gen
     rows: dict[Part, tuple[Row, ...]] = {part: read_table(path, columns) for part, path in paths.items()}
     labels = sorted_labels(row.label for row in rows["train"])
     parts = {part: with_indices(paths[part], rows[part], labels) for part in rows}
-    return assemble("classify", labels, parts, sizes, rng)
+    return assemble(name, labels, parts, sizes, rng)
 
 
 def sorted_labels(found: Iterable[str]) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def test_named_texts_go_and_all_others_stay(settings, sent, tmp_path):
         csv.writer(file).writerows([["id", "sentence"], *enumerate(some)])
     done = CliRunner().invoke(app, ["forget", str(sent), str(rows)])
     assert done.exit_code == 0, done.output
-    assert "held 3 such samples" in done.output
+    assert "held 3 samples of these texts" in done.output
     assert held(sent) == 93
     mixed = forgotten(settings, sent, [texts[5], "a text that nobody sent", texts[5]])
     assert (mixed.held, mixed.absent) == (1, ("a text that nobody sent",))

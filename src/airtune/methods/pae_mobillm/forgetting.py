@@ -22,7 +22,7 @@ from airtune.methods.pae_mobillm.identity import Identity
 from airtune.models import sentences
 from airtune.records import Progress, RunFolder, write_text
 from airtune.records.plain import json_text
-from airtune.tasks import Columns, read_texts
+from airtune.tasks import Columns, columns_of, read_texts
 from airtune.transport import Transport
 from airtune.workloads.opening import open_base
 
@@ -95,7 +95,8 @@ def forget(
         RunError: the run has sent nothing. TransportError: the server holds nothing, or was not reached.
     """
     if isinstance(texts, Path):
-        texts = read_texts(texts, Columns(text=config.task.text_column))
+        own = Columns(config.task.text_column, config.task.label_column)
+        texts = read_texts(texts, columns_of(config.task.name, own))
     if texts is not None and not texts:
         raise ConfigError("no texts were given; name what is to be forgotten")
     started = Started.read(folder)
