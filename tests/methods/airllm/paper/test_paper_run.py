@@ -212,6 +212,7 @@ def test_the_command_line_runs_it_with_an_edge_in_its_own_process(settings, tmp_
     assert done.returncode == 0, done.stderr
     for words in ("Training adapter and policy", "illustration of Algorithm 1", "airllm", "NO, LATE", "report.html"):
         assert words in done.stdout
+    assert done.stdout.index("illustration of") < done.stdout.index("Training adapter")  # before hours go by
     assert run_here(settings, tmp_path / "here")["rows"] == RunFolder.open(tmp_path / "run").read_summary()["rows"]
     planned = airtune.plan(preset="tiny", overrides=settings, known=[tmp_path / "run"])
     caps = RunFolder.open(tmp_path / "run").read_summary()["sites"]

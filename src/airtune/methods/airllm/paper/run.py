@@ -24,9 +24,9 @@ from airtune.transport import Transport
 from airtune.workloads.opening import open_reader
 
 PAPERS_STEPS = 15_000
+"""Table II."""
 PAPERS_MODEL = ("opt", 2048, 24)
 """Type, width and layers of OPT-1.3B."""
-"""Table II."""
 
 
 def run_paper(session: Session, edge: Transport) -> dict[str, Any]:
@@ -38,6 +38,8 @@ def run_paper(session: Session, edge: Transport) -> dict[str, Any]:
         parts = parts_of(config, reader)
         trainee = new_trainee(config, reader, parts, measurements)
         check_edge(edge, reader.base, parts.test)
+    if illustration := illustration_of(config, reader.base):
+        progress.say(f"This is an {illustration}.")
     plan = fit_plan(config, reader.base.hidden_size)
     adapter = trainee.adapter
     packer = planned_sizes(config, adapter)
@@ -55,7 +57,6 @@ def run_paper(session: Session, edge: Transport) -> dict[str, Any]:
     rounds = new_rounds(session, trainee, packer, edge, reader.task.metric, soft=True)
     with session.timed("rounds"):
         rows = send_all(session, rounds, [allocator], links)
-    illustration = illustration_of(config, reader.base)
     notes = [*notes_of(config, allocator.name, course, illustration), *notes_on_late(rows)]
     told = {"method": allocator.name, "steps_asked": config.adapter.steps, **course.as_dict()}
     return summarise(session, trainee, rows, reason, reference, notes, paper=told, illustration=illustration)
