@@ -289,3 +289,13 @@ def test_inspect_tells_each_site_s_share_of_the_update_and_what_rounding_lost():
         assert row.error == pytest.approx(lost / square, rel=0.05)
     nothing = inspect(draft.encode((0, 4)).data).sites[0]
     assert (nothing.update, nothing.error) == (0, 0)
+
+
+def test_sites_of_too_unlike_ranks_for_one_chunk_are_refused_in_one_line():
+    """Of ranks 2200 and 0 one lies 1100 from their mean, beyond every table of side numbers."""
+    rng = np.random.default_rng(0)
+    wide = Factors(np.zeros((2200, 2200)), np.zeros(2200), np.zeros((2200, 2200)))
+    small = Factors(rng.normal(size=(4, 4)), np.ones(4), rng.normal(size=(4, 4)))
+    draft = Draft(code_adapter({"a": wide, "b": small}, {}, 1e-3, canonical=False), BINDING, {})
+    with pytest.raises(PayloadError, match="side numbers run from 0 to 2200, too far apart for one chunk"):
+        draft.encode([2200, 0])

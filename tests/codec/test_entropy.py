@@ -133,6 +133,15 @@ def test_zeros_and_nothing_cost_nothing():
     assert best_table(np.zeros(0, np.int16)) == (0, 0.0)
 
 
+def test_no_table_holds_what_is_too_large():
+    """The last one holds LARGEST_CODE, at a price; one more none does."""
+    for sign in (1, -1):
+        index, bits = best_table(np.array([0, sign * LARGEST_CODE]))
+        assert index == TABLES - 1
+        assert 0 < bits < np.inf
+        assert best_table(np.array([0, sign * (LARGEST_CODE + 1)]))[1] == np.inf
+
+
 @ANY
 @given(st.lists(LANES, max_size=5))
 def test_words_are_those_of_a_coder_in_whole_numbers(material: list[Lane]):

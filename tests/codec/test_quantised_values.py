@@ -57,6 +57,17 @@ def test_values_that_are_not_finite_are_refused(part: str, value: float):
         code_adapter({}, {"a bias": np.array([1.0, value])}, 1.0, canonical=True)
 
 
+@pytest.mark.parametrize("value", [np.ones((2, 3), complex), np.array(["1", "2"]), np.array([None, 1])])
+def test_numbers_that_are_not_real_are_refused(value: np.ndarray):
+    with pytest.raises(PayloadError, match=r"a head has numbers of type .*, real ones expected"):
+        code_adapter({}, {"a head": value}, 1.0, canonical=True)
+
+
+def test_a_tensor_without_numbers_is_refused():
+    with pytest.raises(PayloadError, match=r"a head has shape \(3, 0\), no numbers at all"):
+        code_tensor("a head", np.zeros((3, 0)), 8.0)
+
+
 @pytest.mark.parametrize("slope", [0.0, -1e-9, np.nan, np.inf])
 def test_slopes_that_are_no_price_are_refused(slope: float):
     with pytest.raises(PayloadError, match="give the loss that a bit is worth, above 0"):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import airtune
 from airtune.adapters.imported import import_peft
 from airtune.cli.app import app
-from airtune.codec import Binding, chunk_ends, decode
+from airtune.codec import Binding, Draft, Factors, chunk_ends, code_adapter, decode
 from airtune.errors import ConfigError, DataError, PayloadError
 from airtune.models import load_base
 from tiny_models import save_tiny_model
@@ -141,10 +141,25 @@ def test_pack_and_inspect_list_every_site_with_what_it_loses(folders, tmp_path: 
     assert packed.exit_code == 0
     assert "Expected loss in half of the squared error" in packed.output
     listed = run.invoke(app, ["inspect", file])
+    unpacked = run.invoke(app, ["unpack", file, str(tmp_path / "out")])
+    assert "weights you have was not checked; --model FOLDER does" in unpacked.output
     assert "of the update" in listed.output
     for name in import_peft(folders[1]).factors:
         assert name in packed.output
         assert name in listed.output
+
+
+def test_brackets_in_names_and_paths_are_shown_as_they_are(folders, tmp_path: Path):
+    """Rich would read them as markup, and end with a traceback where they do not close."""
+    site = Factors(np.ones((4, 1)), np.ones(1), np.ones((1, 4)))
+    coded = code_adapter({"layer.0[/b].query": site}, {}, 1e-3, canonical=True)
+    file = tmp_path / "r7[/d]" / "p.atn"  # a folder "r7[" and in it "d]"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(Draft(coded, Binding("0" * 64, "1" * 64), {"base_model": "/models/[/x][v2]gpt2"}).encode([1]).data)
+    listed = CliRunner().invoke(app, ["inspect", str(file)])
+    assert listed.exit_code == 0, listed.exception
+    for shown in ("layer.0[/b].query", "(/models/[/x][v2]gpt2)", "r7[/d]"):
+        assert shown in listed.output.replace("\n", "")
 
 
 def test_what_changed_since_is_packed_and_opens_on_what_is_held_alone(folders, tmp_path: Path):

@@ -192,3 +192,5 @@ def unpack(
 
     done = airtune.unpack(file, out_dir, prefix_bytes=prefix, since=since or (), model=model, core_size=cores)
     print(f"PEFT adapter: {done}")
+    if not model:
+        print("Whether it is for the weights you have was not checked; --model FOLDER does.")

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 
 def new_console() -> Console:
-    """The terminal; wide enough for a table where the output goes elsewhere."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+    """The terminal; wide enough for a table where the output goes elsewhere.
+
+    Brackets are text: names out of payloads and paths are shown as they are, not read as Rich's markup.
+    """
+    console = Console(markup=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, width=120)
 
 
 @final
@@ -43,12 +46,12 @@ class Bars:
             self.say(f"{name}: {time.monotonic() - begun:.1f} s{', ' + line.note if line.note else ''}")
             return
         columns = (
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=28),
             progress.MofNCompleteColumn() if total else progress.SpinnerColumn(),
             progress.TimeElapsedColumn(),
             *([progress.TextColumn("left"), progress.TimeRemainingColumn()] if total else []),
-            progress.TextColumn("{task.fields[note]}"),
+            progress.TextColumn("{task.fields[note]}", markup=False),
         )
         with progress.Progress(*columns, console=self._console) as bars:
             task = bars.add_task(name.ljust(31), total=total, note="")

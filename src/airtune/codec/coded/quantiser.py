@@ -165,10 +165,12 @@ def code_tensor(name: str, value: npt.NDArray, levels: float) -> CodedTensor:
     """Round a dense tensor row by row to the nearest, with steps of its root mean square over `levels`.
 
     Raises:
-        PayloadError: a value is not finite or beyond `LARGEST_VALUE`.
+        PayloadError: no numbers, or one that is not real, not finite or beyond `LARGEST_VALUE`.
     """
     check_values(name, value)
     shape = np.shape(value)
+    if 0 in shape:
+        raise PayloadError(f"{name} has shape {shape}, no numbers at all; leave it out")
     rows = np.asarray(value, np.float64).reshape(rows_of(shape))
     spread, peak = np.sqrt((rows**2).mean(axis=1)), np.abs(rows).max(axis=1)
     scales = nearest_scales(np.where(peak > 0, np.maximum(spread / levels, peak / (0.9 * LARGEST_CODE)), 1.0))
@@ -177,7 +179,9 @@ def code_tensor(name: str, value: npt.NDArray, levels: float) -> CodedTensor:
 
 
 def check_values(name: str, values: npt.NDArray) -> None:
-    """Refuse what is not finite or beyond `LARGEST_VALUE`."""
+    """Refuse what is not real, not finite or beyond `LARGEST_VALUE`."""
+    if (kind := np.asarray(values).dtype).kind not in "fiu":
+        raise PayloadError(f"{name} has numbers of type {kind}, real ones expected; convert them before sending them")
     peak = float(np.abs(np.asarray(values, np.float64)).max(initial=0))
     if not math.isfinite(peak):
         raise PayloadError(f"{name} holds a value that is not finite; check its training before sending it")

@@ -89,8 +89,11 @@ def code_bits(index: int) -> npt.NDArray[np.float64]:
 
 
 def best_table(codes: npt.NDArray[np.integer]) -> tuple[int, float]:
-    """The table under which these codes cost least, and what they cost in bits. Codes are within LARGEST_CODE."""
-    sizes = np.bincount(np.abs(codes.astype(np.int64, copy=False)).ravel())
+    """The table under which these codes cost least, and what they cost in bits; infinite beyond LARGEST_CODE."""
+    magnitudes = np.abs(codes.astype(np.int64, copy=False)).ravel()
+    if magnitudes.max(initial=0) > LARGEST_CODE:
+        return TABLES - 1, math.inf
+    sizes = np.bincount(magnitudes)
     costs = _bits_of_all()[:, : len(sizes)]
     held = np.flatnonzero(sizes)
     totals = costs[:, held] @ sizes[held]
