@@ -95,9 +95,7 @@ class CodedSite:
     @property
     def bits(self) -> npt.NDArray[np.float64]:
         """What the codes of each direction cost under their tables, shape (r,)."""
-        of_p = [_cost(codes, table) for codes, table in zip(self.p.T, self.p_tables, strict=True)]
-        of_q = [_cost(codes, table) for codes, table in zip(self.q, self.q_tables, strict=True)]
-        return np.array(of_p) + np.array(of_q)
+        return _costs(self.p.T, self.p_tables) + _costs(self.q, self.q_tables)
 
     def factors(self) -> Factors:
         """What a receiver has of it, float32: P and Q whole numbers, lam the scales."""
@@ -123,7 +121,7 @@ class CodedTensor:
     @property
     def bits(self) -> float:
         """What the codes cost under their tables."""
-        return sum(_cost(codes, table) for codes, table in zip(self.codes, self.tables, strict=True))
+        return float(_costs(self.codes, self.tables).sum())
 
     def tensor(self) -> npt.NDArray[np.float32]:
         """What a receiver has of it. Raises `PayloadError` where a number is beyond float32."""
@@ -158,5 +156,9 @@ def dense_tensor(codes: npt.NDArray[np.integer], scales: Scales, shape: tuple[in
     return found.reshape(shape)
 
 
-def _cost(codes: Codes, table: int) -> float:
-    return float(code_bits(int(table))[np.abs(codes.astype(np.int32))].sum())
+def _costs(rows: Codes, tables: TableIndices) -> npt.NDArray[np.float64]:
+    """What each row costs under its table, shape (rows,); table 0 holds zeros alone, at no cost."""
+    found = np.zeros(len(rows))
+    for row in np.flatnonzero(tables):
+        found[row] = code_bits(int(tables[row]))[np.abs(rows[row].astype(np.int32))].sum()
+    return found
