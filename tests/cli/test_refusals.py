@@ -453,7 +453,10 @@ def test_unpack_prints_where_the_adapter_is(tmp_path: Path, monkeypatch, capsys)
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code in (0, None)
-    assert capsys.readouterr().out == f"PEFT adapter: {tmp_path / 'adapter'}\n"
+    where, unchecked = capsys.readouterr().out.splitlines()
+    assert where == f"PEFT adapter: {tmp_path / 'adapter'}"
+    assert "not checked" in unchecked
+    assert "--model" in unchecked
     assert {entry.name for entry in (tmp_path / "adapter").iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",

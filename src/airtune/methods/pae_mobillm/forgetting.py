@@ -5,63 +5,23 @@ What is needed to ask stands in the run folder (`STARTED`), so that the data may
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
 
 from airtune.errors import ConfigError, ModelError, RunError
 from airtune.methods.pae_mobillm.building import device_name, open_uplink, over_the_air
 from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.device.asking import Asking
 from airtune.methods.pae_mobillm.device.upload import forget_repetitions, sample_ids
-from airtune.methods.pae_mobillm.identity import Identity
+from airtune.methods.pae_mobillm.started import STARTED, Started
 from airtune.models import sentences
-from airtune.records import Progress, RunFolder, write_text
-from airtune.records.plain import json_text
+from airtune.records import Progress, RunFolder
 from airtune.tasks import Columns, columns_of, read_texts
 from airtune.transport import Transport
 from airtune.workloads.opening import open_base
-
-STARTED: Final = "sent.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """What a run was when it first reached its server.
-
-    Args:
-        identity: What its samples are sent under.
-        labels: How many classes the task tells apart; 0 for running text.
-        requests: Requests to forget that the server had had.
-    """
-
-    identity: Identity
-    labels: int
-    requests: int
-
-    def write(self, folder: RunFolder) -> None:
-        """Record it."""
-        entry = {"identity": self.identity.as_header(), "labels": self.labels, "requests": self.requests}
-        write_text(folder.path / STARTED, json_text(entry, indent=2) + "\n")
-
-    @classmethod
-    def read(cls, folder: RunFolder) -> Started | None:
-        """What was recorded; None where the run has not reached its server. Raises `RunError` for a damaged file."""
-        path = folder.path / STARTED
-        if not path.is_file():
-            return None
-        try:
-            entry: Mapping[str, Any] = json.loads(path.read_bytes())
-            labels, requests = entry["labels"], entry["requests"]
-            if not all(type(one) is int and one >= 0 for one in (labels, requests)):
-                raise ValueError(f"labels {labels!r:.20}, requests {requests!r:.20}")
-            return cls(Identity.of_header(entry["identity"]), labels, requests)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(f"{path} is not what a run writes ({error}); repeat the run") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +80,7 @@ def _texts_forgotten(
 ) -> Forgotten:
     if not started.labels:
         raise ConfigError("running text is sent in windows, which texts do not name; have all of it forgotten (--all)")
-    with progress.stage("Loading the tokenizer"):
+    with progress.stage("Loading model"):
         base = open_base(config, started.labels)
     if base.tokenizer_sha256 != started.identity.tokenizer:
         raise ModelError(

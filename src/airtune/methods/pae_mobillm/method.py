@@ -23,10 +23,10 @@ from airtune.methods.pae_mobillm.config import PAEConfig
 from airtune.methods.pae_mobillm.costs import costs
 from airtune.methods.pae_mobillm.device.asking import whole_number
 from airtune.methods.pae_mobillm.device.pivots import blocks_of
-from airtune.methods.pae_mobillm.forgetting import Started
 from airtune.methods.pae_mobillm.leaks import Part, leaks
 from airtune.methods.pae_mobillm.privacy.leak import Leak
 from airtune.methods.pae_mobillm.side import SideNetwork
+from airtune.methods.pae_mobillm.started import Started
 from airtune.methods.pae_mobillm.telling import told
 from airtune.models import BaseModel, FitPlan, Items, Score, head_only
 from airtune.records import Progress, RunFolder, generator, write_bytes
