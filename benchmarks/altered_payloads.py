@@ -106,7 +106,7 @@ def seeds() -> list[Parts]:
             for i, (o, n) in enumerate(shapes)
         }
         dense = {name: rng.normal(size=shape) for name, shape in heads.items()}
-        meta = {"task": "classify", "epochs": 3}
+        meta = {"kind": "classify", "base_model": "some/base"}
         for bits in (4, 8, 16):
             allocation = Allocation.uniform(rank, bits, sites=len(shapes))
             found.append(encode(factors, dense, allocation, binding, meta))

@@ -1,9 +1,12 @@
-"""Payloads, and payloads of changes, altered at random with hashes and lengths right again: what does `decode` do?
+"""Payloads, and payloads of changes, altered at random with hashes and lengths right again: what does a receiver do?
 
-Counts outcomes by class of change, and refusals by the function that refused. All that may come out is a PayloadError
-or an adapter of finite numbers, within a second of processor time; where hashes were not recomputed, only the adapter
-that was sent or a prefix of it. Anything else is kept in the JSON, as hex, and ends the run with status 1. The
-receiver's limit on decoded size is 16 MiB, since zeros cost no bytes; how far the peak of memory rose is told.
+Counts outcomes by class of change, and refusals by the function that refused. All that may come out of `decode` is a
+PayloadError or an adapter of finite numbers, within a second of processor time; where hashes were not recomputed, only
+the adapter that was sent or a prefix of it. `inspect` has to refuse what `decode` refuses and to list the ranks that it
+finds (of changes it lists what they bring), within a second of its own; `unpack`, tried on every 25th payload unless it
+is of changes, has to refuse in one line or to write the folder, in as long. Anything else is kept in the JSON, as hex,
+and ends the run with status 1. The receiver's limit on decoded size is 16 MiB, since zeros cost no bytes; how far the
+peak of memory rose is told.
 
     python benchmarks/fuzz_payload.py --count 1000000 [--seconds 60] [--seed 0] [--coder numpy]
 """
@@ -16,14 +19,18 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
+from airtune.adapters.unpacking import unpack
 from airtune.benches.decoder import CODERS, lanes_by
-from airtune.codec import Decoded, Factors, HeldAdapter, Limits, decode
-from airtune.errors import PayloadError
+from airtune.codec import Decoded, Factors, HeldAdapter, Limits, decode, inspect
+from airtune.errors import AirtuneError
 from altered_payloads import CHANGES, HASHES_AS_SENT, seeds
 
 LIMITS = Limits(max_decoded_bytes=2**24)
@@ -31,25 +38,55 @@ SLOW = 1.0
 """Seconds of processor time that one payload may take."""
 
 
-def outcome(data: bytes, sent: Decoded | None = None, since: HeldAdapter | None = None) -> tuple[str, str]:
+UNPACK_EVERY = 25
+"""Payloads."""
+FINE = ("refused", "decoded")
+
+
+def outcome(
+    data: bytes, sent: Decoded | None = None, since: HeldAdapter | None = None, folder: Path | None = None
+) -> tuple[str, str]:
     """'refused', 'decoded', or what is wrong; and the function that refused.
 
     Args:
         sent: What `data` has to be, or to be a prefix of, if it is decoded.
         since: What the receiver holds.
+        folder: Where to unpack it too.
     """
-    start, place = time.process_time(), ""
+    decoded, found, place = _tried(lambda: decode(data, None, LIMITS, since=since, allow_prefix=True))
+    if decoded is not None and not _finite(decoded):
+        found = "not finite"
+    elif decoded is not None and sent is not None:
+        same = _is_prefix(decoded, sent, None) if since is None else _is_between(decoded, sent, since)
+        found = found if same else "another adapter"
+    if found not in FINE:
+        return found, place
+    listed, seen, _ = _tried(lambda: inspect(data, LIMITS, since=since, allow_prefix=True))
+    if seen not in FINE or (listed is None) != (decoded is None):
+        return f"inspect: {seen}", place
+    if decoded is None or since is not None:
+        return found, place
+    if tuple(site.rank for site in listed.sites) != tuple(decoded.ranks):
+        return "inspect: other ranks", place
+    if folder is not None:
+        (folder / "payload.atn").write_bytes(data)
+        with TemporaryDirectory(dir=folder) as out:
+            size = None if decoded.complete else len(data)
+            _, written, at = _tried(lambda: unpack(folder / "payload.atn", Path(out), prefix_bytes=size))
+        return (found, place) if written in FINE else (f"unpack: {written}", at)
+    return found, place
+
+
+def _tried(call: Callable[[], Any]) -> tuple[Any, str, str]:
+    """What came out, that in a word, and the function that refused."""
+    start, place, result = time.process_time(), "", None
     try:
-        decoded = decode(data, None, LIMITS, since=since, allow_prefix=True)
-    except PayloadError as error:
+        result, found = call(), "decoded"
+    except AirtuneError as error:
         found, place = "more than a line" if "\n" in str(error) else "refused", _raised_in(error)
     except Exception as error:
         found, place = type(error).__name__, _raised_in(error)
-    else:
-        found = "decoded" if _finite(decoded) else "not finite"
-        if sent is not None and not (_is_prefix if since is None else _is_between)(decoded, sent, since):
-            found = "another adapter"
-    return found if time.process_time() - start <= SLOW else f"{found}, slow", place
+    return result, found if time.process_time() - start <= SLOW else f"{found}, slow", place
 
 
 def _raised_in(error: BaseException) -> str:
@@ -113,15 +150,18 @@ def fuzz(count: int, seed: int, *, seconds: float = float("inf")) -> Found:
     """Decode so many changed payloads, or as many as the seconds allow."""
     rng, start, found = random.Random(seed), time.perf_counter(), Found()
     originals = [(parts, decode(parts.build(), None, since=parts.since)) for parts in seeds()]
-    while found.counts.total() < count and time.perf_counter() - start < seconds:
-        (parts, sent), change = rng.choice(originals), rng.choice(list(CHANGES))
-        data, kind = CHANGES[change](parts, rng), parts.kind
-        result, place = outcome(data, sent if change in HASHES_AS_SENT else None, parts.since)
-        found.counts[kind, change, result] += 1
-        if place:
-            found.places[kind, place] += 1
-        if result not in ("refused", "decoded") and len(found.wrong) < 20:
-            found.wrong.append({"change": change, "outcome": result, "place": place, "payload": data.hex()})
+    with TemporaryDirectory() as folder:
+        while found.counts.total() < count and time.perf_counter() - start < seconds:
+            (parts, sent), change = rng.choice(originals), rng.choice(list(CHANGES))
+            data, kind = CHANGES[change](parts, rng), parts.kind
+            known = sent if change in HASHES_AS_SENT else None
+            unpacked = Path(folder) if found.counts.total() % UNPACK_EVERY == 0 else None
+            result, place = outcome(data, known, parts.since, unpacked)
+            found.counts[kind, change, result] += 1
+            if place:
+                found.places[kind, place] += 1
+            if result not in FINE and len(found.wrong) < 20:
+                found.wrong.append({"change": change, "outcome": result, "place": place, "payload": data.hex()})
     return found
 
 
@@ -147,7 +187,7 @@ def main() -> int:
         seconds, rose = time.perf_counter() - start, peak_mib() - before
 
     counts, total = found.counts, found.counts.total()
-    outcomes = sorted({result for *_, result in counts}, key=("refused", "decoded").__contains__, reverse=True)
+    outcomes = sorted({result for *_, result in counts}, key=FINE.__contains__, reverse=True)
     print(f"{'':40s}" + "".join(f"{result:>16s}" for result in outcomes))
     for kind, change in sorted({key[:2] for key in counts}):
         print(f"{kind + ', ' + change:40s}" + "".join(f"{counts[kind, change, result]:16d}" for result in outcomes))
@@ -165,7 +205,7 @@ def main() -> int:
         "wrong": found.wrong,
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 1 if set(outcomes) - {"refused", "decoded"} else 0
+    return 1 if set(outcomes) - set(FINE) else 0
 
 
 if __name__ == "__main__":

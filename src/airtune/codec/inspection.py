@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from airtune.codec.blockwise import container
-from airtune.codec.blockwise.encoding import open_payload
+from airtune.codec.blockwise.encoding import decode_blockwise, open_payload
 from airtune.codec.blockwise.packing import direction_bytes, tensor_bytes
 from airtune.codec.codec import chunk_ends, format_of
 from airtune.codec.coded import framing
@@ -102,6 +102,7 @@ def inspect(
 
 
 def _inspect_blockwise(data: Data, limits: Limits, *, allow_prefix: bool) -> PayloadInfo:
+    decode_blockwise(data, None, limits, allow_prefix=allow_prefix)  # refuses numbers that are none
     parts = open_payload(data, limits, allow_prefix=allow_prefix)
     declared, total = parts.header.allocation, len(memoryview(data).cast("B"))
     sites = []

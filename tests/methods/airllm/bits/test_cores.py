@@ -87,7 +87,7 @@ def test_on_the_grid_a_core_costs_its_own_shape_and_lies_between_the_bases(base,
     assert list(found)[:3] == [f"size 8, rank 2, {which}" for which in ("2 bits", "2 bits, calibrated", "3 bits")]
     count = len(trained.factors)
     assert found["size 8, rank 2, 32 bits"].bits == count * 2 * (8 + 8) * 32
-    assert found["size 8, rank 2, 4 bits"].bits == count * 2 * ((8 + 8) * 4 + 2 * 16)
+    assert found["size 8, rank 2, 4 bits"].bits == count * 2 * ((8 + 8) * 4 + 16)
     bases = bases_of(base, 8)
     for path, update in trained.factors.items():
         exact = found["size 8, rank 2, 32 bits"].factors[path].update()

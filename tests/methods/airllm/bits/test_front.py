@@ -43,29 +43,31 @@ def test_only_who_is_clearly_beaten_by_something_no_larger_drops_out(losses: lis
 def test_a_front_of_half_the_bits_saves_half():
     bits = np.array([10.0, 20.0, 50.0, 90.0])
     losses = 4.0 - np.log(bits)
-    assert bits_saved(bits / 2, losses, bits, losses) == pytest.approx(0.5)
-    assert bits_saved(bits, losses, bits / 2, losses) == pytest.approx(-1.0)
-    assert bits_saved(bits[::-1], losses[::-1], bits, losses) == pytest.approx(0.0)
+    assert bits_saved(bits / 2, losses, bits, losses).share == pytest.approx(0.5)
+    assert bits_saved(bits, losses, bits / 2, losses).share == pytest.approx(-1.0)
+    assert bits_saved(bits[::-1], losses[::-1], bits, losses).share == pytest.approx(0.0)
 
 
 def test_where_bits_are_exponential_in_the_loss_the_mean_is_that_of_the_lines():
     """log bits = 10 - 2 loss against 9 - loss over losses 1 to 2: the difference is 1 - loss, -0.5 on average."""
     losses = np.linspace(1.0, 2.0, 7)
     found = bits_saved(np.exp(10 - 2 * losses), losses, np.exp(9 - losses), losses)
-    assert found == pytest.approx(1 - np.exp(-0.5))
+    assert found == pytest.approx((1 - np.exp(-0.5), 1.0, 2.0))
+    upper = bits_saved(np.exp(10 - 2 * losses), losses, np.exp(9 - losses), losses, between=(1.5, 3.0))
+    assert upper == pytest.approx((1 - np.exp(-0.75), 1.5, 2.0))  # 1 - loss is -0.75 on average there
 
 
 def test_only_losses_that_both_reach_count():
     losses = np.linspace(1.0, 2.0, 11)
     far = np.append(losses, 5.0)
-    assert bits_saved(np.exp(-losses) / 4, losses, np.exp(-far), far) == pytest.approx(0.75, abs=1e-6)
+    assert bits_saved(np.exp(-losses) / 4, losses, np.exp(-far), far).share == pytest.approx(0.75, abs=1e-6)
 
 
 def test_losses_that_do_not_fall_are_averaged_with_their_neighbours():
     """2.4 and 2.6 in the wrong order become 2.5 at the smaller of the two sizes."""
     tidy = bits_saved([10, 20, 80], [3.0, 2.5, 2.0], [20, 40, 160], [3.0, 2.5, 2.0])
     assert bits_saved([10, 20, 40, 80], [3.0, 2.4, 2.6, 2.0], [20, 40, 160], [3.0, 2.5, 2.0]) == pytest.approx(tidy)
-    assert tidy == pytest.approx(0.5)
+    assert tidy.share == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("other", [([10.0, 20.0], [1.5, 1.0]), ([10.0], [2.5]), ([10.0, 20.0], [2.5, 2.5])])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.codec import Curvature, Factors
+from airtune.codec import Binding, Curvature, Factors
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
-from airtune.methods.airllm.bits.grid import RowGrids, calibrated, cuts, grid, on_grid
+from airtune.methods.airllm.bits.grid import RowGrids, blockwise, calibrated, cuts, grid, on_grid
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import whole
 from airtune.models import Items, load_base, score, weights_hash
@@ -58,12 +58,20 @@ def trained() -> dict[int, TrainedAdapter]:
 
 
 def test_bits_of_the_grid(trained: dict[int, TrainedAdapter]):
-    """Rank r has 32 r numbers and 2 r rows of them; the head 12 in 3 rows, or all at 32 without scales."""
+    """Rank r has 32 r numbers and r scales; the head 12 numbers in 3 rows, or all at 32 without scales."""
     bits = {found.name: found.bits for found in grid(trained)}
-    assert bits["rank 1, 3 bits, head 8"] == 32 * 3 + 2 * 16 + 12 * 8 + 3 * 16
-    assert bits["rank 4, 2 bits, head 3"] == 4 * (32 * 2 + 2 * 16) + 12 * 3 + 3 * 16
-    assert len(bits) == len(trained) * (4 * 3 + 1)
+    assert bits["rank 1, 3 bits, head 8"] == 32 * 3 + 16 + 12 * 8 + 3 * 16
+    assert bits["rank 4, 2 bits, head 3"] == 4 * (32 * 2 + 16) + 12 * 3 + 3 * 16
+    assert len(bits) == len(trained) * (7 * 3 + 1)
     assert bits["rank 4, 32 bits"] == (4 * 32 + 12) * 32
+
+
+def test_blockwise_counts_numbers_and_a_scale_for_every_64_of_them(trained: dict[int, TrainedAdapter]):
+    """Bytes: a row of 20 takes 10 and a scale of 2, one of 12 6 and 2, lam 4; the head 12 and 2; a chunk's index 4."""
+    found = {one.name: one for one in blockwise(trained, Binding("0" * 64, "0" * 64), {})}
+    for rank in trained:
+        numbers = rank * (10 + 2 + 6 + 2 + 4) + 12 + 2
+        assert (found[f"rank {rank}"].bits / 8 - numbers) / 4 in range(1, rank + 2)  # chunks: the head, then by level
 
 
 def test_a_calibrated_grid_is_the_same_grid_with_less_error_where_it_counts(trained: dict[int, TrainedAdapter]):
@@ -111,8 +119,12 @@ def test_ternary_keeps_the_largest_and_counts_places_and_signs(trained: dict[int
     assert sizes[1] == pytest.approx(2 * np.sqrt((balanced**2).mean()), rel=1e-5)
     assert np.abs(balanced[numbers != 0]).min() > np.abs(balanced[numbers == 0]).max()
     assert (np.sign(balanced) == np.sign(numbers))[numbers != 0].all()
-    by_row = found["rank 4, 10% of entries, one size of 1 for each row, head 8"].factors["a"]
-    assert all(len(np.unique(np.abs(row[row != 0]))) == 1 for row in [*by_row.p.T, *by_row.q])
+    by_direction = found["rank 4, 10% of entries, one size of 1 for each direction, head 3"]
+    factors = by_direction.factors["a"]
+    assert all(len(np.unique(np.abs(row[row != 0]))) == 1 for row in [*factors.p.T, *factors.q])
+    kept = sum(int(np.count_nonzero(part)) for part in (factors.p, factors.q))
+    places = -(kept * np.log2(kept / 128) + (128 - kept) * np.log2(1 - kept / 128))
+    assert by_direction.bits == pytest.approx(places + kept + 4 * 16 + 12 * 3 + 3 * 16)
 
 
 def test_the_change_of_all_weights_is_sent_and_taken_back(tmp_path: Path):

@@ -6,6 +6,7 @@ Choosing looks at one loss (dev), the comparison at another (test). Knows number
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -55,26 +56,45 @@ def unbeaten(bits: Sequence[float], losses: np.ndarray) -> list[int]:
     return [index for index in range(len(sizes)) if not beaten(index)]
 
 
+class Saving(NamedTuple):
+    """Bits saved over a range of losses.
+
+    Args:
+        share: 0.3 where 30 % fewer bits are needed; negative where more are.
+        low, high: Losses between which that is a mean.
+    """
+
+    share: float
+    low: float
+    high: float
+
+
 def bits_saved(
-    bits: Sequence[float], losses: Sequence[float], over_bits: Sequence[float], over_losses: Sequence[float]
-) -> float:
+    bits: Sequence[float],
+    losses: Sequence[float],
+    over_bits: Sequence[float],
+    over_losses: Sequence[float],
+    *,
+    between: tuple[float, float] = (-np.inf, np.inf),
+) -> Saving:
     """Mean share of the bits that one front saves over another at equal loss (Bjontegaard 2001, VCEG-M33).
 
     The logarithm of the bits is a piecewise cubic, monotone function of the loss (PCHIP); the difference of two such
     is averaged over the losses that both reach. Where losses do not fall with the bits, neighbours are averaged first.
 
-    Returns:
-        0.3 where the first needs 30 % fewer bits; negative where it needs more.
+    Args:
+        between: Lowest and highest loss that count.
 
     Raises:
         DataError: a front of one point, or no loss that both reach.
     """
     first, second = _curve(bits, losses), _curve(over_bits, over_losses)
-    low, high = max(first[0][0], second[0][0]), min(first[0][-1], second[0][-1])
+    low = float(max(first[0][0], second[0][0], between[0]))
+    high = float(min(first[0][-1], second[0][-1], between[1]))
     if not low < high:
         raise DataError(f"the fronts share no loss: one ends at {high:.4g}, one begins at {low:.4g}; widen them")
     areas = [float(PchipInterpolator(*curve).integrate(low, high)) for curve in (first, second)]
-    return 1.0 - float(np.exp((areas[0] - areas[1]) / (high - low)))
+    return Saving(1.0 - float(np.exp((areas[0] - areas[1]) / (high - low))), low, high)
 
 
 def _curve(bits: Sequence[float], losses: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """The uniform grid: numbers at a fixed width with one scale a row, the width searched for nothing but least squares.
 
-What is counted is generous: no header, no hashes; 16 bits a scale. The head has a width of its own. Knows factors and
-bits; not losses.
+What is counted is generous: no header, no hashes; 16 bits a scale, of which a direction needs one, for P's and Q's are
+only ever multiplied. The head has a width of its own. Knows factors and bits; not losses.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from airtune.adapters import RankVector
-from airtune.codec import Binding, Curvature, Factors, decode, encode
+from airtune.codec import Binding, Curvature, Factors, chunk_ends, decode, encode
 from airtune.codec.coded.rounding import Metric
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.baselines.truncation import cut
 from airtune.methods.airllm.bits.candidate import Candidate
 
-WIDTHS = (2, 3, 4, 8, 32)
+WIDTHS = (2, 3, 4, 5, 6, 8, 16, 32)
 HEAD_WIDTHS = (3, 4, 8)
 """Of the head, where the rest has fewer than 32 bits a number; the best is left to dev."""
 SCALE_BITS = 16
@@ -104,7 +104,7 @@ def grid_of(
         metrics = (Metric(bends.outputs, site.shape[0]), Metric(bends.inputs, site.shape[1])) if bends else (None, None)
         columns, rows = on_grid((site.p * site.lam).T, width, metrics[0]), on_grid(site.q, width, metrics[1])
         rounded[path] = Factors(columns.T.copy(), np.ones(site.rank, np.float32), rows)
-        bits += site.rank * (sum(site.shape) * width + (2 * SCALE_BITS if width < 32 else 0))
+        bits += site.rank * (sum(site.shape) * width + (SCALE_BITS if width < 32 else 0))
     head, head_bits = head_on_grid(dense, head_width)
     return Candidate(name, bits + head_bits, rounded, head)
 
@@ -153,8 +153,8 @@ def cuts(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
 
 
 def blockwise(trained: Mapping[int, TrainedAdapter], binding: Binding, meta: Meta) -> Iterator[Candidate]:
-    """Payloads of format 1 at 4 bits, whole: header, hashes and all."""
+    """Format 1 at 4 bits: the chunks of its payloads, numbers and a scale for every block of 64, without the header."""
     for rank, adapter in trained.items():
         payload = encode(adapter.factors, adapter.dense, adapter.ranks.allocation(4), binding, meta)
         found = decode(payload.data, binding)
-        yield Candidate(f"rank {rank}", payload.bits, found.factors, found.dense)
+        yield Candidate(f"rank {rank}", payload.bits - 8 * chunk_ends(payload.data)[0], found.factors, found.dense)

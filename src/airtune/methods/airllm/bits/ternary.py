@@ -1,9 +1,10 @@
 """The signs of the largest entries: after ComPEFT (Yadav et al. 2311.13171), tuned.
 
 The share of entries that stay and their size are searched on dev, as there; the size is one for the whole adapter as
-there, or one a row. Their places cost the entropy of the share (the paper has Golomb codes, which need more), signs a
-bit, sizes 16. Departs from the paper in what is coded: factors of least energy (singular directions, balanced), not the
-change of A and B since their drawing, which nobody kept. Knows factors and bits; not losses.
+there, or one for each direction (of P and Q only the product matters). Their places cost the entropy of the share (the
+paper has Golomb codes, which need more), signs a bit, sizes 16. Departs from the paper in what is coded: factors of
+least energy (singular directions, balanced), not the change of A and B since their drawing, which nobody kept. Knows
+factors and bits; not losses.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def ternary(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
     for rank, adapter in trained.items():
         balanced = {path: _balanced(site) for path, site in adapter.factors.items()}
         rows = [part for pair in balanced.values() for part in pair]
-        heads = {f", head {width}": head_on_grid(adapter.dense, width) for width in HEAD_WIDTHS[1:] if adapter.dense}
+        heads = {f", head {width}": head_on_grid(adapter.dense, width) for width in HEAD_WIDTHS if adapter.dense}
         for share, (scope, at_share, sizes) in product(SHARES, SCOPES):
             for size in sizes:
                 found, bits = at_share(rows, share, size)
@@ -50,13 +51,14 @@ def _at_once(rows: Sequence[np.ndarray], share: float, size: float) -> tuple[lis
     return found, _places_bits(found) + SCALE_BITS
 
 
-def _by_row(rows: Sequence[np.ndarray], share: float, size: float) -> tuple[list[np.ndarray], float]:
+def _by_direction(rows: Sequence[np.ndarray], share: float, size: float) -> tuple[list[np.ndarray], float]:
+    """Rows of P, of Q and so on by turns."""
     found = []
     for part in rows:
         kept = np.abs(part) > np.quantile(np.abs(part), 1 - share, axis=1, keepdims=True)
         mean = np.abs(part * kept).sum(axis=1, keepdims=True) / np.maximum(kept.sum(axis=1, keepdims=True), 1)
         found.append((np.sign(part) * kept * size * mean).astype(np.float32))
-    return found, _places_bits(found) + SCALE_BITS * sum(len(part) for part in rows)
+    return found, _places_bits(found) + SCALE_BITS * sum(len(part) for part in rows[::2])
 
 
 def _places_bits(found: Sequence[np.ndarray]) -> float:
@@ -68,5 +70,5 @@ def _places_bits(found: Sequence[np.ndarray]) -> float:
     return float(count * entropy + kept)
 
 
-SCOPES = (("adapter", _at_once, (1.0, 1.5, 2.0, 3.0)), ("row", _by_row, (0.75, 1.0, 1.25)))
+SCOPES = (("adapter", _at_once, (1.0, 1.5, 2.0, 3.0)), ("direction", _by_direction, (0.75, 1.0, 1.25)))
 """Who shares a size, and the sizes tried: over the root mean square of all, or over the mean of a row's kept."""

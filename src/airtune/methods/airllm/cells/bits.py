@@ -23,7 +23,7 @@ from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.methods.airllm.bits.cores import cores_of, in_format_2, on_grid
-from airtune.methods.airllm.bits.front import best_within, bits_saved, spread, unbeaten
+from airtune.methods.airllm.bits.front import Saving, best_within, bits_saved, spread, unbeaten
 from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, grid
 from airtune.methods.airllm.bits.ours import Ours
 from airtune.methods.airllm.bits.ternary import ternary
@@ -99,7 +99,8 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
 
     `loss` and `score` on test, `kbit` and `dev_loss` of the best on dev within a budget, by how many times fewer bits
     it has (x); `lost`, points of score below float32's, where the score is a share; `saved` and `saved_others`, percent
-    of the bits saved at equal test loss over the grid, and over the best of all ways but ours.
+    of the bits saved at equal test loss over the grid, and over the best of all ways but ours; both as a mean over
+    losses that the grid reaches, those between `saved_from` and `saved_to`.
     """
     config = config_from(settings)
     reader = open_reader(config)
@@ -125,10 +126,12 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
                 items |= _items(best.test, anchor, times, name)
                 if best.test.hits is not None:
                     values.append(Value("lost", 100 * (anchor.metric - best.test.metric), times, name))
-        if name != "grid":
-            values += _saved("saved", family, found["grid"], name, front)
-        if name not in OTHERS:
-            values += _saved("saved_others", family, found["others"], name, front)
+        if name != "grid" and (over_grid := _saved(family, found["grid"], front)):
+            ends = {"saved_from": over_grid.low, "saved_to": over_grid.high}
+            values += [Value(end, loss, of=name) for end, loss in ends.items()]
+            values.append(Value("saved", 100 * over_grid.share, of=name))
+            over_others = None if name in OTHERS else _saved(family, found["others"], front, over_grid)
+            values += [Value("saved_others", 100 * over_others.share, of=name)] if over_others else []
     return Outcome(tuple(values), items=items)
 
 
@@ -220,15 +223,16 @@ def _trained(needs: Mapping[str, Done], kind: str) -> dict[int, TrainedAdapter]:
     return {int(name.split()[1]): load_adapter(needs[name].work / ADAPTER) for name in names}
 
 
-def _saved(measure: str, family: Family, others: Family, name: str, test: Items) -> Iterator[Value]:
+def _saved(family: Family, others: Family, test: Items, within: Saving | None = None) -> Saving | None:
+    """None where a family of one point has no front, or the two share no loss."""
     curves = []
     for one in (family, others):
         kept = [one[index] for index in spread(*_sizes_and_losses(one), apart=CURVE_APART)]
         curves.append(([each.bits for each in kept], [each.front_loss(test) for each in kept]))
     try:
-        yield Value(measure, 100 * bits_saved(*curves[0], *curves[1]), of=name)
+        return bits_saved(*curves[0], *curves[1], between=within[1:] if within else (-np.inf, np.inf))
     except DataError:
-        return  # a family of one point has no front
+        return None
 
 
 def _items(scored: Score, anchor: Score, times: float, name: str) -> dict[str, np.ndarray]:
