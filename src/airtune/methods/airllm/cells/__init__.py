@@ -66,7 +66,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("specialised", 1, ("policy", "adapter"), specialised_settings, compute_specialised),
         Kind("rivals", 2, ("adapter",), rival_settings, compute_rivals),
         Kind("uniform", 1, ("adapter",), rival_settings, compute_uniform),
-        Kind("search", 3, ("adapter",), rival_settings, compute_search),
+        Kind("search", 4, ("adapter",), rival_settings, compute_search),
         Kind("curve", 1, ("policy", "adapter"), policy_settings, compute_curve),
         Kind("unseen", 2, ("adapter",), policy_settings, compute_unseen, also=another_adapter),
         Kind("regret", 1, ("rows", "rivals", "search"), policy_settings, compute_regret),

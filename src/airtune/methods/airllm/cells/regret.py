@@ -10,6 +10,7 @@ round, so regret there is signed.
 | `lookup`        | none: the best that is known at each SNR, what `greedy` measured among it                |
 | `random-search` | none of them, but its own, as many as the surrogate learned from and `greedy` added  |
 | `search`        | ten times those of `greedy`                                                              |
+| `oracle`        | every one, where there are 10,000 allocations at most: few sites, small ranks            |
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from airtune.methods.airllm.cells.rows import Measurer
 from airtune.methods.airllm.search.archive import Archive
 from airtune.methods.airllm.search.greedy import ForwardGreedy
 from airtune.methods.airllm.search.lookup import LookupTable, RandomSearch
+from airtune.methods.airllm.search.oracle import MOST, Oracle, allocations
 from airtune.records import generator
 from airtune.records.cells import Done, Outcome, Value
 
@@ -47,6 +49,9 @@ def compute_search(settings: Mapping[str, Any], work: Path, needs: Mapping[str, 
             ),
             "search": found.greedy_of(SEARCH_EVALUATIONS),
         }
+        if allocations(space) <= MOST:
+            every = Archive(found.trainee, space.air_bits)
+            searchers["oracle"] = Oracle(space, every, cost_weight=weight)
         for name, searcher in searchers.items():
             measurer.decide(searcher, name)
         return measurer.outcome
