@@ -165,6 +165,20 @@ def test_values_of_wrong_kinds_are_refused_in_one_line(tmp_path: Path, change: d
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("depth", [50, 900, 980, 100_000])
+@pytest.mark.parametrize(
+    "name", ["peft_type", "lora_alpha", "init_lora_weights", "bias", "use_rslora", "target_modules"]
+)
+def test_lists_in_lists_without_end_are_refused_in_one_line(tmp_path: Path, name: str, depth: int):
+    config = {"peft_type": "LORA", "lora_alpha": 1, name: "HERE"}
+    text = json.dumps(config).replace('"HERE"', "[" * depth + "]" * depth)
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(DataError) as refused:
+        read_config(tmp_path / "adapter_config.json")
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 300 + len(str(tmp_path))
+
+
 def test_no_key_that_is_read_takes_long(tmp_path: Path):
     """As a regular expression this one takes longer than anybody waits."""
     (tmp_path / "adapter_config.json").write_text(

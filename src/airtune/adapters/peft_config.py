@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from airtune.adapters.peft_targets import Targets, read_targets
+from airtune.codec.contents import shown
 from airtune.errors import DataError
 
 _FREE = frozenset(
@@ -74,7 +75,7 @@ def read_config(path: Path) -> PeftConfig:
         raise DataError(f"{path} cannot be read ({error}); give the folder of a PEFT LoRA adapter") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA" or "lora_alpha" not in config:
         found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise DataError(f"{path} is of type {found!r:.80}; expected 'LORA' with lora_alpha; give a PEFT LoRA adapter")
+        raise DataError(f"{path} is of type {shown(found)}; expected 'LORA' with lora_alpha; give a PEFT LoRA adapter")
     _check_plain(path, config)
     patterns = {name: _object(path, name, config.get(name)) for name in ("alpha_pattern", "rank_pattern")}
     for key, value in patterns["rank_pattern"].items():
@@ -98,15 +99,15 @@ def _check_plain(path: Path, config: Mapping[str, Any]) -> None:
     start = config.get("init_lora_weights")
     if not any(start is plain or (isinstance(plain, str) and start == plain) for plain in _PLAIN_STARTS):
         raise DataError(
-            f"{path} says init_lora_weights {start!r:.80}, which may have changed the base model's weights; expected "
+            f"{path} says init_lora_weights {shown(start)}, which may have changed the base model's weights; expected "
             "one that does not; save with peft's path_initial_model_for_weight_conversion, or train plain LoRA"
         )
     if config.get("bias") not in (None, "none"):
-        raise DataError(f"{path} says bias {config['bias']!r:.80}; expected 'none'; train without biases")
+        raise DataError(f"{path} says bias {shown(config['bias'])}; expected 'none'; train without biases")
     for name in sorted(config.keys() - _FREE - {"bias"}):
         if config[name] not in (None, False, "", [], {}):
             raise DataError(
-                f"{path} says {name!r:.80} {config[name]!r:.80}; expected plain LoRA, whose update is B A on the base "
+                f"{path} says {name!r:.80} {shown(config[name])}; expected plain LoRA, whose update is B A on the base "
                 "model's weights; train without it"
             )
 
@@ -126,26 +127,26 @@ def _glob(path: Path, key: str) -> str:
 
 def _object(path: Path, name: str, value: Any) -> dict[str, Any]:
     if not (value is None or isinstance(value, dict)):
-        raise DataError(f"{path} has {name} {value!r:.80}; expected numbers by module name; mend the file")
+        raise DataError(f"{path} has {name} {shown(value)}; expected numbers by module name; mend the file")
     return value or {}
 
 
 def _number(path: Path, what: str, value: Any) -> float:
     fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e30
     if not fits:
-        raise DataError(f"{path} has {what} {value!r:.80}; expected a finite number; mend the file")
+        raise DataError(f"{path} has {what} {shown(value)}; expected a finite number; mend the file")
     return float(value)
 
 
 def _flag(path: Path, name: str, config: Mapping[str, Any]) -> bool:
     value = config.get(name, False)
     if not isinstance(value, bool):
-        raise DataError(f"{path} has {name} {value!r:.80}; expected true or false; mend the file")
+        raise DataError(f"{path} has {name} {shown(value)}; expected true or false; mend the file")
     return value
 
 
 def _line(path: Path, name: str, config: Mapping[str, Any]) -> str:
     value = config.get(name)
     if not (value is None or (isinstance(value, str) and value.isprintable())):
-        raise DataError(f"{path} has {name} {value!r:.80}; expected a line of text; mend the file")
+        raise DataError(f"{path} has {name} {shown(value)}; expected a line of text; mend the file")
     return value or ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from airtune.codec.contents import shown
 from airtune.errors import DataError
 
 Names = tuple[str, ...] | str | None
@@ -62,7 +63,7 @@ def read_targets(path: Path, config: Mapping[str, Any]) -> Targets:
     layers = config.get("layers_to_transform")
     numbers = [layers] if type(layers) is int else layers or []
     if not (isinstance(numbers, list) and all(type(layer) is int for layer in numbers)):
-        raise DataError(f"{path} has layers_to_transform {layers!r:.80}; expected whole numbers; mend the file")
+        raise DataError(f"{path} has layers_to_transform {shown(layers)}; expected whole numbers; mend the file")
     lists, saved = _names(path, "layers_pattern", config) or (), _names(path, "modules_to_save", config) or ()
     lists, saved = ((each,) if isinstance(each, str) else each for each in (lists, saved))
     readable = all(re.fullmatch(r"\w+", name) for name in lists)
@@ -79,7 +80,7 @@ def _names(path: Path, setting: str, config: Mapping[str, Any]) -> Names:
     value = config.get(setting)
     listed = value if isinstance(value, list) else [value or ""]
     if not all(isinstance(name, str) for name in listed):
-        raise DataError(f"{path} has {setting} {value!r:.80}; expected modules' names; mend the file")
+        raise DataError(f"{path} has {setting} {shown(value)}; expected modules' names; mend the file")
     return tuple(value) if isinstance(value, list) else value or None
 
 

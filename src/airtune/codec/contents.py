@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -162,8 +163,9 @@ class Contents:
 
 
 def shown(value: object) -> str:
-    """What a line says of a value that was found: lists and objects by their type, for they may nest without end."""
-    return f"{value!r:.80}" if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
+    """What a line says of a value that was found: of lists and objects their first levels, for they may nest deep."""
+    simple = value is None or isinstance(value, str | int | float)
+    return f"{repr(value) if simple else reprlib.repr(value):.80}"
 
 
 def _checked_name(what: str, name: object) -> str:
