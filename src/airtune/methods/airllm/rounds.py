@@ -29,7 +29,7 @@ from airtune.methods.airllm.packing import Packer
 from airtune.methods.airllm.roles import PROBE_ITEMS, adapter_message, ask_score
 from airtune.methods.airllm.search.greedy import Greedy
 from airtune.methods.airllm.trainee import Trainee
-from airtune.models import Score, score
+from airtune.models import Score
 from airtune.tasks import Complexity
 from airtune.transport import OverTheAir, Transport
 
@@ -194,10 +194,7 @@ class Rounds:
 
     def _score(self, payload: Payload, packer: Packer) -> tuple[Score, float, float, np.ndarray]:
         if payload.sha256 not in self._scored:
-            adapter, decoded = self._trainee.adapter, packer.decode(payload)
-            with self._trainee.borrowed():
-                adapter.load(decoded.factors, decoded.dense)
-                cloud = score(adapter.base.model, self._trainee.parts.test, keep_logits=PROBE_ITEMS)
+            cloud = self._trainee.score_decoded(packer.decode(payload), keep_logits=PROBE_ITEMS)
             probe = cloud.logits[:PROBE_ITEMS].size
             self._scored[payload.sha256] = (cloud, *ask_score(self._edge, payload, self._name, logits=probe))
         return self._scored[payload.sha256]

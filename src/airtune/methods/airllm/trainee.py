@@ -17,7 +17,7 @@ import numpy as np
 
 from airtune.adapters import Adapter, RankSampler, RankVector
 from airtune.adapters.gains import losses_worth, measure_gains
-from airtune.codec import Factors
+from airtune.codec import Decoded, Factors
 from airtune.errors import ModelError, RunError
 from airtune.methods.airllm.allocation import Trial
 from airtune.methods.airllm.checkpoint import restore_steps, save_steps
@@ -210,6 +210,12 @@ class Trainee:
         with self.borrowed():
             self.adapter.load(factors, dense)
             return self.score(ranks, items, keep_logits=0)
+
+    def score_decoded(self, decoded: Decoded, *, keep_logits: int) -> Score:
+        """Score what a receiver holds on test, as it would."""
+        with self.borrowed():
+            self.adapter.load(decoded.factors, decoded.dense)
+            return score(self.adapter.base.model, self.parts.test, keep_logits=keep_logits)
 
     def score(self, ranks: RankVector, items: Items, *, keep_logits: int | None = None) -> Score:
         """Score the adapter that is held, cut to these ranks; `keep_logits` as in `models.score`."""

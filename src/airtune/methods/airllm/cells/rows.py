@@ -19,7 +19,7 @@ from airtune.methods.airllm.allocators import Allocator, Random, Uniform
 from airtune.methods.airllm.building import specialiser
 from airtune.methods.airllm.cells.opening import Opened, opened
 from airtune.methods.airllm.cells.policy import decided, rank_values
-from airtune.models import Score, score
+from airtune.models import Score
 from airtune.records import generator
 from airtune.records.cells import Done, Outcome, Value
 
@@ -59,13 +59,9 @@ class Measurer:
         """The decoded payload's score on test, and its bits on the air."""
         trainee = self._found.trainee
         if (asked := (trainee.identity, ranks)) not in self._scored:
-            packer = self.packer
-            payload = packer.encode(ranks)
-            decoded = packer.decode(payload)
-            with trainee.borrowed():
-                trainee.adapter.load(decoded.factors, decoded.dense)
-                scored = score(trainee.adapter.base.model, trainee.parts.test, keep_logits=0)
-            self._scored[asked] = scored, packer.sent_bits(payload)
+            payload = self.packer.encode(ranks)
+            scored = trainee.score_decoded(self.packer.decode(payload), keep_logits=0)
+            self._scored[asked] = scored, self.packer.sent_bits(payload)
         return self._scored[asked]
 
     def decide(self, allocator: Allocator, of: str, links: Sequence[Link] = ()) -> None:
