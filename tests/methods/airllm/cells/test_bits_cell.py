@@ -12,7 +12,7 @@ from airtune.codec import Draft, code_adapter, decode
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import score_adapter
 from airtune.methods.airllm.bits.grid import grid
-from airtune.methods.airllm.bits.ours import Choice, Ours
+from airtune.methods.airllm.bits.ours import Ours
 from airtune.methods.airllm.building import parts_of
 from airtune.methods.airllm.cells.bits import TIMES_FEWER, Scored, evenly, trainings
 from airtune.methods.airllm.cells.trained import ADAPTER
@@ -73,15 +73,29 @@ def test_fronts_are_read_on_some_items_of_test_spread_over_it(settings, store):
     assert whole.front_loss(evenly(thirteen.test, 600)) == whole.test.loss
 
 
+@pytest.mark.parametrize("of", ["cores", "either", "ours", "tuned", "longer", *WAYS])
+def test_bits_saved_are_read_where_the_grid_reaches(done, of: str):
+    """Over all others they are, where they are, read between the same losses."""
+    reached = [values(done, measure, of) for measure in ("saved_from", "saved_to", "saved")]
+    assert of != "grid" or reached == [{}, {}, {}]
+    if all(reached):
+        assert reached[0][None] < reached[1][None]
+        assert reached[2][None] < 100
+    assert not any(reached) or all(reached)
+    assert not values(done, "saved_others", of) or (all(reached) and of not in WAYS)
+
+
 def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, store):
     reader = open_reader(config_from(settings))
     parts = parts_of(config_from(settings), reader)
     lora = load_adapter(store.done("lora", settings).work / ADAPTER)
     binding, meta = about(reader.base)
-    found = [candidate for _, candidate in Ours({2: lora}, reader.base, parts.calibration, binding, meta).sent()]
+    numbers = sum(site.rank * sum(site.shape) for site in lora.factors.values())
+    budgets = [width * numbers for width in (8, 6, 4, 2, 1.5)]
+    ours = Ours({2: lora}, reader.base, parts.calibration, binding, meta)
+    found = [candidate for _, candidate in ours.sent(budgets)]
     bits = [candidate.bits for candidate in found]
-    assert bits == sorted(bits, reverse=True)  # a bit costs more and more
-    assert bits[0] > 4 * bits[-1]
+    assert all(0.9 * budget < size <= budget for size, budget in zip(bits, budgets, strict=True))
     errors = [
         sum(((site.update() - lora.factors[path].update()) ** 2).sum() for path, site in candidate.factors.items())
         for candidate in found
@@ -101,8 +115,7 @@ def test_training_on_through_the_rounding_lowers_the_loss_it_trains(settings, st
     parts = parts_of(config, reader)
     lora = load_adapter(store.done("lora", settings).work / ADAPTER)
     ours = Ours({2: lora}, reader.base, parts.calibration, *about(reader.base))
-    choice = Choice(2, 2.0)
-    before = dict(ours.sent())[choice]
+    ((choice, before),) = ours.sent([2 * sum(site.rank * sum(site.shape) for site in lora.factors.values())])
     plan = FitPlan(steps=150, batch_size=8)
     after = ours.tuned(choice, parts.train, plan, np.random.default_rng(0))
     assert after.score(reader.base, parts.train).loss < before.score(reader.base, parts.train).loss

@@ -13,13 +13,13 @@ import numpy as np
 
 from airtune.adapters.core_adapter import bases_of
 from airtune.adapters.derived import Bases, core_name, lift_cores, within
-from airtune.codec import Binding, Curvature, Draft, Factors, Quantiser, decode
+from airtune.codec import Binding, Curvature, Factors, Quantiser
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.baselines.truncation import spectral
 from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.methods.airllm.bits.grid import grid_of, widths
-from airtune.methods.airllm.bits.ours import OCTAVES, curvature_at
+from airtune.methods.airllm.bits.ours import curvature_at, fitted
 from airtune.models import BaseModel, Items
 
 
@@ -53,8 +53,8 @@ def cores_of(trained: Mapping[tuple[int, int], TrainedAdapter], base: BaseModel,
         )
 
 
-def in_format_2(found: Sequence[Cores], binding: Binding, meta: Meta) -> Iterator[Candidate]:
-    """The directions worth their bits at every price."""
+def in_format_2(found: Sequence[Cores], binding: Binding, meta: Meta, budgets: Sequence[int]) -> Iterator[Candidate]:
+    """Within every budget, in bits, the directions worth their bits; nothing where it holds none."""
     for one in found:
         names = {path: core_name(path, bases) for path, bases in one.bases.items()}
         quantiser = Quantiser(
@@ -63,14 +63,9 @@ def in_format_2(found: Sequence[Cores], binding: Binding, meta: Meta) -> Iterato
             {names[path]: bend for path, bend in one.bends.items()},
             canonical=True,
         )
-        for octave in OCTAVES:
-            slope = quantiser.usual_slope * 2.0**octave
-            draft = Draft(quantiser.at(slope), binding, meta, named=True)
-            payload = draft.ladder(2**62, slope)
-            decoded = decode(payload.data, binding, held=draft.held)
-            if any(decoded.ranks):
-                factors = lift_cores(decoded.factors, one.bases)
-                yield Candidate(f"{one.name}, 2^{octave:g}", payload.bits, factors, decoded.dense)
+        for fit in fitted(quantiser, binding, meta, budgets):
+            factors = lift_cores(fit.decoded.factors, one.bases)
+            yield Candidate(f"{one.name} within {fit.budget_bits}", fit.bits, factors, fit.decoded.dense)
 
 
 def on_grid(found: Sequence[Cores]) -> Iterator[Candidate]:

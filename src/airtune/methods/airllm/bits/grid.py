@@ -132,6 +132,12 @@ def grid(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
             yield grid_of(f"rank {rank}, {words}", adapter.factors, adapter.dense, width, head)
 
 
+def float32(trained: Mapping[int, TrainedAdapter]) -> Candidate:
+    """LoRA of the largest rank as it was trained: what budgets are shares of."""
+    most = max(trained)
+    return grid_of(f"rank {most}, 32 bits", trained[most].factors, trained[most].dense, 32, 32)
+
+
 def calibrated(
     trained: Mapping[int, TrainedAdapter], curvature: Mapping[int, Mapping[str, Curvature]]
 ) -> Iterator[Candidate]:

@@ -1,4 +1,4 @@
-"""Format 2 on LoRA trained at each rank, at many prices of a bit; on request trained on through its rounding.
+"""Format 2 on LoRA trained at each rank, fitted to budgets as `pack` fits them; on request trained on in its rounding.
 
 Payloads are whole, but for the static part, which a receiver derives from its own base model and knows by its hash.
 Knows curvature and the codec; not losses.
@@ -6,7 +6,7 @@ Knows curvature and the codec; not losses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,24 +15,26 @@ import torch
 from airtune.adapters import Adapter
 from airtune.adapters.curvature import measure_curvature
 from airtune.adapters.rounded import tune
-from airtune.codec import Binding, Curvature, Draft, Quantised, Quantiser, decode
+from airtune.codec import Binding, Curvature, Decoded, Draft, Quantised, Quantiser, decode, fit_budget
 from airtune.codec.contents import Meta
+from airtune.errors import PayloadError
 from airtune.methods.airllm.baselines.training import TrainedAdapter, head_kept
 from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.models import BaseModel, FitPlan, Items
 
-OCTAVES = tuple(half / 2 for half in range(-8, 17))
-"""Prices of a bit over the usual one, as powers of 2."""
+MOST_BITS = 12
+"""Bits a number above which a budget has nothing left to buy."""
 TUNED_SHARE = 0.2
 """Steps of training on, over those of the training before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """LoRA of a rank at a price of a bit, so many octaves above the usual one."""
+    """LoRA of a rank at the price of a bit at which it fits a budget."""
 
     rank: int
-    octave: float
+    budget_bits: int
+    slope: float
 
 
 class Ours:
@@ -58,14 +60,12 @@ class Ours:
             for rank, one in trained.items()
         }
 
-    def sent(self) -> Iterator[tuple[Choice, Candidate]]:
-        """At every price the directions worth their bits; nothing where none is."""
-        for rank in self._quantisers:
-            for octave in OCTAVES:
-                choice = Choice(rank, octave)
-                worth = self._worth(choice)
-                if any(site.rank for site in worth.coded.sites.values()):
-                    yield choice, self._candidate(choice, worth)
+    def sent(self, budgets: Sequence[int]) -> Iterator[tuple[Choice, Candidate]]:
+        """Within every budget, in bits, the directions worth their bits; nothing where it holds none."""
+        for rank, quantiser in self._quantisers.items():
+            for fit in fitted(quantiser, self._binding, self._meta, budgets):
+                choice = Choice(rank, fit.budget_bits, fit.slope)
+                yield choice, _candidate(choice, fit.bits, fit.decoded)
 
     def tuned(self, choice: Choice, train: Items, plan: FitPlan, rng: np.random.Generator) -> Candidate:
         """The same, trained on through the rounding, where a bit has its price too.
@@ -74,29 +74,50 @@ class Ours:
             plan: Of the training before.
             rng: Draws the batches.
         """
-        worth = self._worth(choice)
         plan = replace(plan, steps=max(1, round(TUNED_SHARE * plan.steps)))
+        worth = self._worth(choice.rank, choice.slope)
         with head_kept(self._base):
-            coded = tune(self._base, worth.coded, train, plan, price=self._slope(choice), rng=rng)
-        return self._candidate(choice, replace(worth, coded=coded))
+            coded = tune(self._base, worth.coded, train, plan, price=choice.slope, rng=rng)
+        draft = Draft(replace(worth, coded=coded), self._binding, self._meta, named=True)
+        payload = draft.ladder(2**62)
+        return _candidate(choice, payload.bits, decode(payload.data, self._binding, held=draft.held))
 
-    def _slope(self, choice: Choice) -> float:
-        return self._quantisers[choice.rank].usual_slope * 2.0**choice.octave
-
-    def _worth(self, choice: Choice) -> Quantised:
+    def _worth(self, rank: int, slope: float) -> Quantised:
         """The directions that gain what their bits cost."""
-        slope = self._slope(choice)
-        found = self._quantisers[choice.rank].at(slope)
+        found = self._quantisers[rank].at(slope)
         ranks = np.zeros(len(found.coded.sites), int)
         for site, _ in Draft(found, self._binding, self._meta, named=True).worth(slope):
             ranks[site] += 1
         return found.first(ranks.tolist())
 
-    def _candidate(self, choice: Choice, quantised: Quantised) -> Candidate:
-        draft = Draft(quantised, self._binding, self._meta, named=True)
-        payload = draft.ladder(2**62)
-        found = decode(payload.data, self._binding, held=draft.held)
-        return Candidate(f"rank {choice.rank}, 2^{choice.octave:g}", payload.bits, found.factors, found.dense)
+
+def _candidate(choice: Choice, bits: int, found: Decoded) -> Candidate:
+    return Candidate(f"rank {choice.rank} within {choice.budget_bits}", bits, found.factors, found.dense)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a receiver holds of a payload that fills a budget, its bits, and the price of a bit there."""
+
+    budget_bits: int
+    slope: float
+    bits: int
+    decoded: Decoded
+
+
+def fitted(quantiser: Quantiser, binding: Binding, meta: Meta, budgets: Sequence[int]) -> Iterator[Fit]:
+    """Short payloads that fill budgets, where one holds a direction and has a use for its bits."""
+    held = Draft(quantiser.at(quantiser.usual_slope), binding, meta, named=True).held
+    for budget in budgets:
+        if budget > MOST_BITS * quantiser.numbers:
+            continue
+        try:
+            payload, slope = fit_budget(quantiser, binding, meta, budget, named=True)
+        except PayloadError:
+            continue  # header and head alone are larger
+        decoded = decode(payload.data, binding, held=held)
+        if any(decoded.ranks):
+            yield Fit(budget, slope, payload.bits, decoded)
 
 
 def curvature_at(adapter: TrainedAdapter, base: BaseModel, calibration: Items) -> dict[str, Curvature]:

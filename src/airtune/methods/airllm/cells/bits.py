@@ -24,7 +24,7 @@ from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.methods.airllm.bits.cores import cores_of, in_format_2, on_grid
 from airtune.methods.airllm.bits.front import Saving, best_within, bits_saved, spread, unbeaten
-from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, grid
+from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, float32, grid
 from airtune.methods.airllm.bits.ours import Ours
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import train_whole, whole
@@ -45,11 +45,13 @@ CORE_RANK = 1
 """Rank at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
 TIMES_FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
-APART = 1.25
+BETWEEN = (6, 10, 14, 20, 28, 40, 56, 80, 140, 280)
+"""Payloads are fitted to these budgets too, so that fronts have enough points."""
+APART = 1.4
 """Of LoRA in format 2, what is so far apart is trained on."""
 FEWER, FEWEST = (32, 8), 32
 """Every 32nd item of dev is seen first, then every eighth, 32 at least: who is clearly beaten is not scored further."""
-CURVE_APART = 1.1
+CURVE_APART = 1.2
 """Points of a front between which bits saved are read lie so far apart, so that test is not scored at every one."""
 FRONT_ITEMS = 600
 """Of test, at most, for those points; what is said of a budget is read on all of it."""
@@ -106,16 +108,16 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
     reader = open_reader(config)
     parts = parts_of(config, reader)
     found = dict(_families(config, reader, parts, needs))
-    largest = Scored(max(grid(_trained(needs, "lora")), key=lambda one: one.bits), reader, parts)
-    float32, anchor = largest.bits, largest.test
-    values, items = [Value("float32_kbit", float32 / 1e3)], dict[str, np.ndarray]()
+    largest = Scored(float32(_trained(needs, "lora")), reader, parts)
+    anchor = largest.test
+    values, items = [Value("float32_kbit", largest.bits / 1e3)], dict[str, np.ndarray]()
     for measure, value in (("loss", anchor.loss), ("score", anchor.metric)):
         values.append(Value(measure, value, 1, "grid"))
     items |= _items(anchor, anchor, 1, "grid")
     front = evenly(parts.test, FRONT_ITEMS)
     for name, family in found.items():
         for times in TIMES_FEWER:
-            if (index := best_within(*_sizes_and_losses(family), float32 / times)) is not None:
+            if (index := best_within(*_sizes_and_losses(family), largest.bits / times)) is not None:
                 best = family[index]
                 values += [
                     Value("loss", best.test.loss, times, name),
@@ -166,6 +168,7 @@ def _families(
     trained = _trained(needs, "lora")
     small = {(size, rank): one for size in CORE_SIZES for rank, one in _trained(needs, f"cores{size}").items()}
     binding, meta = about(reader.base)
+    budgets = [int(float32(trained).bits / times) for times in sorted({*TIMES_FEWER, *BETWEEN})]
 
     def family(candidates: Iterable[Candidate]) -> Family:
         left = list(candidates)
@@ -189,7 +192,7 @@ def _families(
         others["whole"] = family(whole(load((needs["whole"].work / CHANGE).read_bytes())))
     yield from others.items()
     yield "others", [one for each in others.values() for one in each]
-    sent = list(format_2.sent())
+    sent = list(format_2.sent(budgets))
     choices = {candidate.name: choice for choice, candidate in sent}
     ours = family(candidate for _, candidate in sent)
     plan = fit_plan(config, reader.base.hidden_size)
@@ -197,7 +200,7 @@ def _families(
     tuned = family(
         format_2.tuned(choice, parts.train, plan, generator(config.seed, f"tuning {choice}")) for choice in best
     )
-    derived = family(in_format_2(between, binding, meta))
+    derived = family(in_format_2(between, binding, meta, budgets))
     yield from {"ours": ours, "cores": derived, "either": [*ours, *derived]}.items()
     yield from {"tuned": tuned, "longer": [*ours, *derived, *tuned]}.items()
 
