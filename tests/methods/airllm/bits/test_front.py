@@ -29,15 +29,19 @@ def test_a_front_is_thinned_by_what_was_kept_last():
 
 
 @pytest.mark.parametrize(
-    ("losses", "left"),
+    ("losses", "errors", "left"),
     [
-        ([[1, 2, 3, 4], [2.0, 3.1, 3.9, 5.0]], [0]),  # by 1 in every item, nearly
-        ([[1, 2, 3, 4], [1.5, 2.5, 2.5, 4.5]], [0, 1]),  # 0.25 worse, standard error 0.25
-        ([[1, 2, 3, 4], [0, 1, 2, 3]], [0, 1]),  # larger and better
+        ([[1, 2, 3, 4], [2.0, 3.1, 3.9, 5.0]], 2, [0]),  # by 1 in every item, nearly
+        ([[1, 2, 3, 4], [1.5, 2.5, 2.5, 4.5]], 2, [0, 1]),  # 0.25 worse, standard error 0.25
+        ([[1, 2, 3, 4], [1.5, 2.5, 2.5, 4.5]], 1.01, [0, 1]),
+        ([[1, 2, 3, 4], [1.5, 2.5, 2.5, 4.5]], 0.99, [0]),
+        ([[1, 2, 3, 4], [0, 1, 2, 3]], 0, [0, 1]),  # larger and better
     ],
 )
-def test_only_who_is_clearly_beaten_by_something_no_larger_drops_out(losses: list[list[float]], left: list[int]):
-    assert unbeaten([10.0, 20.0], np.array(losses, float)) == left
+def test_only_who_is_clearly_beaten_by_something_no_larger_drops_out(
+    losses: list[list[float]], errors: float, left: list[int]
+):
+    assert unbeaten([10.0, 20.0], np.array(losses, float), errors=errors) == left
 
 
 def test_a_front_of_half_the_bits_saves_half():

@@ -39,8 +39,8 @@ def spread(bits: Sequence[float], losses: Sequence[float], *, apart: float) -> l
     return found
 
 
-def unbeaten(bits: Sequence[float], losses: np.ndarray) -> list[int]:
-    """Indices of those that nothing smaller or equal beats by more than two standard errors, on the same items.
+def unbeaten(bits: Sequence[float], losses: np.ndarray, *, errors: float) -> list[int]:
+    """Indices of those that nothing smaller or equal beats by more than so many standard errors, on the same items.
 
     Args:
         bits: Of each, length n.
@@ -51,7 +51,7 @@ def unbeaten(bits: Sequence[float], losses: np.ndarray) -> list[int]:
     def beaten(index: int) -> bool:
         better = losses[(sizes <= sizes[index]) & (means < means[index])]
         by = losses[index] - better
-        return bool(np.any(by.mean(axis=1) > 2 * by.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])))
+        return bool(np.any(by.mean(axis=1) > errors * by.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])))
 
     return [index for index in range(len(sizes)) if not beaten(index)]
 

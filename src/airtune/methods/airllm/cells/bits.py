@@ -49,8 +49,9 @@ BETWEEN = (6, 10, 14, 20, 28, 40, 56, 80, 140, 280)
 """Payloads are fitted to these budgets too, so that fronts have enough points."""
 APART = 1.4
 """Of LoRA in format 2, what is so far apart is trained on."""
-FEWER, FEWEST = (32, 8), 32
-"""Every 32nd item of dev is seen first, then every eighth, 32 at least: who is clearly beaten is not scored further."""
+SCREENS, FEWEST = ((32, 2.0), (8, 1.0)), 32
+"""Every 32nd item of dev is seen first, then every eighth, 32 at least: who is beaten by so many standard errors, paired,
+by something no larger is not scored further."""
 CURVE_APART = 1.2
 """Points of a front between which bits saved are read lie so far apart, so that test is not scored at every one."""
 FRONT_ITEMS = 600
@@ -172,12 +173,12 @@ def _families(
 
     def family(candidates: Iterable[Candidate]) -> Family:
         left = list(candidates)
-        for seen in first:
+        for seen, errors in screens:
             losses = np.array([one.score(reader.base, seen).losses for one in left])
-            left = [left[index] for index in unbeaten([one.bits for one in left], losses)]
+            left = [left[index] for index in unbeaten([one.bits for one in left], losses, errors=errors)]
         return [Scored(one, reader, parts) for one in left]
 
-    first = [some_of(parts.dev, fewer) for fewer in FEWER]
+    screens = [(some_of(parts.dev, fewer), errors) for fewer, errors in SCREENS]
     between = list(cores_of(small, reader.base, parts.calibration))
     format_2 = Ours(trained, reader.base, parts.calibration, binding, meta)
     others = {
