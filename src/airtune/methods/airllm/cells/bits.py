@@ -50,8 +50,8 @@ BETWEEN = (6, 10, 14, 20, 28, 40, 56, 80, 140, 280)
 APART = 1.4
 """Of LoRA in format 2, what is so far apart is trained on."""
 SCREENS, FEWEST = ((32, 2.0), (8, 1.0)), 32
-"""Every 32nd item of dev is seen first, then every eighth, 32 at least: who is beaten by so many standard errors, paired,
-by something no larger is not scored further."""
+"""Every 32nd item of dev is seen first, then every eighth, 32 at least: who is beaten by so many standard errors of the
+paired difference by something no larger is not scored further."""
 CURVE_APART = 1.2
 """Points of a front between which bits saved are read lie so far apart, so that test is not scored at every one."""
 FRONT_ITEMS = 600
