@@ -45,14 +45,14 @@ CORE_RANK = 1
 """Rank at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
 TIMES_FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
-BETWEEN = (6, 10, 14, 20, 28, 40, 56, 80, 140, 280)
+BETWEEN = tuple(4 * 1.2**step for step in range(1, 25))
 """Payloads are fitted to these budgets too, so that fronts have enough points."""
 APART = 1.4
 """Of LoRA in format 2, what is so far apart is trained on."""
 SCREENS, FEWEST = ((32, 2.0), (8, 1.0)), 32
 """Every 32nd item of dev is seen first, then every eighth, 32 at least: who is beaten by so many standard errors of the
 paired difference by something no larger is not scored further."""
-CURVE_APART = 1.2
+CURVE_APART = 1.1
 """Points of a front between which bits saved are read lie so far apart, so that test is not scored at every one."""
 FRONT_ITEMS = 600
 """Of test, at most, for those points; what is said of a budget is read on all of it."""
