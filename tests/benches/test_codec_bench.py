@@ -84,7 +84,7 @@ def test_the_uniform_grid_has_fifteen_values_and_the_error_that_makes():
     exact = Factors(np.array([[7.0], [-3.0], [0.0]]), np.array([0.5]), np.array([[1.0, -7.0, 5.0]]))
     largest, fitted = uniform_ways({"s": exact})
     assert largest.error == pytest.approx(0, abs=1e-7)
-    assert largest.bits == fitted.bits == 6 * 4 + 2 * 16
+    assert largest.bits == fitted.bits == 6 * 4 + 16
     off = Factors(np.array([[7.0], [2.4]]), np.array([1.0]), np.array([[7.0]]))
     largest, _ = uniform_ways({"s": off})
     assert largest.error == pytest.approx(0.4 / math.hypot(7, 2.4))
