@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from airtune.codec import Allocation, Binding, Draft, Factors, Payload, Quantiser, decode, encode
 from airtune.errors import ModelError
-from airtune.methods.airllm.bits.grid import grid_of
+from airtune.methods.airllm.bits.grid import at_widths
 
 Adapter = Mapping[str, Factors]
 
@@ -40,7 +40,7 @@ class Way:
 
 def uniform_ways(factors: Adapter) -> list[Way]:
     """One scale for each column of P diag(lam) and row of Q: its largest number's, or the one of least squares."""
-    fitted = grid_of("", factors, {}, WIDTH, WIDTH)
+    fitted = next(at_widths("", factors, {}, widths=(WIDTH,)))
     largest = {name: _by_largest(site) for name, site in factors.items()}
     return [
         Way("uniform 4 bits, by largest", fitted.bits, relative_error(factors, largest)),

@@ -22,9 +22,9 @@ def test_a_front_has_nothing_that_something_smaller_beats():
     assert front([5.0, 5.0], [2.0, 1.0]) == [1]
 
 
-def test_a_front_is_thinned_by_what_was_kept_last():
+def test_of_a_front_s_points_that_lie_close_together_the_best_is_kept():
     bits, losses = [100.0, 110.0, 119.0, 121.0, 150.0, 119.5], [5.0, 4.0, 3.0, 2.0, 1.0, 9.0]
-    assert spread(bits, losses, apart=1.2) == [0, 3, 4]
+    assert spread(bits, losses, apart=1.2) == [2, 3, 4]
     assert spread(bits, losses, apart=1.0) == front(bits, losses) == [0, 1, 2, 3, 4]
 
 

@@ -62,7 +62,7 @@ def test_bits_of_the_grid(trained: dict[int, TrainedAdapter]):
     bits = {found.name: found.bits for found in grid(trained)}
     assert bits["rank 1, 3 bits, head 8"] == 32 * 3 + 16 + 12 * 8 + 3 * 16
     assert bits["rank 4, 2 bits, head 3"] == 4 * (32 * 2 + 16) + 12 * 3 + 3 * 16
-    assert len(bits) == len(trained) * (7 * 3 + 1)
+    assert len(bits) == len(trained) * (7 * 5 + 1)
     assert bits["rank 4, 32 bits"] == (4 * 32 + 12) * 32
 
 
@@ -79,9 +79,9 @@ def test_a_calibrated_grid_is_the_same_grid_with_less_error_where_it_counts(trai
     inputs, outputs = (seen.T @ seen for seen in (rng.normal(size=(9, n)) @ rng.normal(size=(n, n)) for n in (12, 20)))
     bends = {rank: {"a": Curvature(inputs, outputs)} for rank in trained}
     plain, made = ({one.name: one for one in found} for found in (grid(trained), calibrated(trained, bends)))
-    assert {name.removesuffix(", calibrated") for name in made} == plain.keys()
+    assert {name.removeprefix("calibrated, ") for name in made} == plain.keys()
     for name, one in plain.items():
-        other = made[f"{name}, calibrated"]
+        other = made[f"calibrated, {name}"]
         assert other.bits == one.bits
         if (width := int(name.split()[2])) < 32:
             grids = RowGrids.fitted(trained[int(name.split()[1][:-1])].factors["a"].q, width)

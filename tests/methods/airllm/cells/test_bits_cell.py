@@ -83,6 +83,10 @@ def test_bits_saved_are_read_where_the_grid_reaches(done, of: str):
         assert reached[2][None] < 100
     assert not any(reached) or all(reached)
     assert not values(done, "saved_others", of) or (all(reached) and of not in WAYS)
+    inner = [values(done, measure, of) for measure in ("saved_inner", "saved_others_inner", "saved_inner_to")]
+    if inner[0]:  # up to the grid's smallest point but one
+        assert inner[2][None] < reached[1][None] or inner[0][None] == pytest.approx(reached[2][None])
+    assert not inner[1] or (inner[0] and of not in WAYS)
 
 
 def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, store):

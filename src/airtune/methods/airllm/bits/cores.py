@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.baselines.truncation import spectral
 from airtune.methods.airllm.bits.candidate import Candidate
-from airtune.methods.airllm.bits.grid import grid_of, widths
+from airtune.methods.airllm.bits.grid import WIDTHS, at_widths
 from airtune.methods.airllm.bits.ours import curvature_at, fitted
 from airtune.models import BaseModel, Items
 
@@ -71,8 +72,8 @@ def in_format_2(found: Sequence[Cores], binding: Binding, meta: Meta, budgets: S
 def on_grid(found: Sequence[Cores]) -> Iterator[Candidate]:
     """At each width, plain and rounded under the measured curvature."""
     for one in found:
-        for width, head, words in widths(one.dense):
-            for how, bends in (("", None), (", calibrated", one.bends))[: 1 if width == 32 else 2]:
-                rounded = grid_of(f"{one.name}, {words}{how}", one.cores, one.dense, width, head, bends)
-                lifted = {path: one.bases[path].lift(core) for path, core in rounded.factors.items()}
-                yield replace(rounded, factors=lifted)
+        plain = at_widths(one.name, one.cores, one.dense)
+        bent = at_widths(f"calibrated, {one.name}", one.cores, one.dense, one.bends, widths=WIDTHS[:-1])
+        for rounded in chain(plain, bent):
+            lifted = {path: one.bases[path].lift(core) for path, core in rounded.factors.items()}
+            yield replace(rounded, factors=lifted)

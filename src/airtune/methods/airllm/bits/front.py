@@ -31,11 +31,15 @@ def front(bits: Sequence[float], losses: Sequence[float]) -> list[int]:
 
 
 def spread(bits: Sequence[float], losses: Sequence[float], *, apart: float) -> list[int]:
-    """The front, without what takes less than `apart` times the bits of the one kept before."""
+    """The front; of what takes less than `apart` times the bits of the first of a cluster, only the last and best."""
     found: list[int] = []
+    first = 0.0
     for index in front(bits, losses):
-        if not found or bits[index] >= apart * bits[found[-1]]:
+        if not found or bits[index] >= apart * first:
+            first = bits[index]
             found.append(index)
+        else:
+            found[-1] = index
     return found
 
 

@@ -6,7 +6,7 @@ only ever multiplied. The head has a width of its own. Knows factors and bits; n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from airtune.methods.airllm.baselines.truncation import cut
 from airtune.methods.airllm.bits.candidate import Candidate
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 16, 32)
-HEAD_WIDTHS = (3, 4, 8)
+HEAD_WIDTHS = (1, 2, 3, 4, 8)
 """Of the head, where the rest has fewer than 32 bits a number; the best is left to dev."""
 SCALE_BITS = 16
 SHRINKS = np.linspace(0.1, 1.1, 51)
@@ -84,29 +84,41 @@ def on_grid(rows: np.ndarray, width: int, metric: Metric | None = None) -> np.nd
     return (grids.nearest(rows) if metric is None else metric.fed_back(rows, grids.nearest)).astype(np.float32)
 
 
-def grid_of(
+def at_widths(
     name: str,
     factors: Mapping[str, Factors],
     dense: Mapping[str, np.ndarray],
-    width: int,
-    head_width: int,
     curvature: Mapping[str, Curvature] | None = None,
-) -> Candidate:
-    """An adapter on the grid: P with lam in it by column, Q by row, the head by row.
+    *,
+    widths: Sequence[int] = WIDTHS,
+) -> Iterator[Candidate]:
+    """An adapter on the grid at every width: P with lam in it by column, Q by row, the head by row, at its own widths.
 
     Args:
-        head_width: Bits of a number of the head.
+        name: What candidates' names begin with.
         curvature: Of every site; given, P and Q are rounded under it.
+        widths: Bits of a number.
     """
-    rounded, bits = {}, 0.0
-    for path, site in factors.items():
-        bends = curvature[path] if curvature is not None else None
-        metrics = (Metric(bends.outputs, site.shape[0]), Metric(bends.inputs, site.shape[1])) if bends else (None, None)
-        columns, rows = on_grid((site.p * site.lam).T, width, metrics[0]), on_grid(site.q, width, metrics[1])
-        rounded[path] = Factors(columns.T.copy(), np.ones(site.rank, np.float32), rows)
-        bits += site.rank * (sum(site.shape) * width + (SCALE_BITS if width < 32 else 0))
-    head, head_bits = head_on_grid(dense, head_width)
-    return Candidate(name, bits + head_bits, rounded, head)
+    metrics = {
+        path: (Metric(bends.outputs, factors[path].shape[0]), Metric(bends.inputs, factors[path].shape[1]))
+        for path, bends in (curvature or {}).items()
+    }
+    heads = {width: head_on_grid(dense, width) for width in (*HEAD_WIDTHS, 32)}
+    numbers = sum(site.rank * sum(site.shape) for site in factors.values())
+    directions = sum(site.rank for site in factors.values())
+    for width in widths:
+        rounded = {path: _site_on_grid(site, width, metrics.get(path)) for path, site in factors.items()}
+        bits = numbers * width + (directions * SCALE_BITS if width < 32 else 0)
+        for head_width in HEAD_WIDTHS if dense and width < 32 else (32,):
+            head, head_bits = heads[head_width]
+            words = f"{width} bits, head {head_width}" if dense and width < 32 else f"{width} bits"
+            yield Candidate(f"{name}, {words}", bits + head_bits, rounded, head)
+
+
+def _site_on_grid(site: Factors, width: int, metrics: tuple[Metric, Metric] | None) -> Factors:
+    outputs, inputs = metrics or (None, None)
+    columns, rows = on_grid((site.p * site.lam).T, width, outputs), on_grid(site.q, width, inputs)
+    return Factors(columns.T.copy(), np.ones(site.rank, np.float32), rows)
 
 
 def head_on_grid(dense: Mapping[str, np.ndarray], width: int) -> tuple[dict[str, np.ndarray], int]:
@@ -116,26 +128,16 @@ def head_on_grid(dense: Mapping[str, np.ndarray], width: int) -> tuple[dict[str,
     return head, sum(value.size for value in dense.values()) * width + scales * SCALE_BITS
 
 
-def widths(dense: Mapping[str, np.ndarray]) -> Iterator[tuple[int, int, str]]:
-    """Bits of a number, of one of the head, and both in words; the head only where there is one."""
-    for width in WIDTHS:
-        if width == 32 or not dense:
-            yield width, width, f"{width} bits"
-        else:
-            yield from ((width, head, f"{width} bits, head {head}") for head in HEAD_WIDTHS)
-
-
 def grid(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
     """LoRA trained at each rank, at each width."""
     for rank, adapter in trained.items():
-        for width, head, words in widths(adapter.dense):
-            yield grid_of(f"rank {rank}, {words}", adapter.factors, adapter.dense, width, head)
+        yield from at_widths(f"rank {rank}", adapter.factors, adapter.dense)
 
 
 def float32(trained: Mapping[int, TrainedAdapter]) -> Candidate:
     """LoRA of the largest rank as it was trained: what budgets are shares of."""
-    most = max(trained)
-    return grid_of(f"rank {most}, 32 bits", trained[most].factors, trained[most].dense, 32, 32)
+    *_, widest = grid({max(trained): trained[max(trained)]})
+    return widest
 
 
 def calibrated(
@@ -143,9 +145,7 @@ def calibrated(
 ) -> Iterator[Candidate]:
     """The same, rounded under the measured curvature, as format 2 is: on the same grids, at the same bits."""
     for rank, adapter in trained.items():
-        for width, head, words in widths(adapter.dense):
-            bends = curvature[rank] if width < 32 else None
-            yield grid_of(f"rank {rank}, {words}, calibrated", adapter.factors, adapter.dense, width, head, bends)
+        yield from at_widths(f"calibrated, rank {rank}", adapter.factors, adapter.dense, curvature[rank])
 
 
 def cuts(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
@@ -154,8 +154,7 @@ def cuts(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
     adapter = trained[most]
     for rank in trained:
         shorter = cut(adapter.factors, RankVector(tuple(min(rank, site.rank) for site in adapter.factors.values())))
-        for width, head, words in widths(adapter.dense):
-            yield grid_of(f"cut to {rank}, {words}", shorter, adapter.dense, width, head)
+        yield from at_widths(f"cut to {rank}", shorter, adapter.dense)
 
 
 def blockwise(trained: Mapping[int, TrainedAdapter], binding: Binding, meta: Meta) -> Iterator[Candidate]:

@@ -53,7 +53,7 @@ SCREENS, FEWEST = ((32, 2.0), (8, 1.0)), 32
 """Every 32nd item of dev is seen first, then every eighth, 32 at least: who is beaten by so many standard errors of the
 paired difference by something no larger is not scored further."""
 CURVE_APART = 1.1
-"""Points of a front between which bits saved are read lie so far apart, so that test is not scored at every one."""
+"""Points of our fronts between which bits saved are read lie so far apart, so that test is not scored at every one."""
 FRONT_ITEMS = 600
 """Of test, at most, for those points; what is said of a budget is read on all of it."""
 
@@ -103,7 +103,8 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
     `loss` and `score` on test, `kbit` and `dev_loss` of the best on dev within a budget, by how many times fewer bits
     it has (x); `lost`, points of score below float32's, where the score is a share; `saved` and `saved_others`, percent
     of the bits saved at equal test loss over the grid, and over the best of all ways but ours; both as a mean over
-    losses that the grid reaches, those between `saved_from` and `saved_to`.
+    losses that the grid reaches, those between `saved_from` and `saved_to`; with `_inner` up to `saved_inner_to`
+    alone, the loss of the grid's smallest point but one: beyond it the grid's front is one interpolated segment.
     """
     config = config_from(settings)
     reader = open_reader(config)
@@ -115,7 +116,6 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
     for measure, value in (("loss", anchor.loss), ("score", anchor.metric)):
         values.append(Value(measure, value, 1, "grid"))
     items |= _items(anchor, anchor, 1, "grid")
-    front = evenly(parts.test, FRONT_ITEMS)
     for name, family in found.items():
         for times in TIMES_FEWER:
             if (index := best_within(*_sizes_and_losses(family), largest.bits / times)) is not None:
@@ -129,12 +129,10 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
                 items |= _items(best.test, anchor, times, name)
                 if best.test.hits is not None:
                     values.append(Value("lost", 100 * (anchor.metric - best.test.metric), times, name))
-        if name != "grid" and (over_grid := _saved(family, found["grid"], front)):
-            ends = {"saved_from": over_grid.low, "saved_to": over_grid.high}
-            values += [Value(end, loss, of=name) for end, loss in ends.items()]
-            values.append(Value("saved", 100 * over_grid.share, of=name))
-            over_others = None if name in OTHERS else _saved(family, found["others"], front, over_grid)
-            values += [Value("saved_others", 100 * over_others.share, of=name)] if over_others else []
+    some = evenly(parts.test, FRONT_ITEMS)
+    curves = {name: _curve(name, family, some) for name, family in found.items()}
+    for name in found:
+        values += _savings(name, curves)
     return Outcome(tuple(values), items=items)
 
 
@@ -227,14 +225,40 @@ def _trained(needs: Mapping[str, Done], kind: str) -> dict[int, TrainedAdapter]:
     return {int(name.split()[1]): load_adapter(needs[name].work / ADAPTER) for name in names}
 
 
-def _saved(family: Family, others: Family, test: Items, within: Saving | None = None) -> Saving | None:
-    """None where a family of one point has no front, or the two share no loss."""
-    curves = []
-    for one in (family, others):
-        kept = [one[index] for index in spread(*_sizes_and_losses(one), apart=CURVE_APART)]
-        curves.append(([each.bits for each in kept], [each.front_loss(test) for each in kept]))
+Curve = tuple[list[float], list[float]]
+
+
+def _curve(name: str, family: Family, test: Items) -> Curve:
+    """Bits and test losses of a front, of one of ours without what lies close together."""
+    apart = 1.0 if name in OTHERS else CURVE_APART
+    kept = [family[index] for index in spread(*_sizes_and_losses(family), apart=apart)]
+    return [one.bits for one in kept], [one.front_loss(test) for one in kept]
+
+
+def _savings(name: str, curves: Mapping[str, Curve]) -> Iterator[Value]:
+    """Over the grid and over all others; nothing of the grid itself, nor where two fronts share no loss."""
+    grid = curves["grid"]
+    if name == "grid" or not (over_grid := _saved(curves[name], grid)):
+        return
+    yield Value("saved", 100 * over_grid.share, of=name)
+    yield Value("saved_from", over_grid.low, of=name)
+    yield Value("saved_to", over_grid.high, of=name)
+    inner = sorted(grid[1])[-2]
+    yield Value("saved_inner_to", inner, of=name)
+    for measure, over, high in (
+        ("saved_inner", "grid", inner),
+        ("saved_others", "others", over_grid.high),
+        ("saved_others_inner", "others", inner),
+    ):
+        if over == "grid" or name not in OTHERS:
+            saving = _saved(curves[name], curves[over], (over_grid.low, min(high, over_grid.high)))
+            yield from [Value(measure, 100 * saving.share, of=name)] if saving else []
+
+
+def _saved(curve: Curve, other: Curve, between: tuple[float, float] = (-np.inf, np.inf)) -> Saving | None:
+    """None where a front has one point, or the two share no loss between these."""
     try:
-        return bits_saved(*curves[0], *curves[1], between=within[1:] if within else (-np.inf, np.inf))
+        return bits_saved(*curve, *other, between=between)
     except DataError:
         return None
 
