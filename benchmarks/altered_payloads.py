@@ -28,6 +28,8 @@ from airtune.codec.coded.draft import Draft
 CHANGES_HELD = 2**32 - 1
 """Where a payload has the length of its static part: it changes a held adapter."""
 EDGES = (0, 1, 2, 3, 20, 21, 64, 127, 128, 255, 256, 500, 501, 1024, 4096, 2**15, 2**16 - 1, 2**20, 2**31, 2**32 - 1)
+CENTRES = (-501, -500, -16, 0, 1, 20, 21, 480, 490, 499, 500, 501)
+"""Of runs of scales, shifts and tables."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ class Parts:
     @property
     def kind(self) -> str:
         return f"format {self.format}" if self.since is None else "changes"
+
+    @property
+    def dense(self) -> bool:
+        """Whether the first chunk is that of dense tensors, if there is one."""
+        if self.since is not None:
+            return bool(self.since.contents.dense)
+        return bool(json.loads(self.document)["dense"])
 
     @property
     def digest(self) -> int:
@@ -97,9 +106,9 @@ def seeds() -> list[Parts]:
     rng, binding = np.random.default_rng(0), Binding("a1" * 32, "b2" * 32)
     found, changes = [], []
     for shapes, rank, heads in (
-        (((9, 6), (5, 7), (4, 70)), 3, {"head.weight": (2, 3), "head.bias": (2,), "scale": ()}),
+        (((9, 6), (5, 7), (4, 70)), 3, {"head.weight": (2, 3), "head.bias": (2,), "norm.scale": ()}),
         (((40, 30), (30, 40)), 5, {}),
-        (((300, 200), (200, 300)), 9, {"head": (4, 20)}),
+        (((300, 200), (200, 300)), 9, {"score.weight": (4, 20)}),
     ):
         factors = {
             f"layer.{i}": Factors(rng.normal(size=(o, rank)), rng.normal(size=rank), rng.normal(size=(rank, n)))
@@ -188,6 +197,40 @@ def move_chunks(parts: Parts, rng: random.Random) -> Parts:
     return replace(parts, chunks=tuple(chunks))
 
 
+def set_runs(parts: Parts, rng: random.Random) -> Parts:
+    """Format 2: runs' centres and tables at their edges, counts left alone: scales, and which codes there may be."""
+    if parts.format != 2 or not parts.chunks:
+        return change_header(parts, rng)
+    at = rng.randrange(len(parts.chunks))
+    chunk = bytearray(parts.chunks[at])
+    places = range(0, 6, 3) if at == 0 and parts.dense else range(5, 14, 3)
+    for place in rng.sample(places, rng.randint(1, len(places))):
+        if place + 3 <= len(chunk):
+            if rng.random() < 0.8:
+                struct.pack_into(
+                    "<h", chunk, place, rng.choice((-501, -500, -16, 0, 1, 20, 21, 480, 490, 499, 500, 501))
+                )
+            if rng.random() < 0.4:
+                chunk[place + 2] = rng.randrange(22)
+    return replace(parts, chunks=(*parts.chunks[:at], bytes(chunk), *parts.chunks[at + 1 :]))
+
+
+def out_of_nothing(parts: Parts, rng: random.Random) -> Parts:
+    """Format 2: a payload of a few bytes that says much: many rows, long ones, or many chunks without directions."""
+    if parts.format != 2 or parts.since is not None:
+        return move_chunks(parts, rng)
+    if rng.random() < 0.1:
+        nothing = bytes(2 + 4 * 3 + 2)
+        return replace(parts, chunks=(*parts.chunks, *[nothing] * rng.choice((1, 20, 900, 1100, 5000, 2**16 - 3))))
+    count, length = rng.choice((1, 7, 1000, 2**16, 2**19, 2**20)), rng.choice((1, 2, 64, 4096, 2**20))
+    scale, table = rng.choice((-500, 0, 480, 490, 499, 500)), rng.randrange(22)
+    lanes = max(1, round(count * length / 8192)) if table else 0
+    chunk = struct.pack("<hBhBH", scale, 0, table, 0, 0) + bytes(2 * min(lanes, 2**15))
+    document = json.loads(parts.document) | {"dense": [["head.weight", [count, length]]]}
+    chunks = parts.chunks[1:] if parts.dense else parts.chunks
+    return replace(parts, document=json.dumps(document).encode(), chunks=(chunk, *chunks))
+
+
 def resize(chunk: bytes, rng: random.Random) -> bytes:
     return chunk[: rng.randrange(len(chunk) + 1)] if rng.random() < 0.5 else chunk + rng.randbytes(rng.randint(1, 12))
 
@@ -209,6 +252,8 @@ CHANGES: dict[str, Callable[[Parts, random.Random], bytes]] = {
     "chunk's head": lambda parts, rng: one_chunk(parts, rng, lambda chunk: changed_bytes(chunk, rng, 24)).build(),
     "chunk's bytes": lambda parts, rng: one_chunk(parts, rng, lambda chunk: changed_bytes(chunk, rng)).build(),
     "chunk's length": lambda parts, rng: one_chunk(parts, rng, lambda chunk: resize(chunk, rng)).build(),
+    "runs": lambda parts, rng: set_runs(parts, rng).build(),
+    "much out of nothing": lambda parts, rng: out_of_nothing(parts, rng).build(),
     "chunks moved": lambda parts, rng: move_chunks(parts, rng).build(),
     HASHES_AS_SENT[1]: lambda parts, rng: cut(parts.build(), rng),
 }

@@ -31,11 +31,15 @@ def test_numbers_that_float32_does_not_hold_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_tensor_of_the_head_under_a_site_s_name_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    ["layer.1.lora_A.weight", "layer.1.base_layer.weight", "layer.1.weight", "layer.1.norm.weight", "layer.bias", "x"],
+)
+def test_a_tensor_of_the_head_that_is_no_module_s_or_meets_a_site_is_refused(tmp_path, name: str):
+    """PEFT takes no module both as a target and saved whole, nor one within the other."""
     site = Factors(p=np.ones((3, 1), np.float32), lam=np.ones(1, np.float32), q=np.ones((1, 2), np.float32))
-    for name in ("layer.lora_A.weight", "layer.base_layer.weight"):
-        with pytest.raises(PayloadError, match="as parts of a site are"):
-            export_peft(tmp_path / "out", {"layer": site}, {name: np.ones((1, 2))}, kind="text", base_model="b")
+    with pytest.raises(PayloadError, match="no module's or within what has a site"):
+        export_peft(tmp_path / "out", {"layer.1": site}, {name: np.ones((1, 2))}, kind="text", base_model="b")
     assert not list(tmp_path.iterdir())
 
 

@@ -148,6 +148,7 @@ def read(data: bytes, prefix: bool, held: dict[bytes, bytes] | None, since: tupl
     d = sum(struct.unpack_from("<H", body)[0] for body in bodies)
     expect(d <= sum(min(site[1:]) for site in static["sites"]), "directions")
     B = sum(map(len, chunks))
+    expect(len(bodies) <= 1024 + B // 4096, "too many bodies")
     side = len(static["sites"]) * len(bodies) + 3 * d + 2 * sum(shape[0] for shape in shapes)
     expect(side <= 2**20 + 16 * B, "side numbers")
 

@@ -263,6 +263,17 @@ def test_changes_to_an_update_beyond_float32_are_refused():
             second_coded_decoder.values(*second_delta_decoder.change(data, second))
 
 
+def test_changes_to_a_dense_number_beyond_float32_are_refused():
+    """2^125 times 4 is 2^127; times 8 it is more than float32 holds."""
+    sent = only(body([[500], [20]], [([4, 0], 20)]), dense=[["d", [2]]])
+    held = decode(sent, BINDING).held
+    assert decode(sent, BINDING).dense["d"].tolist() == [2.0**127, 0.0]
+    beyond = changes(held.name, body([[0], [20]], [([4, 0], 20)]))
+    refused(beyond, "d holds a number beyond float32", since=held)
+    with pytest.raises(PayloadError, match="d holds a number beyond float32"):
+        inspect(beyond, since=held)
+
+
 def test_ranks_and_sizes_stay_within_their_limits():
     held = decode(only(*[directions([1], [0], [(20, 20)], VECTORS)] * 2), BINDING).held
     twice = [directions([2], [0] * 2, [(0, 0)] * 2)] * 2

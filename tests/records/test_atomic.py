@@ -21,6 +21,14 @@ def test_content_is_replaced_and_folders_are_made(tmp_path: Path):
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("path", [".", "", "/", "folder"])
+def test_a_folder_is_no_file_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    with pytest.raises(RunError, match="it is a folder; give the name of a file"):
+        write_bytes(Path(path), b"new")
+
+
 class _FullFile(FileIO):
     """A file that takes half of what it is given, then finds the disk full."""
 

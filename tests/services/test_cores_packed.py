@@ -107,7 +107,20 @@ def test_without_the_model_or_with_another_one_nothing_comes_out(base: Path, tra
     with pytest.raises(PayloadError, match="the payload is for base model"):
         airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(scaled(base, tmp_path / "other")))
     assert not (tmp_path / "out").exists()
+    with pytest.raises(PayloadError, match="the payload is for base model"):
+        airtune.inspect(tmp_path / "c.atn", model=str(tmp_path / "other"))
     airtune.unpack(tmp_path / "c.atn", tmp_path / "out", model=str(base))  # says itself how many vectors
+
+
+def test_another_number_of_vectors_than_the_payload_s_is_refused(base: Path, trained: Path, tmp_path: Path):
+    for name, size, has in (("c", 4, "cores between 4 singular vectors"), ("w", 0, "no cores")):
+        file = airtune.pack(
+            trained, tmp_path / f"{name}.atn", budget_bits=60_000, model=str(base), core_size=size, short=False
+        ).file
+        for ask in (airtune.inspect, lambda file, **options: airtune.unpack(file, tmp_path / "out", **options)):
+            with pytest.raises(ConfigError, match=f"core_size is 5, and the payload has {has}"):
+                ask(file, model=str(base), core_size=5)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("core_size", [0, 4])

@@ -122,6 +122,24 @@ def test_a_prefix_comes_back_as_the_chunks_that_are_whole(folders, tmp_path: Pat
     assert not (tmp_path / "none").exists()
 
 
+def test_unpacking_a_prefix_tells_how_much_of_it_arrived(folders, tmp_path: Path):
+    done = airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=100_000)
+    data, run = done.file.read_bytes(), CliRunner()
+    ends = chunk_ends(data)
+    for size, chunks in ((ends[0], 0), (ends[-1] - 1, len(ends) - 2), (ends[-1], len(ends) - 1)):
+        out = run.invoke(app, ["unpack", str(done.file), str(tmp_path / str(size)), "--bytes", str(size)]).output
+        directions = sum(decode(data[: ends[chunks]], None, allow_prefix=True).ranks)
+        assert f"Of {len(ends) - 1} chunks {chunks} arrived, with {directions} directions." in out
+        info = airtune.inspect(done.file, prefix_bytes=size)
+        assert (info.chunks_received, sum(site.rank for site in info.sites)) == (chunks, directions)
+
+
+@pytest.mark.parametrize("out", [".", ""])
+def test_a_payload_is_not_written_over_a_folder(folders, out: str):
+    with pytest.raises(ConfigError, match=r"is a folder; give a file for the payload, adapter.atn for instance"):
+        airtune.pack(folders[1], out, budget_bits=100_000)
+
+
 def test_the_loss_expected_of_every_site_is_half_of_its_squared_error(folders, tmp_path: Path):
     """Without curvature."""
     done = airtune.pack(folders[1], tmp_path / "p.atn", budget_bits=12_000)

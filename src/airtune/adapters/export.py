@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +83,9 @@ def export_peft(
         tensors[f"base_model.model.{path}.lora_A.weight"] = np.pad(a, ((0, missing), (0, 0)))
         tensors[f"base_model.model.{path}.lora_B.weight"] = np.pad(b, ((0, 0), (0, missing)))
     for name, value in dense.items():
-        if "lora_" in name or "base_layer" in name:
-            raise PayloadError(f"the head has a tensor named {name:.80}, as parts of a site are; get the payload again")
+        if "lora_" in name or "base_layer" in name or _meets(_head_module(name), factors):
+            line = f"the head has a tensor named {name:.80}, which is no module's or within what has a site"
+            raise PayloadError(f"{line}; get the payload again")
         tensors[f"base_model.model.{name}"] = np.asarray(value, np.float32)
     if odd := next((name for name, value in tensors.items() if not np.isfinite(value).all()), None):
         raise PayloadError(f"{odd} holds a number that is not finite in float32; train again at a lower rate")
@@ -134,6 +135,12 @@ def _head_module(parameter: str) -> str:
     """The module PEFT saves whole: the classifier where the parameter is one of its own, else its nearest module."""
     top = parameter.split(".")[0]
     return top if top in ("classifier", "score") else parameter.rpartition(".")[0]
+
+
+def _meets(module: str, sites: Iterable[str]) -> bool:
+    """Whether it is none, or it and a site's are one module or one within the other: PEFT takes no such pair."""
+    of_module = f"{module}."
+    return not module or any(f"{site}.".startswith(of_module) or of_module.startswith(f"{site}.") for site in sites)
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:

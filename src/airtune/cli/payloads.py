@@ -20,17 +20,24 @@ Receiver = Annotated[
 Cores = Annotated[int, typer.Option("--cores", help="Of a short payload: as it was packed with.")]
 
 
+Prefix = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--bytes", help="Use only the chunks within so many bytes."),
+]
+
+
 def inspect(
     file: Annotated[Path, typer.Argument(help="Payload (.atn).")],
+    prefix: Prefix = None,
     since: Since = None,
-    model: Annotated[str, typer.Option(help="Base model of a short payload.")] = "",
+    model: Annotated[str, typer.Option(help="Base model: checks whose weights it is for, opens short ones.")] = "",
     cores: Cores = 0,
 ) -> None:
     """List what a payload holds: site, rank, bits, share of its bytes; of the update, and how much rounding lost."""
     import airtune
     from airtune.cli.show import new_console, table
 
-    info = airtune.inspect(file, since=since or (), model=model, core_size=cores)
+    info = airtune.inspect(file, prefix_bytes=prefix, since=since or (), model=model, core_size=cores)
     rows = [
         [_shown(s.name), f"{s.shape[0]} x {s.shape[1]}", s.rank, f"{s.bits:.3g}", s.bytes, f"{s.share:.1%}"]
         + ["" if found is None else f"{found:.2%}" for found in (s.update, s.error)]
@@ -182,7 +189,7 @@ def pack(
 def unpack(
     file: Annotated[Path, typer.Argument(help="Payload (.atn).")],
     out_dir: Annotated[Path, typer.Argument(help="New folder for the PEFT adapter.")],
-    prefix: Annotated[Optional[int], typer.Option("--bytes", help="Use only the chunks within so many bytes.")] = None,  # noqa: UP045
+    prefix: Prefix = None,
     since: Since = None,
     model: Receiver = "",
     cores: Cores = 0,
@@ -192,5 +199,9 @@ def unpack(
 
     done = airtune.unpack(file, out_dir, prefix_bytes=prefix, since=since or (), model=model, core_size=cores)
     print(f"PEFT adapter: {done}")
+    if prefix is not None:
+        found = airtune.inspect(file, prefix_bytes=prefix, since=since or (), model=model, core_size=cores)
+        directions = sum(site.rank for site in found.sites)
+        print(f"Of {found.chunk_count} chunks {found.chunks_received} arrived, with {directions} directions.")
     if not model:
         print("Whether it is for the weights you have was not checked; --model FOLDER does.")

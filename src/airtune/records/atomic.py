@@ -27,6 +27,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Folders above `path` are made. Raises `RunError` where the file cannot be written; the old content then stands.
     """
+    if path.is_dir():
+        raise RunError(f"cannot write {path}: it is a folder; give the name of a file")
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

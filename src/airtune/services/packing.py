@@ -73,13 +73,15 @@ def pack(
     Raises:
         ConfigError: a task without a model; data without a task; training on without a task, or of changes; cores
             without a model, of changes, or trained on; a short payload of what cannot be one; not one budget; `out` is
-            among what is read.
+            a folder, or among what is read.
         DataError: no adapter that can be packed. PayloadError: the budget is too small, `since` is of another base
             model or other sites, or the payload is beyond the `Limits` that receivers keep.
     """
     peft_folder, out = Path(peft_folder), Path(out)
     if out.resolve() in {Path(file).resolve() for file in (*since, *peft_folder.glob("adapter_*"))}:
         raise ConfigError(f"{out} is among what is read; give another file for the payload")
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; give a file for the payload, {out / 'adapter.atn'} for instance")
     budget_bits = _budget(budget_bits, snr_db, bandwidth_hz, deadline_s)
     held, adapter = read_held(since), import_peft(peft_folder)
     _check_options(model, task, data, held, tune_steps, core_size)

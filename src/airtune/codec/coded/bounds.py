@@ -16,10 +16,12 @@ SIDE_NUMBERS, SIDE_NUMBERS_PER_BYTE = 2**20, 16
 bytes, but each takes memory and time."""
 CODES, CODES_PER_BYTE = 2**22, 256
 """The same of codes of vectors: a code may cost a millionth of a bit, but each takes memory and time."""
+BODIES, BYTES_PER_BODY = 1024, 4096
+"""All bodies are no more than the first and one for so many bytes: each takes time, however small it is."""
 
 
 def check_declared(contents: Contents, directions: int, bodies: Sequence[int], dense: int, limits: Limits) -> None:
-    """Refuse more directions or side numbers than a payload may have, before any is taken out.
+    """Refuse more bodies, directions or side numbers than a payload may have, before any is taken out.
 
     Args:
         directions: As many as all bodies declare.
@@ -29,12 +31,15 @@ def check_declared(contents: Contents, directions: int, bodies: Sequence[int], d
     Raises:
         PayloadError: more than the sites hold, or than so many bytes may say.
     """
+    size = sum(bodies) + dense
+    if len(bodies) > BODIES + size // BYTES_PER_BODY:
+        raise PayloadError(f"{size} bytes are {len(bodies)} chunks, which no adapter is; get the payload again")
     most = sum(min(site.cap, limits.max_rank) for site in contents.sites)
     if directions > most:
         found = f"the payload has {directions} directions, its sites hold {most} at ranks up to {limits.max_rank}"
         raise PayloadError(f"{found}; send fewer, or raise Limits.max_rank")
     rows = sum(rows_of(tensor.shape)[0] for tensor in contents.dense) if dense else 0
-    numbers, size = len(contents.sites) * len(bodies) + 3 * directions + 2 * rows, sum(bodies) + dense
+    numbers = len(contents.sites) * len(bodies) + 3 * directions + 2 * rows
     if numbers > SIDE_NUMBERS + SIDE_NUMBERS_PER_BYTE * size:
         raise PayloadError(f"{size} bytes declare {numbers} side numbers, which no adapter does; get the payload again")
 

@@ -73,7 +73,7 @@ class HeldTensor:
     shape: tuple[int, ...]
 
     def tensor(self) -> npt.NDArray[np.float32]:
-        """What it stands for. Raises `PayloadError` where a number is beyond float32."""
+        """What it stands for."""
         return dense_tensor(self.codes, self.scales, self.shape)
 
 
@@ -93,10 +93,16 @@ class HeldAdapter:
 
     @classmethod
     def of(cls, contents: Contents, coded: Coded) -> HeldAdapter:
-        """What a payload of its own brings. Raises `PayloadError` where an update is beyond `LARGEST_UPDATE`."""
+        """What a payload of its own brings.
+
+        Raises:
+            PayloadError: an update is beyond `LARGEST_UPDATE`, or a dense number beyond float32.
+        """
         sites = {name: HeldSite(site.p, site.q, site.scales) for name, site in coded.sites.items()}
+        dense = {name: _new_tensor(tensor) for name, tensor in coded.dense.items()}
         _check_updates(sites)
-        return cls(contents, sites, {name: _new_tensor(tensor) for name, tensor in coded.dense.items()})
+        _check_dense(dense)
+        return cls(contents, sites, dense)
 
     @cached_property
     def name(self) -> bytes:
@@ -118,13 +124,15 @@ class HeldAdapter:
         """This adapter after a payload of changes; this one stays as it is.
 
         Raises:
-            PayloadError: a shift, scale or number beyond what is held exactly, or an update beyond `LARGEST_UPDATE`.
+            PayloadError: a shift, scale or number beyond what is held exactly, an update beyond `LARGEST_UPDATE`, or a
+                dense number beyond float32.
         """
         sites = {name: _changed_site(name, site, coded.sites[name]) for name, site in self.sites.items()}
         _check_updates(sites)
         dense = dict(self.dense)
         for name, tensor in coded.dense.items():
             dense[name] = _changed_tensor(name, self.dense[name], tensor) if name in dense else _new_tensor(tensor)
+        _check_dense(dense)
         return HeldAdapter(self.contents, sites, dense)
 
     def _parts(self) -> Iterator[bytes]:
@@ -147,6 +155,15 @@ def _check_updates(sites: Mapping[str, HeldSite]) -> None:
         sizes = of_p.astype(np.float64) * of_q * scale_values(site.scales)
         if math.fsum(sizes.tolist()) > LARGEST_UPDATE:
             raise PayloadError(f"the update of {name} may be beyond float32; get the payload again")
+
+
+def _check_dense(tensors: Mapping[str, HeldTensor]) -> None:
+    for name, tensor in tensors.items():
+        peaks = np.abs(tensor.codes).max(axis=1, initial=0).astype(np.float32)
+        with np.errstate(over="ignore"):
+            largest = peaks * scale_values(tensor.scales)
+        if not np.isfinite(largest).all():
+            raise PayloadError(f"{name} holds a number beyond float32; get the payload again")
 
 
 def _new_tensor(tensor: CodedTensor) -> HeldTensor:
