@@ -10,8 +10,8 @@ import torch
 
 from airtune.codec import Binding, Curvature, Factors
 from airtune.methods.airllm.baselines.training import TrainedAdapter
-from airtune.methods.airllm.bits.candidate import Candidate
-from airtune.methods.airllm.bits.grid import RowGrids, blockwise, calibrated, cuts, grid, on_grid
+from airtune.methods.airllm.bits.candidate import Candidate, of_same_factors, score_all
+from airtune.methods.airllm.bits.grid import WIDTHS, RowGrids, blockwise, calibrated, cuts, grid, on_grid
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import whole
 from airtune.models import Items, load_base, score, weights_hash
@@ -148,3 +148,27 @@ def test_the_change_of_all_weights_is_sent_and_taken_back(tmp_path: Path):
         sum(((candidate.change[name] - change[name]) ** 2).sum() for name in change) for candidate in found.values()
     ]
     assert errors == sorted(errors, reverse=True)
+
+
+def test_candidates_scored_together_have_the_scores_that_they_have_alone(tmp_path: Path):
+    """A classifier's, with heads of several widths on the same factors, and others between them."""
+    base = load_base(str(save_tiny_model(tmp_path, "bert", kind="classify")), "classify", labels=2)
+    rng = np.random.default_rng(0)
+    items = Items(tuple(rng.integers(4, 22, 8) for _ in range(9)), rng.integers(0, 2, 9), pad_id=0)
+    factors = {
+        site.path: Factors(
+            *(rng.normal(size=shape).astype("f") for shape in ((site.fan_out, 2), (2,), (2, site.fan_in)))
+        )
+        for site in base.sites
+    }
+    dense = {name: rng.normal(size=tuple(base.model.get_parameter(name).shape)).astype("f") for name in base.head}
+    found = list(grid({2: TrainedAdapter(factors, dense, ())}))
+    together = score_all(found, base, items)
+    assert len(list(of_same_factors(found))) == len(WIDTHS)
+    before = weights_hash(base.model)
+    for one, shared in zip(found, together, strict=True):
+        alone = one.score(base, items)
+        np.testing.assert_array_equal(alone.losses, shared.losses)
+        np.testing.assert_array_equal(alone.hits, shared.hits)
+    assert weights_hash(base.model) == before
+    assert len({score.loss for score in together}) > len(WIDTHS)

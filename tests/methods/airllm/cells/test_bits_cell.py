@@ -67,9 +67,9 @@ def test_fronts_are_read_on_some_items_of_test_spread_over_it(settings, store):
     parts = parts_of(config_from(settings), reader)
     thirteen = replace(parts, test=parts.test.chosen(np.arange(13)))
     lora = load_adapter(store.done("lora", settings).work / ADAPTER)
-    one = Scored(max(grid({2: lora}), key=lambda each: each.bits), reader, thirteen)
+    one = Scored(max(grid({2: lora}), key=lambda each: each.bits), 0.0, reader, thirteen)
     assert one.front_loss(evenly(thirteen.test, 5)) == pytest.approx(one.test.losses[[0, 3, 6, 9, 12]].mean(), rel=1e-5)
-    whole = Scored(max(grid({2: lora}), key=lambda each: each.bits), reader, thirteen)
+    whole = Scored(max(grid({2: lora}), key=lambda each: each.bits), 0.0, reader, thirteen)
     assert whole.front_loss(evenly(thirteen.test, 600)) == whole.test.loss
 
 

@@ -117,12 +117,19 @@ def score_adapter(
     keep_logits: int | None = None,
 ) -> Score:
     """Score a base model with these factors and head on it; both are taken off again."""
+    with attached(base, factors, dense):
+        return score(base.model, items, keep_logits=keep_logits)
+
+
+@contextmanager
+def attached(base: BaseModel, factors: Mapping[str, Factors], dense: Mapping[str, np.ndarray]) -> Iterator[None]:
+    """Inside the block a base model has these factors and this head, whatever becomes of the latter there."""
     most = max(1, *(site.rank for site in factors.values()))
     with head_kept(base):
         adapter = Adapter(base, most, generator=torch.Generator())
         try:
             adapter.load(factors, dense)
-            return score(base.model, items, keep_logits=keep_logits)
+            yield
         finally:
             adapter.detach()
 

@@ -5,7 +5,7 @@ Knows how it is scored; not how it was made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from airtune.codec import Factors
-from airtune.methods.airllm.baselines.training import score_adapter
-from airtune.models import BaseModel, Items, Score, score
+from airtune.methods.airllm.baselines.training import attached, score_adapter
+from airtune.models import BaseModel, Items, Score, score, score_heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,30 @@ class Candidate:
             return score_adapter(base, self.factors, self.dense, items, keep_logits=0)
         with changed(base, self.change):
             return score(base.model, items, keep_logits=0)
+
+
+def score_all(candidates: Iterable[Candidate], base: BaseModel, items: Items) -> list[Score]:
+    """As `Candidate.score` of each, in their order; those of the same factors, one after the other, share a pass."""
+    found = []
+    for same in of_same_factors(candidates):
+        if len(same) > 1 and same[0].dense:
+            with attached(base, same[0].factors, same[0].dense):
+                found += score_heads(base, [one.dense for one in same], items)
+        else:
+            found += [one.score(base, items) for one in same]
+    return found
+
+
+def of_same_factors(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
+    """Candidates in runs that share their factors, the very same ones."""
+    run: list[Candidate] = []
+    for one in candidates:
+        if run and one.factors is not run[-1].factors:
+            yield run
+            run = []
+        run.append(one)
+    if run:
+        yield run
 
 
 @contextmanager

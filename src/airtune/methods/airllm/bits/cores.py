@@ -18,7 +18,7 @@ from airtune.codec import Binding, Curvature, Factors, Quantiser
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.baselines.truncation import spectral
-from airtune.methods.airllm.bits.candidate import Candidate
+from airtune.methods.airllm.bits.candidate import Candidate, of_same_factors
 from airtune.methods.airllm.bits.grid import WIDTHS, at_widths
 from airtune.methods.airllm.bits.ours import curvature_at, fitted
 from airtune.models import BaseModel, Items
@@ -74,6 +74,6 @@ def on_grid(found: Sequence[Cores]) -> Iterator[Candidate]:
     for one in found:
         plain = at_widths(one.name, one.cores, one.dense)
         bent = at_widths(f"calibrated, {one.name}", one.cores, one.dense, one.bends, widths=WIDTHS[:-1])
-        for rounded in chain(plain, bent):
-            lifted = {path: one.bases[path].lift(core) for path, core in rounded.factors.items()}
-            yield replace(rounded, factors=lifted)
+        for same in of_same_factors(chain(plain, bent)):
+            lifted = {path: one.bases[path].lift(core) for path, core in same[0].factors.items()}
+            yield from (replace(rounded, factors=lifted) for rounded in same)

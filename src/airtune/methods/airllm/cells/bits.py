@@ -21,7 +21,7 @@ from airtune.adapters.receiver import about
 from airtune.errors import DataError
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter
-from airtune.methods.airllm.bits.candidate import Candidate
+from airtune.methods.airllm.bits.candidate import Candidate, score_all
 from airtune.methods.airllm.bits.cores import cores_of, in_format_2, on_grid
 from airtune.methods.airllm.bits.front import Saving, best_within, bits_saved, spread, unbeaten
 from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, float32, grid
@@ -110,8 +110,8 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
     reader = open_reader(config)
     parts = parts_of(config, reader)
     found = dict(_families(config, reader, parts, needs))
-    largest = Scored(float32(_trained(needs, "lora")), reader, parts)
-    anchor = largest.test
+    largest = float32(_trained(needs, "lora"))
+    anchor = largest.score(reader.base, parts.test)
     values, items = [Value("float32_kbit", largest.bits / 1e3)], dict[str, np.ndarray]()
     for measure, value in (("loss", anchor.loss), ("score", anchor.metric)):
         values.append(Value(measure, value, 1, "grid"))
@@ -137,13 +137,12 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
 
 
 class Scored:
-    """A candidate, scored on dev at once and on test when asked for."""
+    """A candidate, its loss on dev, and on test when asked for."""
 
-    def __init__(self, candidate: Candidate, reader: Reader, parts: Parts) -> None:
+    def __init__(self, candidate: Candidate, dev: float, reader: Reader, parts: Parts) -> None:
         self._candidate, self._base, self._parts = candidate, reader.base, parts
         self._front: float | None = None
-        self.name, self.bits = candidate.name, float(candidate.bits)
-        self.dev = candidate.score(self._base, parts.dev).loss
+        self.name, self.bits, self.dev = candidate.name, float(candidate.bits), dev
 
     @cached_property
     def test(self) -> Score:
@@ -172,9 +171,10 @@ def _families(
     def family(candidates: Iterable[Candidate]) -> Family:
         left = list(candidates)
         for seen, errors in screens:
-            losses = np.array([one.score(reader.base, seen).losses for one in left])
+            losses = np.array([found.losses for found in score_all(left, reader.base, seen)])
             left = [left[index] for index in unbeaten([one.bits for one in left], losses, errors=errors)]
-        return [Scored(one, reader, parts) for one in left]
+        on_dev = score_all(left, reader.base, parts.dev)
+        return [Scored(one, dev.loss, reader, parts) for one, dev in zip(left, on_dev, strict=True)]
 
     screens = [(some_of(parts.dev, fewer), errors) for fewer, errors in SCREENS]
     between = list(cores_of(small, reader.base, parts.calibration))
