@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from airtune.codec.coded.rounding import Metric
+from airtune.codec.coded.rounding import Metric, Rounding, round_together
 from airtune.codec.entropy import LARGEST_CODE, TABLES, best_table, largest_code
 from airtune.codec.entropy.tables import table
 from airtune.errors import PayloadError
@@ -208,3 +210,22 @@ def test_errors_are_fed_back_under_any_way_of_rounding(weights, matrix: np.ndarr
             if free:
                 error = rounded[fixed] - row[fixed]
                 now[free] = row[free] - np.linalg.solve(matrix[np.ix_(free, free)], matrix[np.ix_(free, fixed)] @ error)
+
+
+def test_what_is_rounded_together_is_what_each_becomes_alone():
+    """Two sizes, two numbers of rows, metrics with and without feedback, rows without number, and one with prices."""
+    rng = np.random.default_rng(5)
+    asked = []
+    for seed, (size, count) in enumerate([(6, 3), (9, 3), (6, 3), (6, 2), (6, 3), (9, 3), (6, 0)]):
+        steps = rng.uniform(0.05, 0.3, count)
+        asked.append(Rounding(Metric(correlated(size, seed), size), rng.normal(size=(count, size)), steps))
+    asked.append(Rounding(Metric(rng.uniform(1, 2, 6), 6), rng.normal(size=(3, 6)), np.full(3, 0.1)))
+    asked.append(replace(asked[0], prices=np.full(3, 1e3)))
+    found = round_together(asked)
+    assert len(found) == len(asked)
+    for one, codes in zip(asked, found, strict=True):
+        assert codes.dtype == np.int16
+        np.testing.assert_array_equal(codes, one.metric.round(one.rows, one.steps, one.prices))
+    assert not np.array_equal(found[0], np.rint(asked[0].rows / asked[0].steps[:, None]))  # errors are fed back
+    assert not np.array_equal(found[0], found[-1])
+    assert round_together([]) == []

@@ -7,7 +7,7 @@ a finer one would cost more bits than it saves loss (reverse water-filling). Kno
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +15,16 @@ import numpy.typing as npt
 
 from airtune.codec.coded.curvature import Curvature, canonical_vectors, plain_vectors, site_metrics, usual_slope_of
 from airtune.codec.coded.held import HeldAdapter
-from airtune.codec.coded.rounding import Floats, Metric
+from airtune.codec.coded.rounding import Floats, Metric, Rounding, round_together
 from airtune.codec.coded.values import Coded, CodedSite, CodedTensor, nearest_scales, rows_of, scale_values, tables_of
-from airtune.codec.entropy import LARGEST_CODE
+from airtune.codec.entropy import LARGEST_CODE, Codes
 from airtune.codec.factors import Factors
 from airtune.errors import PayloadError
 
 LEAST_LEVELS = 4.0
 """Steps of a dense row's root mean square, at least: an error of a fourteenth of it."""
+Coding = Generator[Rounding, Codes, tuple[CodedSite, Floats]]
+"""A site under way: what it asks for, what it is given, and its codes and gains in the end."""
 LARGEST_VALUE = 2.0**126
 """Factors, entries of a direction's update and dense numbers are at most this: rounded up they stay within float32."""
 
@@ -76,7 +78,7 @@ class Quantiser:
         self._dense, self._dense_levels = dict(dense), dense_levels
         for name, value in dense.items():
             check_values(name, value)
-        self._sites: dict[str, tuple[Floats, Floats, Metric, Metric]] = {}
+        self._sites: dict[str, Directions] = {}
         metrics = site_metrics({name: site.shape for name, site in factors.items()}, curvature or {})
         for name, site in factors.items():
             for part in (site.p, site.lam, site.q):
@@ -108,7 +110,7 @@ class Quantiser:
         """
         if not (math.isfinite(slope) and slope > 0):
             raise PayloadError(f"slope is {slope}; give the loss that a bit is worth, above 0")
-        coded = {name: code_site(*parts, slope, thrift) for name, parts in self._sites.items()}
+        coded = code_sites(self._sites, slope, thrift)
         sites = {name: site for name, (site, _) in coded.items()}
         levels = levels_at(slope, self.usual_slope, self._dense_levels)
         dense = {name: code_tensor(name, value, levels) for name, value in self._dense.items()}
@@ -135,10 +137,29 @@ def levels_at(slope: float, usual: float, levels: float) -> float:
     return max(levels * math.sqrt(usual / slope), LEAST_LEVELS)
 
 
-def code_site(
-    columns: Floats, rows: Floats, outputs: Metric, inputs: Metric, slope: float, thrift: float
-) -> tuple[CodedSite, Floats]:
-    """Round the directions of one site, P first, then Q against the rounded P; and the gains of each."""
+Directions = tuple[Floats, Floats, Metric, Metric]
+"""Of one site: columns of P (r, out), rows of Q (r, in), and how errors of either count."""
+
+
+def code_sites(sites: Mapping[str, Directions], slope: float, thrift: float) -> dict[str, tuple[CodedSite, Floats]]:
+    """Round the directions of sites, P first, then Q against the rounded P; and the gains of each direction."""
+    under_way = {name: _coding(*directions, slope, thrift) for name, directions in sites.items()}
+    of_p = round_together([next(one) for one in under_way.values()])
+    of_q = round_together([one.send(codes) for one, codes in zip(under_way.values(), of_p, strict=True)])
+    return {name: _ended(one, codes) for (name, one), codes in zip(under_way.items(), of_q, strict=True)}
+
+
+def _ended(coding: Coding, codes: Codes) -> tuple[CodedSite, Floats]:
+    try:
+        coding.send(codes)
+    except StopIteration as end:
+        found: tuple[CodedSite, Floats] = end.value
+        return found
+    raise AssertionError("a site is rounded twice, its P and its Q")
+
+
+def _coding(columns: Floats, rows: Floats, outputs: Metric, inputs: Metric, slope: float, thrift: float) -> Coding:
+    """Asks for P's codes, then for Q's."""
     size = np.sqrt(outputs.square(columns) * inputs.square(rows))  # of each update under the metric
     there = size > 0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -146,14 +167,14 @@ def code_site(
         p = columns * to_balance[:, None]
         q = np.where(there[:, None], rows / np.where(there, to_balance, 1.0)[:, None], 0.0)
     p_steps = _steps(p, size, outputs, slope)
-    p_codes = outputs.round(p, p_steps, prices_of(size, slope, thrift))
+    p_codes = yield Rounding(outputs, p, p_steps, prices_of(size, slope, thrift))
     decoded = p_codes * p_steps[:, None]
     square = outputs.square(decoded)
     kept = square > 0
     q_best = q * np.where(kept, outputs.inner(decoded, p) / np.where(kept, square, 1.0), 0.0)[:, None]
     scales = nearest_scales(p_steps * _steps(q_best, square, inputs, slope))
     q_steps = scale_values(scales) / p_steps  # so that the product of the steps is a scale
-    q_codes = inputs.round(q_best, q_steps, prices_of(square, slope, thrift))
+    q_codes = yield Rounding(inputs, q_best, q_steps, prices_of(square, slope, thrift))
     site = CodedSite.of(p_codes, q_codes, scales)
     q_decoded = site.q * q_steps[:, None]
     along = outputs.inner(decoded, p) * inputs.inner(q_decoded, q)

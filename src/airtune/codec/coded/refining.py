@@ -20,7 +20,7 @@ from airtune.codec.coded.quantiser import (
     LEAST_LEVELS,
     Quantised,
     check_values,
-    code_site,
+    code_sites,
     code_tensor,
     levels_at,
     prices_of,
@@ -144,7 +144,8 @@ def _change_site(
     left = Factors(
         np.vstack([columns, p_new]).T, np.repeat([1.0, -1.0], [len(columns), len(p)]), np.vstack([rows, q_new])
     )
-    more, more_gains = code_site(*canonical_vectors(left, outputs, inputs), outputs, inputs, slope, 0.0)
+    rest = (*canonical_vectors(left, outputs, inputs), outputs, inputs)
+    more, more_gains = code_sites({"": rest}, slope, 0.0)[""]
     new = slice(min(int(np.count_nonzero(more.p_tables)), min(left.shape) - held.rank))
     changes = CodedSite(
         np.hstack([p_codes.T, more.p[:, new]]),
