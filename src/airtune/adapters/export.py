@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +82,11 @@ def export_peft(
         a, b = _balanced(site)
         tensors[f"base_model.model.{path}.lora_A.weight"] = np.pad(a, ((0, missing), (0, 0)))
         tensors[f"base_model.model.{path}.lora_B.weight"] = np.pad(b, ((0, 0), (0, missing)))
+    holders = {part for path in factors for part in _with_parents(path)}
     for name, value in dense.items():
-        if "lora_" in name or "base_layer" in name or _meets(_head_module(name), factors):
+        module = _head_module(name)
+        meets = not module or module in holders or any(part in factors for part in _with_parents(module))
+        if "lora_" in name or "base_layer" in name or meets:
             line = f"the head has a tensor named {name:.80}, which is no module's or within what has a site"
             raise PayloadError(f"{line}; get the payload again")
         tensors[f"base_model.model.{name}"] = np.asarray(value, np.float32)
@@ -137,10 +140,10 @@ def _head_module(parameter: str) -> str:
     return top if top in ("classifier", "score") else parameter.rpartition(".")[0]
 
 
-def _meets(module: str, sites: Iterable[str]) -> bool:
-    """Whether it is none, or it and a site's are one module or one within the other: PEFT takes no such pair."""
-    of_module = f"{module}."
-    return not module or any(f"{site}.".startswith(of_module) or of_module.startswith(f"{site}.") for site in sites)
+def _with_parents(module: str) -> Iterator[str]:
+    """A path, and those of all that it lies in: PEFT takes no target within what is saved whole, nor the reverse."""
+    parts = module.split(".")
+    return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from airtune.adapters.derived import lift_cores, path_of
 from airtune.adapters.export import export_peft
 from airtune.adapters.receiver import Receiver, about
-from airtune.codec import PayloadInfo, decode, left_out_of, read_payload, whole_prefix
+from airtune.codec import HeldAdapter, PayloadInfo, decode, left_out_of, read_payload, whole_prefix
 from airtune.codec import inspect as inspect_payload
 from airtune.errors import ConfigError, PayloadError
 
@@ -43,10 +43,7 @@ def unpack(
         DataError: the adapter is for neither a causal language model nor a classifier, and a model is given.
         RunError: the folder exists and is not empty.
     """
-    data, held = read_payload(file, since)
-    data = data if prefix_bytes is None else whole_prefix(data, prefix_bytes)
-    receiver = _receiver_of_short(data, model, core_size)
-    static = receiver.static_parts() if receiver else {}
+    data, held, receiver, static = _opened(file, prefix_bytes, since, model, core_size)
     decoded = decode(data, None, allow_prefix=prefix_bytes is not None, held=static, since=held)
     found = _core_size({name: site.shape for name, site in decoded.factors.items()}, core_size)
     meta = decoded.meta
@@ -85,10 +82,7 @@ def inspect(
         ConfigError, PayloadError: as `unpack`.
         DataError: the adapter is for neither a causal language model nor a classifier, and a model is given.
     """
-    data, held = read_payload(file, since)
-    data = data if prefix_bytes is None else whole_prefix(data, prefix_bytes)
-    receiver = _receiver_of_short(data, model, core_size)
-    static = receiver.static_parts() if receiver else {}
+    data, held, receiver, static = _opened(file, prefix_bytes, since, model, core_size)
     info = inspect_payload(data, allow_prefix=prefix_bytes is not None, held=static, since=held)
     _core_size({site.name: site.shape for site in info.sites}, core_size)
     if model:
@@ -100,6 +94,16 @@ def inspect(
         for site in info.sites
     )
     return replace(info, sites=tuple(told))
+
+
+def _opened(
+    file: str | Path, prefix_bytes: int | None, since: Sequence[str | Path], model: str, core_size: int
+) -> tuple[bytes, HeldAdapter | None, Receiver | None, dict[bytes, bytes]]:
+    """What arrived, the adapter that it changes, and of a short payload its receiver and what that derives."""
+    data, held = read_payload(file, since)
+    data = data if prefix_bytes is None else whole_prefix(data, prefix_bytes)
+    receiver = _receiver_of_short(data, model, core_size)
+    return data, held, receiver, receiver.static_parts() if receiver else {}
 
 
 def _receiver_of_short(data: bytes, model: str, core_size: int) -> Receiver | None:

@@ -136,8 +136,8 @@ def grid(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:
 
 def float32(trained: Mapping[int, TrainedAdapter]) -> Candidate:
     """LoRA of the largest rank as it was trained: what budgets are shares of."""
-    *_, widest = grid({max(trained): trained[max(trained)]})
-    return widest
+    most = max(trained)
+    return next(at_widths(f"rank {most}", trained[most].factors, trained[most].dense, widths=(32,)))
 
 
 def calibrated(
