@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,21 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from airtune.adapters.rounded import RoundedAdapter
+from airtune.adapters.rounded import RoundedAdapter, tune
 from airtune.codec import Coded, CodedSite
 from airtune.errors import ConfigError, PayloadError
-from airtune.models import BaseModel, load_base
+from airtune.models import BaseModel, FitPlan, Items, load_base
 from tiny_models import save_tiny_model
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> BaseModel:
     return load_base(str(save_tiny_model(tmp_path, "llama")), "text")
+
+
+def some_items() -> Items:
+    draw = np.random.default_rng(1)
+    return Items(tuple(draw.integers(0, 30, 12) for _ in range(16)), None, 0)
 
 
 def some_codes(base: BaseModel, rank: int = 2) -> Coded:
@@ -58,6 +64,58 @@ def test_a_site_computes_what_its_rounded_numbers_say_and_gradients_pass_the_rou
     assert np.allclose(p.grad.numpy(), through.T @ weights.numpy(), atol=1e-4)
     back = weights.numpy() @ whole.p * 2.0**-4
     assert np.allclose(q.grad.numpy(), back.T @ x.numpy(), atol=1e-4)
+
+
+def test_scales_move_by_quarters_of_an_octave_and_their_gradient_passes(base: BaseModel):
+    coded, site = some_codes(base), base.sites[0]
+    bare = base.model.get_submodule(site.path)
+    adapter = RoundedAdapter(base, coded)
+    octaves = adapter.parameters()[f"{site.path}.lam"]
+    with torch.no_grad():
+        octaves += torch.tensor([0.3, -0.11])  # 1.2 quarters round to 1, 0.44 to 0
+    octaves.requires_grad_(True)
+    x = torch.randn(5, site.fan_in, generator=torch.Generator().manual_seed(0))
+    y = base.model.get_submodule(site.path)(x)
+    whole = coded.sites[site.path]
+    each = [np.outer(whole.p[:, at], whole.q[at]) * 2.0**-4 for at in range(2)]
+    expected = bare(x).detach().numpy() + x.numpy() @ (2**0.25 * each[0] + each[1]).T
+    assert np.allclose(y.detach().numpy(), expected, atol=1e-5)
+    y.sum().backward()
+    slopes = [math.log(2) * (x.numpy() @ one.T).sum() for one in (2**0.25 * each[0], each[1])]
+    assert np.allclose(octaves.grad.numpy(), slopes, rtol=1e-4)
+    assert adapter.coded().sites[site.path].scales.tolist() == [-15, -16]
+
+
+def test_sparse_codes_move_more_slowly_than_dense_ones(base: BaseModel):
+    """An update of a unit is one of the codes' root mean square: here a tenth of them is 1, the others 0."""
+    coded, path = some_codes(base, 1), base.sites[0].path
+    p = np.zeros((1, base.sites[0].fan_out), np.int16)
+    p[0, 0] = 1
+    coded.sites[path] = CodedSite.of(p, coded.sites[path].q.astype(np.int16), np.full(1, -16, np.int16))
+    adapter = RoundedAdapter(base, coded)
+    before = adapter.coded().sites[path]
+    with torch.no_grad():
+        for name in ("p", "q"):
+            adapter.parameters()[f"{path}.{name}"] += 1.0
+    found, unit = adapter.coded().sites[path], (1 / p.size) ** 0.5
+    assert np.array_equal(found.p[:, 0], np.round(p[0] + unit))
+    assert np.array_equal(found.q, before.q + 1)
+
+
+def test_codes_keep_to_the_bits_they_had(base: BaseModel):
+    """At a price that leaves the task no say; without one the same steps take more bits."""
+    coded, items = some_codes(base), some_items()
+    for path, site in coded.sites.items():  # mostly zeros
+        coded.sites[path] = CodedSite.of((site.p.T == 2) * np.int16(1), (site.q == 2) * np.int16(1), site.scales)
+    plan = FitPlan(steps=100, batch_size=4)
+    taken = []
+    for price in (0.0, 1.0):
+        found = tune(base, coded, items, plan, price=price, rng=np.random.default_rng(0))
+        adapter = RoundedAdapter(base, found)
+        taken.append(float(adapter.bits()))
+        adapter.detach()
+    adapter = RoundedAdapter(base, coded)
+    assert taken[1] < 1.01 * float(adapter.bits()) < taken[0]
 
 
 def test_what_it_gives_back_is_rounded_and_under_the_tables_that_suit(base: BaseModel):

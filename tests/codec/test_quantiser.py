@@ -26,7 +26,7 @@ def damped(weights: np.ndarray | None, size: int) -> np.ndarray:
     if weights is None:
         return np.eye(size)
     matrix = np.diag(weights) if weights.ndim == 1 else weights
-    return matrix + 0.01 * np.trace(matrix) / size * np.eye(size)
+    return matrix + 0.1 * np.trace(matrix) / size * np.eye(size)
 
 
 def adapter(out: int = 7, rank: int = 3, into: int = 9, seed: int = 0) -> Factors:
@@ -183,7 +183,7 @@ def test_sites_without_curvature_count_every_entry_alike():
 
 
 def test_a_site_of_which_calibration_saw_nothing_counts_a_hundredth_of_the_others():
-    """As if its moments were 0.01 of the others' mean; not as if they were 1, in units of another size."""
+    """As if its moments were a tenth of the others' mean; not as if they were 1, in units of another size."""
     sites = {name: adapter(seed=seed) for seed, name in enumerate("abc")}
     seen = {name: Curvature(1e-6 * moments(9, seed), 1e-9 * moments(7, seed)) for seed, name in enumerate("ab")}
     mean_a, mean_g = (
@@ -191,7 +191,7 @@ def test_a_site_of_which_calibration_saw_nothing_counts_a_hundredth_of_the_other
         for which, size in (("inputs", 9), ("outputs", 7))
     )
     zeros = Curvature(np.zeros((9, 9)), np.zeros(7))
-    alike = Curvature(0.01 * mean_a * np.eye(9), np.full(7, 0.01 * mean_g))
+    alike = Curvature(0.1 * mean_a * np.eye(9), np.full(7, 0.1 * mean_g))
     found, expected = (Quantiser(sites, {}, {**seen, "c": bends}, canonical=True).at(1e-18) for bends in (zeros, alike))
     np.testing.assert_allclose(found.gains["c"], expected.gains["c"], rtol=1e-9)
     assert np.array_equal(found.coded.sites["c"].p, expected.coded.sites["c"].p)

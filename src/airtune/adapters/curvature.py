@@ -57,7 +57,8 @@ def measure_curvature(base: BaseModel, items: Items, *, batch_size: int = 8) -> 
         moments = moment / positions, outputs[path] / len(items)
         if not all(torch.isfinite(part).all() for part in moments):
             raise ModelError(f"the curvature at {path} is not finite; check the adapter's training")
-        found[path] = Curvature(*(part.cpu().numpy() for part in moments))
+        of_inputs, of_outputs = (part.cpu().numpy() for part in moments)
+        found[path] = Curvature(of_inputs, of_outputs)
     return found
 
 

@@ -80,7 +80,7 @@ def derive(weight: npt.NDArray[np.floating], size: int) -> Bases:
 
 def within(bases: Bases, bends: Curvature) -> Curvature:
     """How the loss bends for a change of the core R: that of ``left R right``."""
-    return Curvature(_seen(bends.inputs, bases.right), _seen(bends.outputs, bases.left.T))
+    return Curvature(_seen(bends.inputs, bases.right), _seen(bends.outputs, bases.left.T), bends.damping)
 
 
 def core_name(path: str, bases: Bases) -> str:

@@ -174,6 +174,11 @@ def pack(
         + ("" if since else f" at {done.payload_bits / max(done.numbers, 1):.2f} bits")
         + f"; {done.kept:.1%} of the squared update arrives"
         + (f"; modules saved whole are off by {done.dense_error:.2%}" if done.dense_error else ""),
+        *(
+            [f"Loss on the task's calibration items: {done.loss:.4f} nat; {done.loss_before:.4f} before packing"]
+            if done.loss is not None
+            else []
+        ),
         f"Bound to the base model's {done.bound_to}" + ("." if model else "; give --model to bind it to its weights."),
     ):
         console.print(line, highlight=False, markup=False)

@@ -7,6 +7,7 @@ Knows no links, models or torch. Reading map, from the outside in:
                     or changes of an adapter that is held (Refiner)
     blockwise/      format 1: blocks with a scale, or floats; sizes known from shapes alone (encode, Layout)
     entropy/        codes <-> words
+    measured.py     fit_measured: of payloads that fill a budget, the one of least measured loss
     files.py        read_payload, read_held: payload files, with those that they change
     inspection.py   inspect: a table of what a payload holds
     payload.py      Payload, Decoded
@@ -31,11 +32,12 @@ from airtune.codec.coded.held import HeldAdapter
 from airtune.codec.coded.quantiser import Quantised, Quantiser, code_adapter
 from airtune.codec.coded.refining import Refiner
 from airtune.codec.coded.sizes import CodedSizes, estimated_sizes
-from airtune.codec.coded.values import Coded, CodedSite
+from airtune.codec.coded.values import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite
 from airtune.codec.contents import Binding, Contents, Limits
 from airtune.codec.factors import Factors
 from airtune.codec.files import read_held, read_payload
 from airtune.codec.inspection import DenseRow, PayloadInfo, SiteRow, inspect
+from airtune.codec.measured import DAMPINGS, Fit, damped, fit_measured, quantisers_of
 from airtune.codec.payload import Decoded, Payload
 
 __all__ = [
@@ -47,11 +49,14 @@ __all__ = [
     "CodedSizes",
     "Contents",
     "Curvature",
+    "DAMPINGS",
     "Decoded",
     "DenseRow",
     "Draft",
     "Factors",
+    "Fit",
     "HeldAdapter",
+    "LARGEST_SCALE",
     "Layout",
     "Limits",
     "Payload",
@@ -59,21 +64,25 @@ __all__ = [
     "Quantised",
     "Quantiser",
     "Refiner",
+    "SCALE_STEPS",
     "SiteRow",
     "changes_of",
     "chunk_ends",
     "code_adapter",
+    "damped",
     "decode",
     "encode",
     "estimated_sizes",
     "expected_loss",
     "fit_bits",
     "fit_budget",
+    "fit_measured",
     "held_after",
     "held_static",
     "inspect",
     "layout_of",
     "left_out_of",
+    "quantisers_of",
     "read_held",
     "read_payload",
     "self_contained",

@@ -66,6 +66,10 @@ class Items:
         classes = None if self.classes is None else self.classes[rows]
         return Items(tuple(self.ids[row] for row in rows), classes, self.pad_id)
 
+    def evenly(self, most: int) -> Items:
+        """At most so many items, spread over all of them."""
+        return self.chosen(np.linspace(0, len(self) - 1, min(len(self), most)).round().astype(int))
+
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Pad the chosen rows to their longest."""
         chosen = [self.ids[row] for row in rows]

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from airtune.adapters.derived import Bases, core_name, within
+import numpy.typing as npt
+
+from airtune.adapters.derived import Bases, core_name, lift_cores, within
 from airtune.adapters.imported import ImportedAdapter
 from airtune.adapters.receiver import about, classes_of
-from airtune.codec import Binding, Coded, Curvature, Factors
+from airtune.codec import Binding, Coded, Curvature, Decoded, Factors
 from airtune.errors import DataError
 from airtune.records import Progress, generator
 
@@ -22,23 +24,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tuning:
-    """What training on needs: the bare base model, items, and how long and fast the task is trained otherwise."""
+class OnTask:
+    """A task on the bare base model: items to measure and to train on, how long and fast it is trained otherwise."""
 
     base: BaseModel
-    items: Items
+    calibration: Items
+    train: Items
     plan: FitPlan
+
+    def loss(self, factors: Mapping[str, Factors], dense: Mapping[str, npt.NDArray]) -> float:
+        """On the calibration items, in nat."""
+        from airtune.methods.airllm.baselines.training import score_adapter
+        from airtune.methods.airllm.baselines.truncation import spectral
+
+        exact = {path: spectral(site) if site.rank > min(site.shape) else site for path, site in factors.items()}
+        return score_adapter(self.base, exact, dense, self.calibration, keep_logits=0).loss
 
     def tune(self, coded: Coded, price: float, steps: int, progress: Progress) -> Coded:
         """Codes trained on through their rounding."""
         from airtune.adapters.rounded import tune
+        from airtune.methods.airllm.baselines.training import head_kept
 
         plan, rng = replace(self.plan, steps=steps), generator(self.plan.seed, "tuning")
-        with progress.stage("Training on through the rounding", total=steps) as stage:
+        with progress.stage("Training on through the rounding", total=steps) as stage, head_kept(self.base):
             return tune(
                 self.base,
                 coded,
-                self.items,
+                self.train,
                 plan,
                 price=price,
                 rng=rng,
@@ -57,7 +69,7 @@ class Opened:
     factors: Mapping[str, Factors]
     binding: Binding
     curvature: Mapping[str, Curvature]
-    tuning: Tuning | None = None
+    on_task: OnTask | None = None
     bases: Mapping[str, Bases] = field(default_factory=dict)
 
     def sent(self) -> tuple[Mapping[str, Factors], Mapping[str, Curvature]]:
@@ -70,6 +82,11 @@ class Opened:
             {names[path]: within(self.bases[path], bends) for path, bends in self.curvature.items()},
         )
 
+    def loss(self, found: Decoded) -> float:
+        """Of what a receiver has, on the task, which there must be."""
+        assert self.on_task is not None
+        return self.on_task.loss(lift_cores(found.factors, self.bases), found.dense)
+
 
 def alone(adapter: ImportedAdapter) -> Opened:
     """Without the base model: bound to its name."""
@@ -79,7 +96,7 @@ def alone(adapter: ImportedAdapter) -> Opened:
 
 
 def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str, core_size: int = 0) -> Opened:
-    """With a task, the curvature on its calibration items, and its training items; bases of `core_size` if any."""
+    """With a task, the curvature on its calibration items, and its items; bases of `core_size` if any."""
     import torch
 
     from airtune.adapters import Adapter
@@ -110,8 +127,8 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str, core
     parts = parts_of(config, reader)
     curvature = measure_curvature(base, parts.calibration)
     attached.detach()
-    tuning = Tuning(base, parts.train, fit_plan(config, base.hidden_size))
-    return Opened(factors, about(base)[0], curvature, tuning, bases)
+    on_task = OnTask(base, parts.calibration, parts.train, fit_plan(config, base.hidden_size))
+    return Opened(factors, about(base)[0], curvature, on_task, bases)
 
 
 def _check_head(adapter: ImportedAdapter, base: BaseModel, task: str) -> None:

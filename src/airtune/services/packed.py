@@ -41,6 +41,8 @@ class Packed:
         air_bits: Payload, manifest, message and request.
         kept: Share of the update that arrives: 1 less the squared error over the squared update; every entry counts
             alike, with curvature too.
+        loss: Measured on the task's calibration items, in nat, and `loss_before` of the adapter as it came; None
+            without a task.
         dense_error: Relative error of the tensors that are sent whole; 0 where there are none.
         bound_to: `weights` of the base model, or only its `name`.
     """
@@ -56,6 +58,8 @@ class Packed:
     kept: float
     dense_error: float
     bound_to: str
+    loss: float | None
+    loss_before: float | None
     sites: tuple[PackedSite, ...]
 
 
@@ -99,6 +103,8 @@ def packed(
         kept=1 - error / whole if whole else 1.0,
         dense_error=(off / size) ** 0.5 if size else 0.0,
         bound_to=bound_to,
+        loss=opened.loss(found) if opened.on_task else None,
+        loss_before=opened.on_task.loss(opened.factors, adapter.dense) if opened.on_task else None,
         sites=tuple(
             PackedSite(path, site.rank, given.rank, expected_loss(given, site, opened.curvature.get(path, Curvature())))
             for path, (given, site) in pairs.items()

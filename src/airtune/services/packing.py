@@ -5,28 +5,34 @@ Knows PEFT folders and budgets; not how codes are made, nor methods' training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airtune.adapters.imported import ImportedAdapter, import_peft
 from airtune.codec import (
+    Binding,
     Contents,
+    Decoded,
     Draft,
+    Factors,
+    Fit,
     HeldAdapter,
     Limits,
     Quantiser,
     Refiner,
     decode,
     fit_budget,
+    fit_measured,
     held_static,
+    quantisers_of,
     read_held,
 )
 from airtune.codec.contents import Meta
 from airtune.errors import ConfigError, PayloadError
 from airtune.links import Link
 from airtune.records import Progress, Silent, write_bytes
-from airtune.services.beside import alone, open_beside
+from airtune.services.beside import OnTask, Opened, alone, open_beside
 from airtune.services.packed import Packed, overhead_bits, packed
 
 
@@ -57,12 +63,12 @@ def pack(
         budget_bits: The most it may take on the air; or give `snr_db` and `bandwidth_hz` of a still channel.
         deadline_s: By when it is to arrive there.
         model: Its base model, by folder or hub name: binds the payload to the weights instead of the name alone.
-        task, data: A task as `run` takes it, on whose calibration items it is measured how the loss bends: fewer bits
-            for the same loss. Needs `model` and the extra `train`.
+        task, data: A task as `run` takes it, on whose calibration items it is measured how the loss bends, and what
+            payloads lose: fewer bits for the same loss. Needs `model` and the extra `train`.
         since: Payloads that brought the adapter which the receiver holds, the oldest first, all of them whole and of
             format 2: only what changed is packed, and only that receiver can open it.
         tune_steps: Train on through the rounding for so many steps of the task: less loss for the same bits, for the
-            time of as many training steps.
+            time of as many training steps; taken if the loss measured is then lower.
         core_size: Send no more than a core between so many singular vectors of each of the base model's weights, from
             which the receiver (`unpack` with its model) makes the update again: for adapters that `train` has trained
             so. Needs `model`.
@@ -98,26 +104,77 @@ def pack(
     shapes = {name: site.shape for name, site in factors.items()}
     contents = Contents.of(shapes, {name: value.shape for name, value in adapter.dense.items()}, binding, meta)
     contents.check(Limits())
-    quantiser: Quantiser | Refiner
-    if held is None:
-        quantiser = Quantiser(factors, adapter.dense, curvature, canonical=True)
-    else:
-        held.contents.binding.check(binding)
-        quantiser = Refiner(held, factors, adapter.dense, curvature)
     if held is not None:
+        held.contents.binding.check(binding)
         _check_notes(held, meta)
-    if (room := budget_bits - overhead_bits()) <= 0:
+    if budget_bits <= overhead_bits():
         line = f"{budget_bits} bits on the air do not hold the {overhead_bits()} of manifest, message and request"
         raise PayloadError(f"{line}; give more bits, time, bandwidth or SNR")
-    payload, slope = fit_budget(quantiser, binding, meta, budget_bits, named=short, overhead_bits=overhead_bits())
-    static = held_static(contents)
-    if tune_steps and opened.tuning is not None:
-        quantised = quantiser.at(slope).first(decode(payload.data, None, held=static).ranks)
-        coded = opened.tuning.tune(quantised.coded, slope, tune_steps, progress or Silent())
-        payload = Draft(replace(quantised, coded=coded), binding, meta, named=short).ladder(room)
-    found = decode(payload.data, None, held=static, since=held)  # refuses what no receiver would take
+    asked = _Asked(binding, meta, budget_bits, short)
+    if held is None and opened.on_task is not None:
+        quantisers = quantisers_of(factors, adapter.dense, curvature)
+        fit = _fit_on_task(asked, opened, opened.on_task, factors, quantisers, progress or Silent())
+        if tune_steps:
+            fit = _tuned(asked, opened, opened.on_task, fit, tune_steps, progress or Silent())
+        payload = fit.payload
+    else:
+        quantiser: Quantiser | Refiner
+        if held is None:
+            quantiser = Quantiser(factors, adapter.dense, curvature, canonical=True)
+        else:
+            quantiser = Refiner(held, factors, adapter.dense, curvature)
+        payload = fit_budget(quantiser, binding, meta, budget_bits, named=short, overhead_bits=overhead_bits())[0]
+    found = decode(payload.data, None, held=held_static(contents), since=held)  # refuses what no receiver would take
     write_bytes(out, payload.data)
     return packed(adapter, opened, payload, found, out, budget_bits, "weights" if model else "name")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Payloads that are asked for; arguments as `Draft` and `fit_budget`."""
+
+    binding: Binding
+    meta: Meta
+    budget_bits: int
+    named: bool
+
+
+def _fit_on_task(
+    asked: _Asked,
+    opened: Opened,
+    on_task: OnTask,
+    factors: Mapping[str, Factors],
+    quantisers: Sequence[Quantiser],
+    progress: Progress,
+) -> Fit:
+    """The payload of least loss on the task's calibration items."""
+    with progress.stage(f"Measuring payloads on {len(on_task.calibration)} items") as stage:
+
+        def loss(found: Decoded) -> float:
+            measured = opened.loss(found)
+            stage.advance(note=f"loss {measured:.4f}")
+            return measured
+
+        return fit_measured(
+            factors,
+            quantisers,
+            asked.binding,
+            asked.meta,
+            asked.budget_bits,
+            loss,
+            named=asked.named,
+            overhead_bits=overhead_bits(),
+        )
+
+
+def _tuned(asked: _Asked, opened: Opened, on_task: OnTask, fit: Fit, steps: int, progress: Progress) -> Fit:
+    """Trained on through the rounding, if that lowers the measured loss; as it was, if not."""
+    coded = on_task.tune(fit.quantised.coded, fit.slope, steps, progress)
+    draft = Draft(replace(fit.quantised, coded=coded), asked.binding, asked.meta, named=asked.named)
+    payload = draft.ladder(asked.budget_bits - overhead_bits())
+    decoded = decode(payload.data, asked.binding, held=draft.held)
+    loss = opened.loss(decoded)
+    return replace(fit, payload=payload, decoded=decoded, loss=loss) if loss < fit.loss else fit
 
 
 def _budget(budget_bits: int | None, snr_db: float | None, bandwidth_hz: float | None, deadline_s: float) -> int:

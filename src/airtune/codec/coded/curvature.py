@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.coded.rounding import Floats, Metric, metrics_of
+from airtune.codec.coded.rounding import DAMPING, Floats, Metric, metrics_of
 from airtune.codec.factors import Factors
 
 
@@ -24,20 +24,25 @@ class Curvature:
     Args:
         inputs: A, second moments of the inputs, shape (in, in), or its diagonal (in,).
         outputs: G, second moments of the gradients at the outputs, shape (out, out), or its diagonal (out,).
+        damping: As `Metric`: how little the moments are trusted where errors are large.
     """
 
     inputs: npt.NDArray[np.floating] | None = None
     outputs: npt.NDArray[np.floating] | None = None
+    damping: float = DAMPING
 
 
 def site_metrics(
     shapes: Mapping[str, tuple[int, int]], curvature: Mapping[str, Curvature]
 ) -> dict[str, tuple[Metric, Metric]]:
     """Those of errors of P and of Q at every site, of shapes (out, in)."""
+    dampings = {name: bends.damping for name, bends in curvature.items()}
     outputs = metrics_of(
-        {name: bends.outputs for name, bends in curvature.items()}, {n: s[0] for n, s in shapes.items()}
+        {name: bends.outputs for name, bends in curvature.items()}, {n: s[0] for n, s in shapes.items()}, dampings
     )
-    inputs = metrics_of({name: bends.inputs for name, bends in curvature.items()}, {n: s[1] for n, s in shapes.items()})
+    inputs = metrics_of(
+        {name: bends.inputs for name, bends in curvature.items()}, {n: s[1] for n, s in shapes.items()}, dampings
+    )
     return {name: (outputs[name], inputs[name]) for name in shapes}
 
 
@@ -52,7 +57,8 @@ def usual_slope_of(sites: Iterable[tuple[Floats, Floats, Metric, Metric]]) -> fl
 
 def expected_loss(sent: Factors, found: Factors, curvature: Curvature) -> float:
     """Half of tr(G E A E^T), E being what a site's update is off by; without curvature half of its squared entries."""
-    outputs, inputs = Metric(curvature.outputs, sent.shape[0]), Metric(curvature.inputs, sent.shape[1])
+    outputs = Metric(curvature.outputs, sent.shape[0], curvature.damping)
+    inputs = Metric(curvature.inputs, sent.shape[1], curvature.damping)
     ours, theirs = (plain_vectors(site, outputs, inputs) for site in (sent, found))
     columns, rows = outputs.whiten(np.vstack([ours[0], -theirs[0]])), inputs.whiten(np.vstack([ours[1], theirs[1]]))
     return 0.5 * float(((columns @ columns.T) * (rows @ rows.T)).sum())

@@ -20,6 +20,10 @@ TRIES = 16
 """Prices that are tried."""
 CLOSE = 0.005
 """A share of the bits asked for that is not worth another try."""
+OFF_ENDS = 0.1
+"""A new price lies at least so far from both that enclose it, as a share of what lies between."""
+NEAR = 0.004
+"""Octaves between two prices that are not worth another try."""
 FARTHEST = 40
 """Octaves from the usual price beyond which nothing changes any more."""
 
@@ -69,25 +73,34 @@ def fit_bits(quantiser: Quantiser, bits_per_number: float) -> tuple[Quantised, f
 
 
 def price_for(bits: Callable[[float], float], asked: float, start: float) -> float:
-    """The price at which bits come closest to what is asked from below, by bisection in octaves.
+    """The price at which bits come closest to what is asked from below.
+
+    Between two prices, one on either side, the next is where a straight line through the logarithms of their bits
+    says, or their mean, by turns: bits also jump, where a direction comes or goes.
 
     Args:
         bits: Bits at a price; falls as the price rises.
         start: Where to begin.
     """
     price, low, high = 0.0, -math.inf, math.inf
-    for _ in range(TRIES):
+    above, below, jump = math.inf, 0.0, 1.0
+    for tried in range(TRIES):
         found = bits(start * 2.0**price)
         if found > asked:
-            low = price
+            low, above = price, found
         else:
-            high = price
+            high, below = price, found
             if found >= asked * (1 - CLOSE) or price <= -FARTHEST:
                 break
         if math.isinf(high):
-            price = min(price + max(1.0, 2 * math.log2(found / max(asked, 1.0))), FARTHEST)
+            price = min(price + max(jump, 2 * math.log2(found / max(asked, 1.0))), FARTHEST)
+            jump *= 2
         elif math.isinf(low):
-            price = price - max(1.0, 2 * math.log2(asked / max(found, 1.0)))
+            price = max(price - max(jump, 2 * math.log2(asked / max(found, 1.0))), -FARTHEST)
+            jump *= 2
+        elif high - low < NEAR:
+            break
         else:
-            price = (low + high) / 2
+            line = math.log((1 + asked * (1 - CLOSE / 2)) / (1 + above)) / math.log((1 + below) / (1 + above))
+            price = low + (high - low) * (0.5 if tried % 2 else min(max(line, OFF_ENDS), 1 - OFF_ENDS))
     return start * 2.0 ** (high if math.isfinite(high) else FARTHEST)

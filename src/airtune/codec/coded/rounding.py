@@ -7,6 +7,7 @@ towards zero and zero the one of least error + price x bits. Knows metrics and c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +19,8 @@ from airtune.errors import PayloadError
 
 Floats = npt.NDArray[np.float64]
 
-DAMPING = 0.01
-"""Share of a metric's mean eigenvalue that is added to all of them: what calibration never saw still counts."""
+DAMPING = 0.1
+"""Share of a metric's mean eigenvalue that is added to all of them, if nothing else is said."""
 NOTHING = 1e-100
 """What an error counts under a metric of zeros alone: nothing, but it can be divided by."""
 _AT_ONCE = 2**22
@@ -32,18 +33,22 @@ class Metric:
     Args:
         weights: H as a matrix ``(d, d)``, as its diagonal ``(d,)``, or None where every entry counts 1.
         size: d.
+        damping: Share of the weights' mean eigenvalue that is added to all of them: what calibration never saw still
+            counts, and the larger errors are, the less the loss bends as it does at no error.
 
     Raises:
-        PayloadError: weights that are not finite, of another size, or not positive semidefinite.
+        PayloadError: weights that are not finite, of another size, or not positive semidefinite; a damping below 0.
     """
 
-    def __init__(self, weights: npt.NDArray[np.floating] | None, size: int) -> None:
+    def __init__(self, weights: npt.NDArray[np.floating] | None, size: int, damping: float = DAMPING) -> None:
         self.size = size
         given = None if weights is None else np.asarray(weights, np.float64)
         if given is not None and (given.shape not in ((size,), (size, size)) or not np.isfinite(given).all()):
             raise PayloadError(
                 f"a metric has shape {given.shape}; give finite numbers of shape ({size}, {size}) or ({size},)"
             )
+        if not (math.isfinite(damping) and damping >= 0):
+            raise PayloadError(f"a metric's damping is {damping}; give a finite number, 0 or more")
         self._matrix: Floats | None = None
         self._diagonal = np.ones(size)
         self._order = np.arange(size)
@@ -53,9 +58,9 @@ class Metric:
         elif not given.any():
             self._diagonal = self.importance = np.full(size, NOTHING)
         elif given.ndim == 1:
-            self._diagonal = self.importance = given + DAMPING * given.mean()
+            self._diagonal = self.importance = given + damping * given.mean()
         else:
-            self._matrix = given + DAMPING * (np.trace(given) / size) * np.eye(size)
+            self._matrix = given + damping * (np.trace(given) / size) * np.eye(size)
             self._factorise(self._matrix)
         if (self.importance <= 0).any():
             raise PayloadError("a metric has a direction of negative weight; give a positive semidefinite one")
@@ -190,8 +195,14 @@ def round_together(asked: Sequence[Rounding]) -> list[Codes]:
     return [found[place] for place in range(len(asked))]
 
 
-def metrics_of(weights: Mapping[str, npt.NDArray[np.floating] | None], sizes: Mapping[str, int]) -> dict[str, Metric]:
-    """Metrics by name; one of zeros, where calibration saw nothing, counts `DAMPING` of the others' mean."""
+def metrics_of(
+    weights: Mapping[str, npt.NDArray[np.floating] | None], sizes: Mapping[str, int], dampings: Mapping[str, float]
+) -> dict[str, Metric]:
+    """Metrics by name; one of zeros, where calibration saw nothing, counts `DAMPING` of the others' mean.
+
+    Args:
+        dampings: As `Metric`; `DAMPING` where none is given.
+    """
     means = (
         float((np.diag(given) if given.ndim > 1 else given).mean())
         for given in map(np.asarray, (given for given in weights.values() if given is not None))
@@ -199,9 +210,9 @@ def metrics_of(weights: Mapping[str, npt.NDArray[np.floating] | None], sizes: Ma
     seen = [mean for mean in means if mean > 0]
     unseen = DAMPING * sum(seen) / len(seen) if seen else 1.0
     return {
-        name: Metric(np.full(size, unseen) if given is not None and not np.any(given) else given, size)
+        name: Metric(np.full(size, unseen) if given is not None and not np.any(given) else given, size, damping)
         for name, size in sizes.items()
-        for given in (weights.get(name),)
+        for given, damping in [(weights.get(name), dampings.get(name, DAMPING))]
     }
 
 

@@ -12,13 +12,21 @@ import torch
 
 from airtune.adapters import Adapter, RankSampler, RankVector
 from airtune.adapters.curvature import measure_curvature
+from airtune.codec import DAMPINGS, damped
 from airtune.errors import ConfigError, DeadlineError, LinkError
 from airtune.links import Link
 from airtune.methods.airllm.allocation import TryRanks, decision_budget, project
 from airtune.methods.airllm.allocators import AirLLM
 from airtune.methods.airllm.config import AirLLMConfig
 from airtune.methods.airllm.environment import AllocationEnv
-from airtune.methods.airllm.packing import Packer, block_packer, coded_packer, fitting_bandwidth, sizes_of
+from airtune.methods.airllm.packing import (
+    CodedAdapter,
+    Packer,
+    block_packer,
+    coded_packer,
+    fitting_bandwidth,
+    sizes_of,
+)
 from airtune.methods.airllm.policy.saved import load_policy
 from airtune.methods.airllm.roles import EdgeRole
 from airtune.methods.airllm.rounds import Specialise
@@ -162,15 +170,25 @@ def planned_sizes(config: AirLLMConfig, adapter: Adapter) -> Sizes:
 
 
 def new_packer(config: AirLLMConfig, trainee: Trainee) -> Packer:
-    """Packs the trained adapter. Where it is coded, the trainee then holds what receivers will: losses are of that."""
+    """Packs the trained adapter. Where it is coded, the trainee then holds what receivers will: losses are of that.
+
+    How far the curvature is trusted is left to the calibration loss at all ranks.
+    """
     codec, base = config.codec, trainee.adapter.base
     if not codec.coded:
         return block_packer(base, trainee.factors, trainee.dense, round(codec.bits))
-    trainee.adapter.set_ranks(RankVector(tuple(site.rank for site in trainee.factors.values())))
+    factors, dense, ranks = trainee.factors, trainee.dense, RankVector(tuple(s.rank for s in trainee.factors.values()))
+    trainee.adapter.set_ranks(ranks)
     curvature = measure_curvature(base, trainee.parts.calibration)
-    coded = coded_packer(base, trainee.factors, trainee.dense, codec.bits, curvature)
-    trainee.hold(coded.factors, coded.dense, rounded=True)
-    return coded.packer
+    tried = [coded_packer(base, factors, dense, codec.bits, damped(curvature, damping)) for damping in DAMPINGS]
+
+    def loss(coded: CodedAdapter) -> float:
+        trainee.hold(coded.factors, coded.dense, rounded=True)
+        return trainee.score(ranks, trainee.parts.calibration, keep_logits=0).loss
+
+    best = min(tried, key=loss)
+    trainee.hold(best.factors, best.dense, rounded=True)
+    return best.packer
 
 
 def specialiser(config: AirLLMConfig, trainee: Trainee, packer: Packer, folder: Path) -> Specialise:

@@ -73,7 +73,7 @@ def test_curvature_within_the_bases_is_that_of_the_lifted_change():
 def test_candidates_are_payloads_lifted(base: BaseModel, items: Items, trained: TrainedAdapter):
     numbers = 2 * (8 + 8) * len(trained.factors)
     budgets = [width * numbers for width in (8, 6, 4, 3, 2)]
-    found = list(in_format_2(list(cores_of({(8, 2): trained}, base, items)), *about(base), [*budgets, 100, 10**9]))
+    found = list(in_format_2(list(cores_of({(8, 2): trained}, base, items)), base, items, [*budgets, 100, 10**9]))
     bits = [candidate.bits for candidate in found]
     assert len(bits) == len(budgets)  # 100 bits hold no header, and nobody has a use for 10^9
     assert all(0.85 * budget < size <= budget for size, budget in zip(bits, budgets, strict=True))
@@ -89,7 +89,7 @@ def test_on_the_grid_a_core_costs_its_own_shape_and_lies_between_the_bases(base,
     """At 32 bits it is what was trained; at 4 bits every row of the core has 16 values at most."""
     found = {one.name: one for one in on_grid(list(cores_of({(8, 2): trained}, base, items)))}
     assert list(found)[:2] == ["size 8, rank 2, 2 bits", "size 8, rank 2, 3 bits"]
-    assert len(found) == 2 * len(WIDTHS) - 1  # float32 is calibrated as it is
+    assert len(found) == 3 * len(WIDTHS) - 2  # float32 is calibrated as it is
     count = len(trained.factors)
     assert found["size 8, rank 2, 32 bits"].bits == count * 2 * (8 + 8) * 32
     assert found["size 8, rank 2, 4 bits"].bits == count * 2 * ((8 + 8) * 4 + 16)
@@ -97,7 +97,7 @@ def test_on_the_grid_a_core_costs_its_own_shape_and_lies_between_the_bases(base,
     for path, update in trained.factors.items():
         exact = found["size 8, rank 2, 32 bits"].factors[path].update()
         np.testing.assert_allclose(exact, update.update(), atol=1e-5)
-        for how in ("", "calibrated, "):
+        for how in ("", "calibrated, damping 0.1, ", "calibrated, damping 1, "):
             rounded = found[f"{how}size 8, rank 2, 2 bits"].factors[path]
             np.testing.assert_allclose(
                 bases[path].lift(bases[path].core(rounded)).update(), rounded.update(), atol=1e-4

@@ -14,7 +14,7 @@ from airtune.methods.airllm.baselines.training import score_adapter
 from airtune.methods.airllm.bits.grid import grid
 from airtune.methods.airllm.bits.ours import Ours
 from airtune.methods.airllm.building import parts_of
-from airtune.methods.airllm.cells.bits import TIMES_FEWER, Scored, evenly, trainings
+from airtune.methods.airllm.cells.bits import TIMES_FEWER, Scored, trainings
 from airtune.methods.airllm.cells.trained import ADAPTER
 from airtune.methods.airllm.config import config_from
 from airtune.models import FitPlan
@@ -68,9 +68,9 @@ def test_fronts_are_read_on_some_items_of_test_spread_over_it(settings, store):
     thirteen = replace(parts, test=parts.test.chosen(np.arange(13)))
     lora = load_adapter(store.done("lora", settings).work / ADAPTER)
     one = Scored(max(grid({2: lora}), key=lambda each: each.bits), 0.0, reader, thirteen)
-    assert one.front_loss(evenly(thirteen.test, 5)) == pytest.approx(one.test.losses[[0, 3, 6, 9, 12]].mean(), rel=1e-5)
+    assert one.front_loss(thirteen.test.evenly(5)) == pytest.approx(one.test.losses[[0, 3, 6, 9, 12]].mean(), rel=1e-5)
     whole = Scored(max(grid({2: lora}), key=lambda each: each.bits), 0.0, reader, thirteen)
-    assert whole.front_loss(evenly(thirteen.test, 600)) == whole.test.loss
+    assert whole.front_loss(thirteen.test.evenly(600)) == whole.test.loss
 
 
 @pytest.mark.parametrize("of", ["cores", "either", "ours", "tuned", "longer", *WAYS])
@@ -119,9 +119,9 @@ def test_training_on_through_the_rounding_lowers_the_loss_it_trains(settings, st
     parts = parts_of(config, reader)
     lora = load_adapter(store.done("lora", settings).work / ADAPTER)
     ours = Ours({2: lora}, reader.base, parts.calibration, *about(reader.base))
-    ((choice, before),) = ours.sent([2 * sum(site.rank * sum(site.shape) for site in lora.factors.values())])
+    ((fit, before),) = ours.sent([2 * sum(site.rank * sum(site.shape) for site in lora.factors.values())])
     plan = FitPlan(steps=150, batch_size=8)
-    after = ours.tuned(choice, parts.train, plan, np.random.default_rng(0))
+    after = ours.tuned(before.name, fit, parts.train, plan, np.random.default_rng(0))
     assert after.score(reader.base, parts.train).loss < before.score(reader.base, parts.train).loss
     assert after.bits == pytest.approx(before.bits, rel=0.05)
     for path, site in after.factors.items():

@@ -14,13 +14,13 @@ import numpy as np
 
 from airtune.adapters.core_adapter import bases_of
 from airtune.adapters.derived import Bases, core_name, lift_cores, within
-from airtune.codec import Binding, Curvature, Factors, Quantiser
-from airtune.codec.contents import Meta
-from airtune.methods.airllm.baselines.training import TrainedAdapter
+from airtune.adapters.receiver import about
+from airtune.codec import DAMPINGS, Curvature, Decoded, Factors, damped, quantisers_of
+from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
 from airtune.methods.airllm.baselines.truncation import spectral
 from airtune.methods.airllm.bits.candidate import Candidate, of_same_factors
 from airtune.methods.airllm.bits.grid import WIDTHS, at_widths
-from airtune.methods.airllm.bits.ours import curvature_at, fitted
+from airtune.methods.airllm.bits.ours import MEASURED_ITEMS, curvature_at, fitted
 from airtune.models import BaseModel, Items
 
 
@@ -54,26 +54,38 @@ def cores_of(trained: Mapping[tuple[int, int], TrainedAdapter], base: BaseModel,
         )
 
 
-def in_format_2(found: Sequence[Cores], binding: Binding, meta: Meta, budgets: Sequence[int]) -> Iterator[Candidate]:
+def in_format_2(
+    found: Sequence[Cores], base: BaseModel, calibration: Items, budgets: Sequence[int]
+) -> Iterator[Candidate]:
     """Within every budget, in bits, the directions worth their bits; nothing where it holds none."""
+    some, (binding, meta) = calibration.evenly(MEASURED_ITEMS), about(base)
     for one in found:
         names = {path: core_name(path, bases) for path, bases in one.bases.items()}
-        quantiser = Quantiser(
-            {names[path]: core for path, core in one.cores.items()},
-            one.dense,
-            {names[path]: bend for path, bend in one.bends.items()},
-            canonical=True,
-        )
-        for fit in fitted(quantiser, binding, meta, budgets):
+        cores = {names[path]: core for path, core in one.cores.items()}
+        quantisers = quantisers_of(cores, one.dense, {names[path]: bend for path, bend in one.bends.items()})
+
+        def loss(sent: Decoded, bases: Mapping[str, Bases] = one.bases) -> float:
+            return score_adapter(base, lift_cores(sent.factors, bases), sent.dense, some, keep_logits=0).loss
+
+        for budget, fit in fitted(cores, quantisers, binding, meta, budgets, loss):
             factors = lift_cores(fit.decoded.factors, one.bases)
-            yield Candidate(f"{one.name} within {fit.budget_bits}", fit.bits, factors, fit.decoded.dense)
+            yield Candidate(f"{one.name} within {budget}", fit.payload.bits, factors, fit.decoded.dense)
 
 
 def on_grid(found: Sequence[Cores]) -> Iterator[Candidate]:
     """At each width, plain and rounded under the measured curvature."""
     for one in found:
         plain = at_widths(one.name, one.cores, one.dense)
-        bent = at_widths(f"calibrated, {one.name}", one.cores, one.dense, one.bends, widths=WIDTHS[:-1])
-        for same in of_same_factors(chain(plain, bent)):
+        bent = (
+            at_widths(
+                f"calibrated, damping {damping:g}, {one.name}",
+                one.cores,
+                one.dense,
+                damped(one.bends, damping),
+                widths=WIDTHS[:-1],
+            )
+            for damping in DAMPINGS
+        )
+        for same in of_same_factors(chain(plain, *bent)):
             lifted = {path: one.bases[path].lift(core) for path, core in same[0].factors.items()}
             yield from (replace(rounded, factors=lifted) for rounded in same)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from airtune.adapters import RankVector
-from airtune.codec import Binding, Curvature, Factors, chunk_ends, decode, encode
+from airtune.codec import DAMPINGS, Binding, Curvature, Factors, chunk_ends, damped, decode, encode
+from airtune.codec.coded.curvature import site_metrics
 from airtune.codec.coded.rounding import Metric
 from airtune.codec.contents import Meta
 from airtune.methods.airllm.baselines.training import TrainedAdapter
@@ -99,10 +100,8 @@ def at_widths(
         curvature: Of every site; given, P and Q are rounded under it.
         widths: Bits of a number.
     """
-    metrics = {
-        path: (Metric(bends.outputs, factors[path].shape[0]), Metric(bends.inputs, factors[path].shape[1]))
-        for path, bends in (curvature or {}).items()
-    }
+    shapes = {path: site.shape for path, site in factors.items()}
+    metrics = site_metrics(shapes, curvature) if curvature else {}
     heads = {width: head_on_grid(dense, width) for width in (*HEAD_WIDTHS, 32)}
     numbers = sum(site.rank * sum(site.shape) for site in factors.values())
     directions = sum(site.rank for site in factors.values())
@@ -143,9 +142,11 @@ def float32(trained: Mapping[int, TrainedAdapter]) -> Candidate:
 def calibrated(
     trained: Mapping[int, TrainedAdapter], curvature: Mapping[int, Mapping[str, Curvature]]
 ) -> Iterator[Candidate]:
-    """The same, rounded under the measured curvature, as format 2 is: on the same grids, at the same bits."""
+    """The same, rounded under the measured curvature, damped as format 2's is: on the same grids, at the same bits."""
     for rank, adapter in trained.items():
-        yield from at_widths(f"calibrated, rank {rank}", adapter.factors, adapter.dense, curvature[rank])
+        for damping in DAMPINGS:
+            name, bends = f"calibrated, damping {damping:g}, rank {rank}", damped(curvature[rank], damping)
+            yield from at_widths(name, adapter.factors, adapter.dense, bends)
 
 
 def cuts(trained: Mapping[int, TrainedAdapter]) -> Iterator[Candidate]:

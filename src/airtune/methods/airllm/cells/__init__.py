@@ -60,7 +60,7 @@ from airtune.records.cells import Kind
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("adapter", 3, (), adapter_settings, compute_adapter),
+        Kind("adapter", 4, (), adapter_settings, compute_adapter),
         Kind("policy", 2, ("adapter",), policy_settings, compute_policy),
         Kind("rows", 1, ("policy", "adapter"), policy_settings, compute_rows),
         Kind("specialised", 1, ("policy", "adapter"), specialised_settings, compute_specialised),
@@ -78,7 +78,7 @@ KINDS: Mapping[str, Kind] = {
             for name in BASELINES
         ),
         Kind("whole", 1, (), whole_settings, compute_whole),
-        Kind("bits", 11, (), bits_settings, compute_bits, also=trainings),
-        Kind("baselines", 3, (), baseline_settings, compute_baselines, also=ladders),
+        Kind("bits", 12, (), bits_settings, compute_bits, also=trainings),
+        Kind("baselines", 4, (), baseline_settings, compute_baselines, also=ladders),
     )
 }

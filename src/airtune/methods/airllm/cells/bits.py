@@ -129,7 +129,7 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
                 items |= _items(best.test, anchor, times, name)
                 if best.test.hits is not None:
                     values.append(Value("lost", 100 * (anchor.metric - best.test.metric), times, name))
-    some = evenly(parts.test, FRONT_ITEMS)
+    some = parts.test.evenly(FRONT_ITEMS)
     curves = {name: _curve(name, family, some) for name, family in found.items()}
     for name in found:
         values += _savings(name, curves)
@@ -192,26 +192,21 @@ def _families(
     yield from others.items()
     yield "others", [one for each in others.values() for one in each]
     sent = list(format_2.sent(budgets))
-    choices = {candidate.name: choice for choice, candidate in sent}
+    fits = {candidate.name: fit for fit, candidate in sent}
     ours = family(candidate for _, candidate in sent)
     plan = fit_plan(config, reader.base.hidden_size)
-    best = [choices[ours[index].name] for index in spread(*_sizes_and_losses(ours), apart=APART)]
+    best = [ours[index].name for index in spread(*_sizes_and_losses(ours), apart=APART)]
     tuned = family(
-        format_2.tuned(choice, parts.train, plan, generator(config.seed, f"tuning {choice}")) for choice in best
+        format_2.tuned(name, fits[name], parts.train, plan, generator(config.seed, f"tuning {name}")) for name in best
     )
-    derived = family(in_format_2(between, binding, meta, budgets))
+    derived = family(in_format_2(between, reader.base, parts.calibration, budgets))
     yield from {"ours": ours, "cores": derived, "either": [*ours, *derived]}.items()
     yield from {"tuned": tuned, "longer": [*ours, *derived, *tuned]}.items()
 
 
 def some_of(dev: Items, fewer: int) -> Items:
     """So many times fewer items, spread over all of them."""
-    return evenly(dev, max(FEWEST, len(dev) // fewer))
-
-
-def evenly(items: Items, most: int) -> Items:
-    """At most so many items, spread over all of them."""
-    return items.chosen(np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int))
+    return dev.evenly(max(FEWEST, len(dev) // fewer))
 
 
 def _sizes_and_losses(family: Family) -> tuple[list[float], list[float]]:
