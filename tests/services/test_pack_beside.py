@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import airtune
 from airtune.adapters.imported import import_peft
+from airtune.codec import Quantised
 from airtune.errors import AirtuneError, ConfigError, DataError
+from airtune.methods.airllm.building import parts_of
+from airtune.methods.airllm.config import load_config
+from airtune.services.beside import OnTask
+from airtune.workloads.opening import open_reader
 from tiny_models import save_tiny_model
 
 
@@ -129,3 +134,37 @@ def test_modules_saved_whole_become_finer_with_the_budget(base: Path, tmp_path: 
         assert error == pytest.approx(done.dense_error, rel=0.5)  # the norm's error is in it too
         errors.append(error)
     assert errors[0] > 5 * errors[2]
+
+
+def test_the_losses_told_are_those_that_peft_computes_on_dev(base: Path, task: dict, tmp_path: Path):
+    folder = save(tmp_path / "lora", base, r=4)
+    done = airtune.pack(folder, tmp_path / "p.atn", budget_bits=9_500, **task)
+    config = load_config("default", {"model.name": task["model"], "task.name": "text", "task.data": task["data"]})
+    dev = parts_of(config, open_reader(config)).dev
+    airtune.unpack(tmp_path / "p.atn", tmp_path / "out")
+    for found, at in ((done.loss_before, folder), (done.loss, tmp_path / "out")):
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(at)).eval()
+        with torch.no_grad():
+            losses = [float(model(**windows, labels=windows["input_ids"]).loss) for windows in map(whole, dev.ids)]
+        assert found == pytest.approx(np.mean(losses), abs=1e-4)
+    assert abs(done.loss - done.loss_before) > 1e-3
+
+
+def whole(ids: np.ndarray) -> dict[str, torch.Tensor]:
+    return {"input_ids": torch.from_numpy(np.asarray(ids, np.int64))[None]}
+
+
+def test_training_on_is_taken_only_if_the_loss_is_lower(base, task, tmp_path: Path, monkeypatch):
+    folder = save(tmp_path / "lora", base, r=4)
+    plain = airtune.pack(folder, tmp_path / "plain.atn", budget_bits=9_500, **task)
+    better = airtune.pack(folder, tmp_path / "tuned.atn", budget_bits=9_500, **task, tune_steps=30)
+    assert better.loss < plain.loss
+    assert better.air_bits <= 9_500
+
+    def louder(self, coded, price, steps, progress):
+        return Quantised(coded, {}).louder(16).coded
+
+    monkeypatch.setattr(OnTask, "tune", louder)
+    worse = airtune.pack(folder, tmp_path / "worse.atn", budget_bits=9_500, **task, tune_steps=30)
+    assert worse.loss == plain.loss
+    assert (tmp_path / "worse.atn").read_bytes() == (tmp_path / "plain.atn").read_bytes()

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnTask:
-    """A task on the bare base model: items to measure and to train on, how long and fast it is trained otherwise."""
+    """A task on the bare base model: items to train and to choose on, how long and fast it is trained otherwise."""
 
     base: BaseModel
-    calibration: Items
     train: Items
+    dev: Items
     plan: FitPlan
 
     def loss(self, factors: Mapping[str, Factors], dense: Mapping[str, npt.NDArray]) -> float:
-        """On the calibration items, in nat."""
+        """On dev, in nat."""
         from airtune.methods.airllm.baselines.training import score_adapter
         from airtune.methods.airllm.baselines.truncation import spectral
 
         exact = {path: spectral(site) if site.rank > min(site.shape) else site for path, site in factors.items()}
-        return score_adapter(self.base, exact, dense, self.calibration, keep_logits=0).loss
+        return score_adapter(self.base, exact, dense, self.dev, keep_logits=0).loss
 
     def tune(self, coded: Coded, price: float, steps: int, progress: Progress) -> Coded:
         """Codes trained on through their rounding."""
@@ -127,7 +127,7 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str, core
     parts = parts_of(config, reader)
     curvature = measure_curvature(base, parts.calibration)
     attached.detach()
-    on_task = OnTask(base, parts.calibration, parts.train, fit_plan(config, base.hidden_size))
+    on_task = OnTask(base, parts.train, parts.dev, fit_plan(config, base.hidden_size))
     return Opened(factors, about(base)[0], curvature, on_task, bases)
 
 

@@ -41,8 +41,7 @@ class Packed:
         air_bits: Payload, manifest, message and request.
         kept: Share of the update that arrives: 1 less the squared error over the squared update; every entry counts
             alike, with curvature too.
-        loss: Measured on the task's calibration items, in nat, and `loss_before` of the adapter as it came; None
-            without a task.
+        loss: Measured on the task's dev part, in nat, and `loss_before` of the adapter as it came; None without a task.
         dense_error: Relative error of the tensors that are sent whole; 0 where there are none.
         bound_to: `weights` of the base model, or only its `name`.
     """

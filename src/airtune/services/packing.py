@@ -63,8 +63,8 @@ def pack(
         budget_bits: The most it may take on the air; or give `snr_db` and `bandwidth_hz` of a still channel.
         deadline_s: By when it is to arrive there.
         model: Its base model, by folder or hub name: binds the payload to the weights instead of the name alone.
-        task, data: A task as `run` takes it, on whose calibration items it is measured how the loss bends, and what
-            payloads lose: fewer bits for the same loss. Needs `model` and the extra `train`.
+        task, data: A task as `run` takes it. How its loss bends is measured on its calibration items, what payloads
+            lose on its dev part: fewer bits for the same loss. Needs `model` and the extra `train`.
         since: Payloads that brought the adapter which the receiver holds, the oldest first, all of them whole and of
             format 2: only what changed is packed, and only that receiver can open it.
         tune_steps: Train on through the rounding for so many steps of the task: less loss for the same bits, for the
@@ -147,8 +147,8 @@ def _fit_on_task(
     quantisers: Sequence[Quantiser],
     progress: Progress,
 ) -> Fit:
-    """The payload of least loss on the task's calibration items."""
-    with progress.stage(f"Measuring payloads on {len(on_task.calibration)} items") as stage:
+    """The payload of least loss on the task's dev part."""
+    with progress.stage(f"Measuring payloads on {len(on_task.dev)} items") as stage:
 
         def loss(found: Decoded) -> float:
             measured = opened.loss(found)
