@@ -52,10 +52,13 @@ def tune(
     adapter = RoundedAdapter(base, coded)
     try:
         room = adapter.bits().detach()
+
+        def outgrown() -> torch.Tensor:
+            return STEEP * price * torch.relu(adapter.bits() - room)
+
         plan = replace(plan, learning_rate=RATE, weight_decay=0.0)
         parameters = adapter.parameters()
-        penalty = lambda: STEEP * price * torch.relu(adapter.bits() - room)  # noqa: E731
-        for step in fit(base.model, parameters, items, plan, rng=rng, penalty=penalty):
+        for step in fit(base.model, parameters, items, plan, rng=rng, penalty=outgrown):
             on_step(step)
         return adapter.coded()
     finally:

@@ -10,7 +10,7 @@ import pytest
 from airtune.adapters import RankVector
 from airtune.codec import Factors
 from airtune.errors import ConfigError
-from airtune.methods.airllm.baselines.truncation import cut, keep_total, keep_within, spectral
+from airtune.methods.airllm.baselines.truncation import cut, keep_within, spectral
 
 
 def random_factors(out: int, rank: int, fan_in: int, seed: int = 0) -> Factors:
@@ -55,18 +55,8 @@ def with_values(*values: float) -> Factors:
 SITES = {"a": with_values(5.0, 1.0), "b": with_values(4.0, 3.0, 2.0), "c": with_values(0.5)}
 
 
-@pytest.mark.parametrize(
-    ("total", "ranks"), [(0, (0, 0, 0)), (1, (1, 0, 0)), (3, (1, 2, 0)), (4, (1, 3, 0)), (5, (2, 3, 0)), (6, (2, 3, 1))]
-)
-def test_a_total_rank_keeps_the_largest_values_of_all_sites(total, ranks):
-    assert keep_total(SITES, total).ranks == ranks
-    assert [site.rank for site in cut(SITES, RankVector(ranks)).values()] == list(ranks)
-
-
-@pytest.mark.parametrize("total", [-1, 7])
-def test_a_total_that_is_not_there_is_refused(total):
-    with pytest.raises(ConfigError, match="of 6; choose 0 to 6"):
-        keep_total(SITES, total)
+def test_a_cut_has_as_many_directions_as_it_is_asked_for():
+    assert [site.rank for site in cut(SITES, RankVector((1, 3, 0))).values()] == [1, 3, 0]
 
 
 COSTS = np.array([10, 40, 1])
@@ -105,7 +95,6 @@ def test_where_every_direction_costs_the_same_the_energy_kept_is_the_most_there_
         ]
         found = sum(float(np.sum(site.lam**2)) for site in cut(SITES, kept).values())
         assert found == pytest.approx(max(energies))
-        assert kept == keep_total(SITES, count)
 
 
 def test_a_budget_below_head_and_container_is_refused():

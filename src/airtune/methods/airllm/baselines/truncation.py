@@ -40,23 +40,6 @@ def cut(factors: Mapping[str, Factors], ranks: RankVector) -> dict[str, Factors]
     return {path: site.prefix(rank) for (path, site), rank in zip(factors.items(), ranks.ranks, strict=True)}
 
 
-def keep_total(factors: Mapping[str, Factors], total: int) -> RankVector:
-    """Ranks that keep the `total` largest singular values of all sites together.
-
-    Args:
-        factors: From `spectral`.
-
-    Raises:
-        ConfigError: `total` is negative or more than there is.
-    """
-    available = sum(site.rank for site in factors.values())
-    if not 0 <= total <= available:
-        raise ConfigError(f"asked to keep {total} directions of {available}; choose 0 to {available}")
-    sizes = [np.abs(site.lam) for site in factors.values()]
-    kept = [site for site, _ in _descending(sizes)[:total]]
-    return RankVector.of(np.bincount(np.array(kept, np.int64), minlength=len(sizes)))
-
-
 def keep_within(
     factors: Mapping[str, Factors],
     direction_bits: np.ndarray,
