@@ -10,6 +10,8 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from airtune.adapters.core_adapter import bases_of
+from airtune.adapters.derived import core_name
 from airtune.adapters.rounded import RoundedAdapter, tune
 from airtune.codec import Coded, CodedSite
 from airtune.errors import ConfigError, PayloadError
@@ -84,6 +86,36 @@ def test_scales_move_by_quarters_of_an_octave_and_their_gradient_passes(base: Ba
     slopes = [math.log(2) * (x.numpy() @ one.T).sum() for one in (2**0.25 * each[0], each[1])]
     assert np.allclose(octaves.grad.numpy(), slopes, rtol=1e-4)
     assert adapter.coded().sites[site.path].scales.tolist() == [-15, -16]
+
+
+def test_a_core_computes_between_its_bases_and_comes_back_as_codes(base: BaseModel):
+    bases, draw = bases_of(base, 4), np.random.default_rng(0)
+    cores = {
+        core_name(site.path, bases[site.path]): CodedSite.of(
+            draw.integers(-3, 4, (2, 4)).astype(np.int16),
+            draw.integers(-3, 4, (2, 4)).astype(np.int16),
+            np.full(2, -16, np.int16),
+        )
+        for site in base.sites
+    }
+    site = base.sites[0]
+    bare, own = base.model.get_submodule(site.path), bases[site.path]
+    adapter = RoundedAdapter(base, Coded(cores, {}), bases)
+    assert adapter.parameters()[f"{site.path}.p"].shape == (2, 4)
+    with torch.no_grad():
+        adapter.parameters()[f"{site.path}.p"] += 1.3
+    x = torch.randn(5, site.fan_in, generator=torch.Generator().manual_seed(0))
+    whole = cores[core_name(site.path, own)]
+    update = own.left @ ((whole.p + 1.0) @ whole.q) @ own.right * 2.0**-4
+    expected = bare(x).detach().numpy() + x.numpy() @ update.T
+    assert np.allclose(base.model.get_submodule(site.path)(x).detach().numpy(), expected, atol=1e-4)
+    found = adapter.coded().sites
+    assert list(found) == list(cores)
+    assert np.array_equal(found[core_name(site.path, own)].p, whole.p + 1)
+    assert np.array_equal(found[core_name(site.path, own)].q, whole.q)
+    adapter.detach()
+    with pytest.raises(PayloadError, match="no bases are at hand"):
+        RoundedAdapter(base, Coded(cores, {}))
 
 
 def test_sparse_codes_move_more_slowly_than_dense_ones(base: BaseModel):

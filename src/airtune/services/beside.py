@@ -40,8 +40,8 @@ class OnTask:
         exact = {path: spectral(site) if site.rank > min(site.shape) else site for path, site in factors.items()}
         return score_adapter(self.base, exact, dense, self.dev, keep_logits=0).loss
 
-    def tune(self, coded: Coded, price: float, steps: int, progress: Progress) -> Coded:
-        """Codes trained on through their rounding."""
+    def tune(self, coded: Coded, price: float, steps: int, bases: Mapping[str, Bases], progress: Progress) -> Coded:
+        """Codes trained on through their rounding, of cores too."""
         from airtune.adapters.rounded import tune
         from airtune.methods.airllm.baselines.training import head_kept
 
@@ -54,6 +54,7 @@ class OnTask:
                 plan,
                 price=price,
                 rng=rng,
+                bases=bases,
                 on_step=lambda step: stage.advance(note=f"loss {step.loss:.3f}"),
             )
 

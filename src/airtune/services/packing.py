@@ -78,7 +78,7 @@ def pack(
 
     Raises:
         ConfigError: a task without a model; data without a task; training on without a task, or of changes; cores
-            without a model, of changes, or trained on; a short payload of what cannot be one; not one budget; `out` is
+            without a model, or of changes; a short payload of what cannot be one; not one budget; `out` is
             a folder, or among what is read.
         DataError: no adapter that can be packed. PayloadError: the budget is too small, `since` is of another base
             model or other sites, or the payload is beyond the `Limits` that receivers keep.
@@ -168,8 +168,10 @@ def _fit_on_task(
 
 
 def _tuned(asked: _Asked, opened: Opened, on_task: OnTask, fit: Fit, steps: int, progress: Progress) -> Fit:
-    """Trained on through the rounding, if that lowers the measured loss; as it was, if not."""
-    coded = on_task.tune(fit.quantised.coded, fit.slope, steps, progress)
+    """Trained on through the rounding, if that lowers the measured loss; as it was, if not or if it holds nothing."""
+    if not any(fit.decoded.ranks):
+        return fit
+    coded = on_task.tune(fit.quantised.coded, fit.slope, steps, opened.bases, progress)
     draft = Draft(replace(fit.quantised, coded=coded), asked.binding, asked.meta, named=asked.named)
     payload = draft.ladder(asked.budget_bits - overhead_bits())
     decoded = decode(payload.data, asked.binding, held=draft.held)
@@ -196,9 +198,9 @@ def _check_options(model: str, task: str, data: str, held: HeldAdapter | None, t
     if tune_steps < 0 or (tune_steps and (held is not None or not task)):
         asked = f"{tune_steps} steps of training on were asked for"
         raise ConfigError(f"{asked}; give 0 or more, a model and a task to train on, and nothing that is held")
-    if core_size < 0 or (core_size and (not model or held is not None or tune_steps)):
+    if core_size < 0 or (core_size and (not model or held is not None)):
         asked = f"cores between {core_size} singular vectors were asked for"
-        raise ConfigError(f"{asked}; give 0 or more, the model whose they are, nothing that is held, and no tuning")
+        raise ConfigError(f"{asked}; give 0 or more, the model whose they are, and nothing that is held")
 
 
 def _shortened(adapter: ImportedAdapter, model: str, held: HeldAdapter | None) -> bool:

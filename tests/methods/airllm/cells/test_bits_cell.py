@@ -12,7 +12,7 @@ from airtune.codec import Draft, code_adapter, decode
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import score_adapter
 from airtune.methods.airllm.bits.grid import grid
-from airtune.methods.airllm.bits.ours import Ours
+from airtune.methods.airllm.bits.ours import Ours, trained_on
 from airtune.methods.airllm.building import parts_of
 from airtune.methods.airllm.cells.bits import TIMES_FEWER, Scored, trainings
 from airtune.methods.airllm.cells.trained import ADAPTER
@@ -97,7 +97,7 @@ def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, sto
     numbers = sum(site.rank * sum(site.shape) for site in lora.factors.values())
     budgets = [width * numbers for width in (8, 6, 4, 2, 1.5)]
     ours = Ours({2: lora}, reader.base, parts.calibration, binding, meta)
-    found = [candidate for _, candidate in ours.sent(budgets)]
+    found = [one.candidate for one in ours.sent(budgets)]
     bits = [candidate.bits for candidate in found]
     assert all(0.9 * budget < size <= budget for size, budget in zip(bits, budgets, strict=True))
     errors = [
@@ -119,9 +119,9 @@ def test_training_on_through_the_rounding_lowers_the_loss_it_trains(settings, st
     parts = parts_of(config, reader)
     lora = load_adapter(store.done("lora", settings).work / ADAPTER)
     ours = Ours({2: lora}, reader.base, parts.calibration, *about(reader.base))
-    ((fit, before),) = ours.sent([2 * sum(site.rank * sum(site.shape) for site in lora.factors.values())])
+    (sent,) = ours.sent([2 * sum(site.rank * sum(site.shape) for site in lora.factors.values())])
     plan = FitPlan(steps=150, batch_size=8)
-    after = ours.tuned(before.name, fit, parts.train, plan, np.random.default_rng(0))
+    before, after = sent.candidate, trained_on(reader.base, sent, parts.train, plan, np.random.default_rng(0))
     assert after.score(reader.base, parts.train).loss < before.score(reader.base, parts.train).loss
     assert after.bits == pytest.approx(before.bits, rel=0.05)
     for path, site in after.factors.items():

@@ -20,7 +20,7 @@ from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adap
 from airtune.methods.airllm.baselines.truncation import spectral
 from airtune.methods.airllm.bits.candidate import Candidate, of_same_factors
 from airtune.methods.airllm.bits.grid import WIDTHS, at_widths
-from airtune.methods.airllm.bits.ours import MEASURED_ITEMS, curvature_at, fitted
+from airtune.methods.airllm.bits.ours import MEASURED_ITEMS, Sent, curvature_at, fitted
 from airtune.models import BaseModel, Items
 
 
@@ -54,9 +54,7 @@ def cores_of(trained: Mapping[tuple[int, int], TrainedAdapter], base: BaseModel,
         )
 
 
-def in_format_2(
-    found: Sequence[Cores], base: BaseModel, calibration: Items, budgets: Sequence[int]
-) -> Iterator[Candidate]:
+def in_format_2(found: Sequence[Cores], base: BaseModel, calibration: Items, budgets: Sequence[int]) -> Iterator[Sent]:
     """Within every budget, in bits, the directions worth their bits; nothing where it holds none."""
     some, (binding, meta) = calibration.evenly(MEASURED_ITEMS), about(base)
     for one in found:
@@ -69,7 +67,8 @@ def in_format_2(
 
         for budget, fit in fitted(cores, quantisers, binding, meta, budgets, loss):
             factors = lift_cores(fit.decoded.factors, one.bases)
-            yield Candidate(f"{one.name} within {budget}", fit.payload.bits, factors, fit.decoded.dense)
+            name = f"{one.name} within {budget}"
+            yield Sent(fit, Candidate(name, fit.payload.bits, factors, fit.decoded.dense), one.bases)
 
 
 def on_grid(found: Sequence[Cores]) -> Iterator[Candidate]:

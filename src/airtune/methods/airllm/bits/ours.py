@@ -9,13 +9,15 @@ Knows curvature and the codec; not losses.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from airtune.adapters import Adapter
 from airtune.adapters.curvature import measure_curvature
+from airtune.adapters.derived import Bases, lift_cores
+from airtune.adapters.receiver import about
 from airtune.adapters.rounded import tune
 from airtune.codec import (
     Binding,
@@ -45,6 +47,19 @@ MEASURED_ITEMS = 128
 """Calibration items on which payloads of one budget are told apart."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sent:
+    """A payload that fills a budget, and what a receiver scores with it.
+
+    Args:
+        bases: By path, where cores are sent.
+    """
+
+    fit: Fit
+    candidate: Candidate
+    bases: Mapping[str, Bases] = field(default_factory=dict)
+
+
 class Ours:
     """Payloads of LoRA trained at several ranks.
 
@@ -66,32 +81,35 @@ class Ours:
         self.curvature = {rank: curvature_at(one, base, calibration) for rank, one in trained.items()}
         self._trained = trained
 
-    def sent(self, budgets: Sequence[int]) -> Iterator[tuple[Fit, Candidate]]:
+    def sent(self, budgets: Sequence[int]) -> Iterator[Sent]:
         """Within every budget, in bits, the directions worth their bits; nothing where it holds none."""
         for rank, one in self._trained.items():
             quantisers = quantisers_of(one.factors, one.dense, self.curvature[rank])
             for budget, fit in fitted(one.factors, quantisers, self._binding, self._meta, budgets, self._loss):
                 found = fit.decoded
-                yield fit, Candidate(f"rank {rank} within {budget}", fit.payload.bits, found.factors, found.dense)
-
-    def tuned(self, name: str, fit: Fit, train: Items, plan: FitPlan, rng: np.random.Generator) -> Candidate:
-        """A payload's directions trained on through the rounding, at no more bits than about they took.
-
-        Args:
-            name: Of the candidate.
-            plan: Of the training before.
-            rng: Draws the batches.
-        """
-        plan = replace(plan, steps=max(1, round(TUNED_SHARE * plan.steps)))
-        with head_kept(self._base):
-            coded = tune(self._base, fit.quantised.coded, train, plan, price=fit.slope, rng=rng)
-        draft = Draft(replace(fit.quantised, coded=coded), self._binding, self._meta, named=True)
-        payload = draft.ladder(2**62)
-        found = decode(payload.data, self._binding, held=draft.held)
-        return Candidate(f"{name}, trained on", payload.bits, found.factors, found.dense)
+                name = f"rank {rank} within {budget}"
+                yield Sent(fit, Candidate(name, fit.payload.bits, found.factors, found.dense))
 
     def _loss(self, found: Decoded) -> float:
         return score_adapter(self._base, found.factors, found.dense, self._some, keep_logits=0).loss
+
+
+def trained_on(base: BaseModel, sent: Sent, train: Items, plan: FitPlan, rng: np.random.Generator) -> Candidate:
+    """A payload's directions trained on through the rounding, at no more bits than about they took.
+
+    Args:
+        plan: Of the training before.
+        rng: Draws the batches.
+    """
+    plan = replace(plan, steps=max(1, round(TUNED_SHARE * plan.steps)))
+    (binding, meta), fit = about(base), sent.fit
+    with head_kept(base):
+        coded = tune(base, fit.quantised.coded, train, plan, price=fit.slope, rng=rng, bases=sent.bases)
+    draft = Draft(replace(fit.quantised, coded=coded), binding, meta, named=True)
+    payload = draft.ladder(2**62)
+    found = decode(payload.data, binding, held=draft.held)
+    name = f"{sent.candidate.name}, trained on"
+    return Candidate(name, payload.bits, lift_cores(found.factors, sent.bases), found.dense)
 
 
 def fitted(

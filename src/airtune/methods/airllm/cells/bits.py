@@ -25,7 +25,7 @@ from airtune.methods.airllm.bits.candidate import Candidate, score_all
 from airtune.methods.airllm.bits.cores import cores_of, in_format_2, on_grid
 from airtune.methods.airllm.bits.front import Saving, best_within, bits_saved, spread, unbeaten
 from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, float32, grid
-from airtune.methods.airllm.bits.ours import Ours
+from airtune.methods.airllm.bits.ours import Ours, trained_on
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import train_whole, whole
 from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
@@ -48,7 +48,7 @@ TIMES_FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
 BETWEEN = tuple(4 * 1.2**step for step in range(1, 25))
 """Payloads are fitted to these budgets too, so that fronts have enough points."""
 APART = 1.4
-"""Of LoRA in format 2, what is so far apart is trained on."""
+"""What is so far apart on the fronts of LoRA and of cores in format 2 is trained on."""
 SCREENS, FEWEST = ((32, 2.0), (8, 1.0)), 32
 """Every 32nd item of dev is seen first, then every eighth, 32 at least: who is beaten by so many standard errors of the
 paired difference by something no larger is not scored further."""
@@ -191,17 +191,24 @@ def _families(
         others["whole"] = family(whole(load((needs["whole"].work / CHANGE).read_bytes())))
     yield from others.items()
     yield "others", [one for each in others.values() for one in each]
-    sent = list(format_2.sent(budgets))
-    fits = {candidate.name: fit for fit, candidate in sent}
-    ours = family(candidate for _, candidate in sent)
+    sent = {
+        "ours": list(format_2.sent(budgets)),
+        "cores": list(in_format_2(between, reader.base, parts.calibration, budgets)),
+    }
+    found = {name: family(one.candidate for one in each) for name, each in sent.items()}
     plan = fit_plan(config, reader.base.hidden_size)
-    best = [ours[index].name for index in spread(*_sizes_and_losses(ours), apart=APART)]
-    tuned = family(
-        format_2.tuned(name, fits[name], parts.train, plan, generator(config.seed, f"tuning {name}")) for name in best
-    )
-    derived = family(in_format_2(between, reader.base, parts.calibration, budgets))
-    yield from {"ours": ours, "cores": derived, "either": [*ours, *derived]}.items()
-    yield from {"tuned": tuned, "longer": [*ours, *derived, *tuned]}.items()
+
+    def on(name: str) -> Iterator[Candidate]:
+        front = {found[name][index].name for index in spread(*_sizes_and_losses(found[name]), apart=APART)}
+        for one in sent[name]:
+            if one.candidate.name in front:
+                rng = generator(config.seed, f"tuning {one.candidate.name}")
+                yield trained_on(reader.base, one, parts.train, plan, rng)
+
+    either = [*found["ours"], *found["cores"]]
+    tuned = {"tuned": family(on("ours")), "tuned_cores": family(on("cores"))}
+    longer = [*either, *tuned["tuned"], *tuned["tuned_cores"]]
+    yield from {**found, "either": either, **tuned, "longer": longer}.items()
 
 
 def some_of(dev: Items, fewer: int) -> Items:
