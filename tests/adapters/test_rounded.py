@@ -134,6 +134,20 @@ def test_sparse_codes_move_more_slowly_than_dense_ones(base: BaseModel):
     assert np.array_equal(found.q, before.q + 1)
 
 
+def test_every_direction_moves_by_its_own_root_mean_square(base: BaseModel):
+    coded, site = some_codes(base), base.sites[0]
+    sparse = coded.sites[site.path].p.astype(np.int16)
+    sparse[:, 1] = 0
+    sparse[:2, 1] = 1
+    coded.sites[site.path] = CodedSite.of(sparse.T, coded.sites[site.path].q, coded.sites[site.path].scales)
+    adapter = RoundedAdapter(base, coded)
+    with torch.no_grad():
+        adapter.parameters()[f"{site.path}.p"] += 1.6
+    found = adapter.coded().sites[site.path].p
+    assert np.array_equal(found[:, 0], np.round(sparse[:, 0] + 1.6))
+    assert np.array_equal(found[:, 1], np.round(sparse[:, 1] + 1.6 * (2 / site.fan_out) ** 0.5))
+
+
 def test_codes_keep_to_the_bits_they_had(base: BaseModel):
     """At a price that leaves the task no say; without one the same steps take more bits."""
     coded, items = some_codes(base), some_items()

@@ -118,8 +118,16 @@ def test_the_curvature_is_damped_as_lowers_the_loss():
         plain.append(distance(sent, 1.0)(decode(payload.data, BINDING, held=held)))
     assert plain[1] < 0.9 * plain[0]
     assert fit(sent, 3_000, distance(sent, 1.0)).loss <= plain[1]
-    curved = {"a": damped(bends(), 0.5)["a"]}
-    assert (curved["a"].damping, curved["a"].inputs is bends()["a"].inputs) == (0.5, False)
+
+
+def test_damping_leaves_the_moments_as_they_are():
+    before = bends()
+    after = damped(before, 0.5)
+    assert after.keys() == before.keys()
+    for name, bent in before.items():
+        assert after[name].damping == 0.5
+        assert after[name].inputs is bent.inputs
+        assert after[name].outputs is bent.outputs
 
 
 def test_a_loss_that_is_not_finite_is_the_worst():

@@ -22,9 +22,9 @@ def correlated(size: int, seed: int = 0, samples: int | None = None) -> np.ndarr
 
 
 def damped(weights: np.ndarray) -> np.ndarray:
-    """The matrix with a hundredth of its mean eigenvalue added to all of them."""
+    """The matrix with a tenth of its mean eigenvalue added to all of them, scaled back to that mean."""
     matrix = np.diag(weights) if weights.ndim == 1 else weights
-    return matrix + 0.1 * np.trace(matrix) / len(matrix) * np.eye(len(matrix))
+    return (matrix + 0.1 * np.trace(matrix) / len(matrix) * np.eye(len(matrix))) / 1.1
 
 
 def bits_of(code: int, index: int) -> float:

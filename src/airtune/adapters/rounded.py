@@ -27,7 +27,9 @@ RATE = 0.04
 """Learning rate: codes move by so much of their root mean square in an update, by so many steps where that is above 1,
 and scales by so many octaves."""
 STEEP = 20.0
-"""What a bit beyond those at the start costs, over its price."""
+"""What a bit beyond the room for them costs, over its price."""
+ROOM = 0.98
+"""Of the bits at the start: room for codes, which outgrow it by a little."""
 
 
 def tune(
@@ -41,7 +43,7 @@ def tune(
     bases: Mapping[str, Bases] | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Coded:
-    """Train codes and scales on; codes that outgrow the bits they took at the start pay for it.
+    """Train codes and scales on; codes that need more than `ROOM` of the bits they took at the start pay for it.
 
     Args:
         base: Bare; its head is the coded one afterwards.
@@ -56,7 +58,7 @@ def tune(
     """
     adapter = RoundedAdapter(base, coded, bases)
     try:
-        room = adapter.bits().detach()
+        room = ROOM * adapter.bits().detach()
 
         def outgrown() -> torch.Tensor:
             return STEEP * price * torch.relu(adapter.bits() - room)
@@ -76,7 +78,7 @@ def rounded(numbers: torch.Tensor) -> torch.Tensor:
 
 
 class Codes(nn.Module):
-    """Whole numbers from parameters in units of the codes' root mean square, of 1 where that is larger.
+    """Whole numbers from parameters in units of each direction's root mean square, of 1 where that is larger.
 
     Where most codes are 0 or 1 a rate in steps would move them too fast: half a step is then most of what there is.
 
@@ -87,13 +89,13 @@ class Codes(nn.Module):
 
     def __init__(self, codes: torch.Tensor, basis: torch.Tensor | None = None) -> None:
         super().__init__()
-        sent = codes[codes.any(dim=1)]
-        self.unit = min(1.0, float(sent.square().mean().sqrt())) if len(sent) else 1.0
+        spread = codes.square().mean(dim=1, keepdim=True).sqrt()
+        self.register_buffer("unit", torch.where(spread > 0, spread, 1.0).clamp(max=1.0), persistent=False)
         self._start, self._basis = codes, basis
 
     def whole(self, numbers: torch.Tensor) -> torch.Tensor:
         """The codes, shape (r, n)."""
-        return rounded(numbers * self.unit)
+        return rounded(numbers * self.get_buffer("unit"))
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
         codes = self.whole(numbers)
@@ -101,7 +103,7 @@ class Codes(nn.Module):
 
     def right_inverse(self, factor: torch.Tensor) -> torch.Tensor:
         """Of where they start, which `factor` is."""
-        return self._start / self.unit
+        return self._start / self.get_buffer("unit")
 
 
 class Scales(nn.Module):

@@ -175,7 +175,7 @@ def pack(
         + ("" if task else f"; {done.kept:.1%} of the squared update arrives")
         + (f"; modules saved whole are off by {done.dense_error:.2%}" if done.dense_error else ""),
         *(
-            [f"Loss on the task's dev part: {done.loss:.4f} nat, {done.loss_before:.4f} before packing"]
+            [f"Loss on the task's test part: {done.loss:.4f} nat, {done.loss_before:.4f} before packing"]
             if done.loss is not None
             else []
         ),

@@ -25,7 +25,7 @@ from airtune.codec.factors import Factors
 from airtune.codec.payload import Decoded, Payload
 
 DAMPINGS = (0.1, 1.0)
-"""Those tried: at three bits a number the first is better by a little, at one bit the second by much (docs/log.md)."""
+"""Those tried, for neither is better everywhere: the first on a decoder, the second on a classifier (docs/log.md)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +82,8 @@ def fit_measured(
 ) -> Fit:
     """The best of all quantisers, each made louder for as long as that lowers the loss and undoes what bits took away.
 
-    So a payload of many bits is the adapter, and never a louder one.
+    So a payload of many bits is the adapter, and none is louder than it by more than half a step (an eighth of an
+    octave).
 
     Args:
         sent: The adapter.

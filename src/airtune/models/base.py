@@ -67,6 +67,8 @@ class BaseModel:
     tokenizer_sha256: str
     fan_in_fan_out: bool
     """Whether projections keep their weight as (in, out), as GPT-2's do."""
+    drawn: tuple[str, ...] = ()
+    """Those of the head that no file holds, drawn by the seed."""
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +125,18 @@ def load_base(
     model.eval().requires_grad_(False)
     sites = find_sites(model)
     transposed = isinstance(model.get_submodule(sites[0].path), Conv1D)
-    return BaseModel(name, kind, model, tokenizer, sites, head, weights_hash(model, head), tokenizer_sha256, transposed)
+    return BaseModel(
+        name,
+        kind,
+        model,
+        tokenizer,
+        sites,
+        head,
+        sha256=weights_hash(model, head),
+        tokenizer_sha256=tokenizer_sha256,
+        fan_in_fan_out=transposed,
+        drawn=tuple(sorted(drawn)),
+    )
 
 
 def _load_model(source: str, kind: Kind, labels: int) -> tuple[PreTrainedModel, set[str]]:

@@ -25,20 +25,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnTask:
-    """A task on the bare base model: items to train and to choose on, how long and fast it is trained otherwise."""
+    """A task on the bare base model: items to train, to choose and to report on, and how it is trained otherwise."""
 
     base: BaseModel
     train: Items
     dev: Items
+    test: Items
     plan: FitPlan
 
-    def loss(self, factors: Mapping[str, Factors], dense: Mapping[str, npt.NDArray]) -> float:
-        """On dev, in nat."""
+    def loss(self, factors: Mapping[str, Factors], dense: Mapping[str, npt.NDArray], items: Items) -> float:
+        """On some items, in nat."""
         from airtune.methods.airllm.baselines.training import score_adapter
         from airtune.methods.airllm.baselines.truncation import spectral
 
         exact = {path: spectral(site) if site.rank > min(site.shape) else site for path, site in factors.items()}
-        return score_adapter(self.base, exact, dense, self.dev, keep_logits=0).loss
+        return score_adapter(self.base, exact, dense, items, keep_logits=0).loss
 
     def tune(self, coded: Coded, price: float, steps: int, bases: Mapping[str, Bases], progress: Progress) -> Coded:
         """Codes trained on through their rounding, of cores too."""
@@ -83,10 +84,10 @@ class Opened:
             {names[path]: within(self.bases[path], bends) for path, bends in self.curvature.items()},
         )
 
-    def loss(self, found: Decoded) -> float:
-        """Of what a receiver has, on the task, which there must be."""
+    def loss(self, found: Decoded, items: Items) -> float:
+        """Of what a receiver has, on items of the task, which there must be."""
         assert self.on_task is not None
-        return self.on_task.loss(lift_cores(found.factors, self.bases), found.dense)
+        return self.on_task.loss(lift_cores(found.factors, self.bases), found.dense, items)
 
 
 def alone(adapter: ImportedAdapter) -> Opened:
@@ -128,7 +129,7 @@ def open_beside(adapter: ImportedAdapter, model: str, task: str, data: str, core
     parts = parts_of(config, reader)
     curvature = measure_curvature(base, parts.calibration)
     attached.detach()
-    on_task = OnTask(base, parts.train, parts.dev, fit_plan(config, base.hidden_size))
+    on_task = OnTask(base, parts.train, parts.dev, parts.test, fit_plan(config, base.hidden_size))
     return Opened(factors, about(base)[0], curvature, on_task, bases)
 
 
@@ -140,6 +141,11 @@ def _check_head(adapter: ImportedAdapter, base: BaseModel, task: str) -> None:
         raise DataError(
             f"the adapter holds {_listed(found)} saved whole; {base.name} has {there} for task {task}; "
             "name the task it was trained on, or leave the task out"
+        )
+    if not found and base.drawn:
+        raise DataError(
+            f"the adapter holds no head, and that of {base.name} was drawn at random, so a loss on task {task} means "
+            "nothing; save the head with the adapter (modules_to_save), or leave the task out"
         )
 
 

@@ -22,7 +22,7 @@ class PackedSite:
     """What became of one site: directions sent, those it had, and what rounding and leaving out are held to cost.
 
     Args:
-        expected_loss: In nat, by the curvature measured; half of the squared error where none was.
+        expected_loss: In nat, by the curvature measured and damped; half of the squared error where none was.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Packed:
         air_bits: Payload, manifest, message and request.
         kept: Share of the update that arrives: 1 less the squared error over the squared update; every entry counts
             alike, with curvature too.
-        loss: Measured on the task's dev part, in nat, and `loss_before` of the adapter as it came; None without a task.
+        loss: On the task's test part, in nat, and `loss_before` of the adapter as it came; None without a task.
         dense_error: Relative error of the tensors that are sent whole; 0 where there are none.
         bound_to: `weights` of the base model, or only its `name`.
     """
@@ -102,8 +102,8 @@ def packed(
         kept=1 - error / whole if whole else 1.0,
         dense_error=(off / size) ** 0.5 if size else 0.0,
         bound_to=bound_to,
-        loss=opened.loss(found) if opened.on_task else None,
-        loss_before=opened.on_task.loss(opened.factors, adapter.dense) if opened.on_task else None,
+        loss=opened.loss(found, opened.on_task.test) if opened.on_task else None,
+        loss_before=opened.on_task.loss(opened.factors, adapter.dense, opened.on_task.test) if opened.on_task else None,
         sites=tuple(
             PackedSite(path, site.rank, given.rank, expected_loss(given, site, opened.curvature.get(path, Curvature())))
             for path, (given, site) in pairs.items()

@@ -56,7 +56,7 @@ def usual_slope_of(sites: Iterable[tuple[Floats, Floats, Metric, Metric]]) -> fl
 
 
 def expected_loss(sent: Factors, found: Factors, curvature: Curvature) -> float:
-    """Half of tr(G E A E^T), E being what a site's update is off by; without curvature half of its squared entries."""
+    """Half of tr(G E A E^T), G and A damped, E what an update is off by; without curvature half its squared entries."""
     outputs = Metric(curvature.outputs, sent.shape[0], curvature.damping)
     inputs = Metric(curvature.inputs, sent.shape[1], curvature.damping)
     ours, theirs = (plain_vectors(site, outputs, inputs) for site in (sent, found))

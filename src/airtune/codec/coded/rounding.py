@@ -33,8 +33,9 @@ class Metric:
     Args:
         weights: H as a matrix ``(d, d)``, as its diagonal ``(d,)``, or None where every entry counts 1.
         size: d.
-        damping: Share of the weights' mean eigenvalue that is added to all of them: what calibration never saw still
-            counts, and the larger errors are, the less the loss bends as it does at no error.
+        damping: Share of the weights' mean eigenvalue that is added to all of them, before all are scaled back to that
+            mean: what calibration never saw still counts, and the larger errors are, the less the loss bends as it does
+            at no error.
 
     Raises:
         PayloadError: weights that are not finite, of another size, or not positive semidefinite; a damping below 0.
@@ -58,9 +59,9 @@ class Metric:
         elif not given.any():
             self._diagonal = self.importance = np.full(size, NOTHING)
         elif given.ndim == 1:
-            self._diagonal = self.importance = given + damping * given.mean()
+            self._diagonal = self.importance = (given + damping * given.mean()) / (1 + damping)
         else:
-            self._matrix = given + damping * (np.trace(given) / size) * np.eye(size)
+            self._matrix = (given + damping * (np.trace(given) / size) * np.eye(size)) / (1 + damping)
             self._factorise(self._matrix)
         if (self.importance <= 0).any():
             raise PayloadError("a metric has a direction of negative weight; give a positive semidefinite one")

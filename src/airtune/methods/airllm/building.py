@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 from airtune.adapters import Adapter, RankSampler, RankVector
 from airtune.adapters.curvature import measure_curvature
 from airtune.codec import DAMPINGS, damped
-from airtune.errors import ConfigError, DeadlineError, LinkError
+from airtune.errors import ConfigError, DeadlineError, LinkError, ModelError
 from airtune.links import Link
 from airtune.methods.airllm.allocation import TryRanks, decision_budget, project
 from airtune.methods.airllm.allocators import AirLLM
@@ -184,7 +185,10 @@ def new_packer(config: AirLLMConfig, trainee: Trainee) -> Packer:
 
     def loss(coded: CodedAdapter) -> float:
         trainee.hold(coded.factors, coded.dense, rounded=True)
-        return trainee.score(ranks, trainee.parts.calibration, keep_logits=0).loss
+        try:
+            return trainee.try_ranks(ranks).loss
+        except ModelError:  # not finite
+            return math.inf
 
     best = min(tried, key=loss)
     trainee.hold(best.factors, best.dense, rounded=True)

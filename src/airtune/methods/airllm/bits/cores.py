@@ -1,7 +1,7 @@
 """Trained cores between bases that the receiver derives from its base model: in format 2, and on the uniform grid.
 
 A core is coded as an update of its own shape, under the curvature seen from within the bases. Knows curvature and the
-codec; not losses.
+codec; not what is best of what it makes.
 """
 
 from __future__ import annotations

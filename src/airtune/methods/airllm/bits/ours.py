@@ -1,9 +1,9 @@
 """Format 2 on LoRA trained at each rank, fitted to budgets as `pack` fits them; on request trained on in its rounding.
 
-`pack` measures losses on all calibration items, here some of them serve, for there are many budgets.
+`pack` measures what payloads lose on dev; here some calibration items serve, for there are many budgets.
 
 Payloads are whole, but for the static part, which a receiver derives from its own base model and knows by its hash.
-Knows curvature and the codec; not losses.
+Knows curvature and the codec; not what is best of what it makes.
 """
 
 from __future__ import annotations
