@@ -31,7 +31,7 @@ def test_each_head_has_the_score_it_has_alone(family: str, tmp_path: Path):
     handle = base.model.base_model.register_forward_hook(lambda *_: passes.append(1))
     together = score_heads(base, heads, items)
     handle.remove()
-    batches = 3  # 150 texts, 64 at a time
+    batches = 10  # 150 texts, 16 at a time
     assert len(passes) == batches * (1 if family in ONE_PASS else len(heads))
     for one, other in zip(together, alone, strict=True):
         assert np.array_equal(one.losses, other.losses)

@@ -14,9 +14,7 @@ from torch.nn import functional
 
 from airtune.models.base import BaseModel
 from airtune.models.batches import Items
-from airtune.models.score import Score, score
-
-_BATCH = 64
+from airtune.models.score import Score, score, usual_batch
 
 
 @torch.inference_mode()
@@ -30,15 +28,15 @@ def score_heads(base: BaseModel, heads: Sequence[Mapping[str, np.ndarray]], item
         heads: Each with all parameters of the head, by name.
     """
     _load(base, heads[0])
-    module = _module_of(base)
+    module, at_once = _module_of(base), usual_batch(base.model)
     with _listening(base.model, module) as calls:
-        found = [score(base.model, items, batch_size=_BATCH, keep_logits=0)]
+        found = [score(base.model, items, batch_size=at_once, keep_logits=0)]
     for head in heads[1:]:
         _load(base, head)
         if module is not None and all(call.answered for call in calls):
-            found.append(_scored(module, calls, items))
+            found.append(_scored(module, calls, items, at_once))
         else:
-            found.append(score(base.model, items, batch_size=_BATCH, keep_logits=0))
+            found.append(score(base.model, items, batch_size=at_once, keep_logits=0))
     return found
 
 
@@ -70,9 +68,9 @@ def _listening(model: nn.Module, module: nn.Module | None) -> Iterator[list[_Cal
             handle.remove()
 
 
-def _scored(module: nn.Module, calls: Sequence[_Call], items: Items) -> Score:
+def _scored(module: nn.Module, calls: Sequence[_Call], items: Items, at_once: int) -> Score:
     losses, hits = np.zeros(len(items)), np.zeros(len(items), dtype=bool)
-    for rows, call in zip(items.in_order(_BATCH), calls, strict=True):
+    for rows, call in zip(items.in_order(at_once), calls, strict=True):
         answers = module(*call.given)
         labels = items.batch(rows).labels.to(answers.device)
         losses[rows] = functional.cross_entropy(answers, labels, reduction="none").double().cpu().numpy()

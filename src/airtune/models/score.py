@@ -12,6 +12,9 @@ from transformers import PreTrainedModel
 
 from airtune.models.batches import IGNORED, Batch, Items
 
+CPU_BATCH, GPU_BATCH = 16, 64
+"""Items at a time: on two cores 64 sentences take 1.7 times as long, by padding and cache (docs/log.md)."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -41,10 +44,13 @@ class Score:
 
 
 @torch.inference_mode()
-def score(model: PreTrainedModel, items: Items, *, batch_size: int = 64, keep_logits: int | None = None) -> Score:
+def score(
+    model: PreTrainedModel, items: Items, *, batch_size: int | None = None, keep_logits: int | None = None
+) -> Score:
     """Run a model over all items in evaluation mode.
 
     Args:
+        batch_size: Items at a time; as suits the device when None.
         keep_logits: How many items' logits to keep (the first ones); all when None.
     """
     kept = len(items) if keep_logits is None else min(keep_logits, len(items))
@@ -52,7 +58,7 @@ def score(model: PreTrainedModel, items: Items, *, batch_size: int = 64, keep_lo
     hits = np.zeros(len(items), dtype=bool) if items.classes is not None else None
     logits: np.ndarray | None = None
     model.eval()
-    for rows in items.in_order(batch_size):
+    for rows in items.in_order(batch_size or usual_batch(model)):
         batch = items.batch(rows).to(model.device)
         item_losses, answers = item_outcomes(model, batch)
         losses[rows] = item_losses.double().cpu().numpy()
@@ -64,6 +70,11 @@ def score(model: PreTrainedModel, items: Items, *, batch_size: int = 64, keep_lo
         logits[rows[chosen]] = answers.float().cpu().numpy()[chosen]
     assert logits is not None
     return Score(losses, hits, logits)
+
+
+def usual_batch(model: PreTrainedModel) -> int:
+    """Items at a time that suit the model's device."""
+    return CPU_BATCH if model.device.type == "cpu" else GPU_BATCH
 
 
 def item_outcomes(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,7 @@ from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adap
 from airtune.methods.airllm.baselines.truncation import spectral
 from airtune.methods.airllm.bits.candidate import Candidate, of_same_factors
 from airtune.methods.airllm.bits.grid import WIDTHS, at_widths
-from airtune.methods.airllm.bits.ours import MEASURED_ITEMS, Sent, curvature_at, fitted
+from airtune.methods.airllm.bits.ours import Sent, curvature_at, fitted, some_of
 from airtune.models import BaseModel, Items
 
 
@@ -56,7 +56,7 @@ def cores_of(trained: Mapping[tuple[int, int], TrainedAdapter], base: BaseModel,
 
 def in_format_2(found: Sequence[Cores], base: BaseModel, calibration: Items, budgets: Sequence[int]) -> Iterator[Sent]:
     """Within every budget, in bits, the directions worth their bits; nothing where it holds none."""
-    some, (binding, meta) = calibration.evenly(MEASURED_ITEMS), about(base)
+    some, (binding, meta) = some_of(calibration), about(base)
     for one in found:
         names = {path: core_name(path, bases) for path, bases in one.bases.items()}
         cores = {names[path]: core for path, core in one.cores.items()}

@@ -37,14 +37,13 @@ from airtune.methods.airllm.baselines.training import TrainedAdapter, head_kept,
 from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.models import BaseModel, FitPlan, Items
 
-MOST_BITS = 12
-"""Bits a number above which a budget has nothing left to buy."""
+LEAST_BITS, MOST_BITS = 0.25, 6
+"""Bits a number between which budgets are filled: below, smaller ranks and cores do better, above nothing is bought."""
 TUNED_SHARE = 0.2
 """Steps of training on, over those of the training before."""
 
-
-MEASURED_ITEMS = 128
-"""Calibration items on which payloads of one budget are told apart."""
+MEASURED_ITEMS, MEASURED_WINDOWS = 128, 32
+"""Calibration items, or windows of running text, on which payloads of one budget are told apart."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +76,7 @@ class Ours:
         meta: Meta,
     ) -> None:
         self._base, self._binding, self._meta = base, binding, meta
-        self._some = calibration.evenly(MEASURED_ITEMS)
+        self._some = some_of(calibration)
         self.curvature = {rank: curvature_at(one, base, calibration) for rank, one in trained.items()}
         self._trained = trained
 
@@ -92,6 +91,11 @@ class Ours:
 
     def _loss(self, found: Decoded) -> float:
         return score_adapter(self._base, found.factors, found.dense, self._some, keep_logits=0).loss
+
+
+def some_of(calibration: Items) -> Items:
+    """Those on which payloads of one budget are told apart."""
+    return calibration.evenly(MEASURED_WINDOWS if calibration.classes is None else MEASURED_ITEMS)
 
 
 def trained_on(base: BaseModel, sent: Sent, train: Items, plan: FitPlan, rng: np.random.Generator) -> Candidate:
@@ -122,7 +126,7 @@ def fitted(
 ) -> Iterator[tuple[int, Fit]]:
     """Short payloads that fill budgets, where one holds a direction and has a use for its bits."""
     for budget in budgets:
-        if budget > MOST_BITS * quantisers[0].numbers:
+        if not LEAST_BITS <= budget / quantisers[0].numbers <= MOST_BITS:
             continue
         try:
             fit = fit_measured(sent, quantisers, binding, meta, budget, loss, named=True)

@@ -43,7 +43,7 @@ WHOLE_RATES = (0.03, 0.1, 0.3)
 """Learning rates that are tried for all weights, over the one that suits low-rank factors."""
 CORE_RANK = 1
 """Rank at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
-TIMES_FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
+TIMES_FEWER = (4, 8, 16, 32, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
 BETWEEN = tuple(4 * 1.2**step for step in range(1, 25))
 """Payloads are fitted to these budgets too, so that fronts have enough points."""
@@ -176,7 +176,7 @@ def _families(
         on_dev = score_all(left, reader.base, parts.dev)
         return [Scored(one, dev.loss, reader, parts) for one, dev in zip(left, on_dev, strict=True)]
 
-    screens = [(some_of(parts.dev, fewer), errors) for fewer, errors in SCREENS]
+    screens = [(dev_screen(parts.dev, fewer), errors) for fewer, errors in SCREENS]
     between = list(cores_of(small, reader.base, parts.calibration))
     format_2 = Ours(trained, reader.base, parts.calibration, binding, meta)
     others = {
@@ -211,7 +211,7 @@ def _families(
     yield from {**found, "either": either, **tuned, "longer": longer}.items()
 
 
-def some_of(dev: Items, fewer: int) -> Items:
+def dev_screen(dev: Items, fewer: int) -> Items:
     """So many times fewer items, spread over all of them."""
     return dev.evenly(max(FEWEST, len(dev) // fewer))
 
