@@ -9,7 +9,8 @@ from quantised_material import codes_of, quantised, received
 
 from airtune.codec import Factors
 from airtune.codec.coded.curvature import Curvature, canonical_vectors, expected_loss
-from airtune.codec.coded.quantiser import Quantiser, code_sites
+from airtune.codec.coded.directions import Directions, code_sites
+from airtune.codec.coded.quantiser import Quantiser
 from airtune.codec.coded.rounding import Metric
 from airtune.codec.coded.values import CodedSite
 
@@ -72,7 +73,7 @@ def test_canonical_directions_are_the_singular_ones(g, a, rank: int):
 def test_gains_are_what_the_loss_falls_by(g, a, slope: float):
     rng = np.random.default_rng(4)
     columns, rows, dense_g, dense_a = rng.normal(size=(4, 7)), rng.normal(size=(4, 9)), damped(g, 7), damped(a, 9)
-    site, gains = code_sites({"s": (columns, rows, Metric(g, 7), Metric(a, 9))}, slope, 0.0)["s"]
+    site, gains = code_sites({"s": Directions.of(columns, rows, Metric(g, 7), Metric(a, 9))}, slope, 0.0)["s"]
 
     for at in range(4):
         before, after = np.outer(columns[at], rows[at]), error_of(site, at, columns, rows)
@@ -147,7 +148,7 @@ def test_under_curvature_every_entry_costs_the_same_loss(spread: float):
     rng, slope = np.random.default_rng(8), 1e-3
     g, a = (spread * size * moments(size, size) / np.trace(moments(size, size)) + np.eye(size) for size in (20, 30))
     columns, rows = rng.normal(size=(100, 20)), rng.normal(size=(100, 30))
-    site, _ = code_sites({"s": (columns, rows, Metric(g, 20), Metric(a, 30))}, slope, 0.0)["s"]
+    site, _ = code_sites({"s": Directions.of(columns, rows, Metric(g, 20), Metric(a, 30))}, slope, 0.0)["s"]
     losses = [loss_of(error_of(site, at, columns, rows), damped(g, 20), damped(a, 30)) for at in range(100)]
     # w step^2 / 12 at a squared step of 6 s / (w ln 2), for P's entries and Q's, whatever w is
     assert np.mean(losses) == pytest.approx((20 + 30) * slope / np.log(4), rel=0.07)
@@ -157,7 +158,7 @@ def test_under_curvature_every_entry_costs_the_same_loss(spread: float):
 def test_q_is_rounded_against_the_rounded_p(slope: float):
     rng, g = np.random.default_rng(9), moments(7, 1)
     columns, rows = rng.normal(size=(6, 7)), rng.normal(size=(6, 9))
-    site, _ = code_sites({"s": (columns, rows, Metric(g, 7), Metric(None, 9))}, slope, 0.0)["s"]
+    site, _ = code_sites({"s": Directions.of(columns, rows, Metric(g, 7), Metric(None, 9))}, slope, 0.0)["s"]
     assert site.q.any()
     for at in range(6):
         p = 2.0 ** (site.scales[at] / 4) * site.p[:, at]

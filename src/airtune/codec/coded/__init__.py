@@ -1,6 +1,7 @@
 """Format 2: adapters as whole numbers, entropy-coded, in chunks of decreasing value.
 
-quantiser.py   START: factors -> codes at a price of a bit, under the loss's curvature
+quantiser.py   START: an adapter -> codes at a price of a bit, under the loss's curvature
+directions.py  the directions of a site -> codes
 curvature.py   how errors of updates count
 rounding.py    metrics; rounding that feeds errors back
 values.py      codes, scales and tables of an adapter; back to factors

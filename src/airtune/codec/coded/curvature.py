@@ -7,7 +7,7 @@ factors and metrics; not codes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,15 +44,6 @@ def site_metrics(
         {name: bends.inputs for name, bends in curvature.items()}, {n: s[1] for n, s in shapes.items()}, dampings
     )
     return {name: (outputs[name], inputs[name]) for name in shapes}
-
-
-def usual_slope_of(sites: Iterable[tuple[Floats, Floats, Metric, Metric]]) -> float:
-    """As `Quantiser.usual_slope`, of vectors (r, out) and (r, in) and their metrics by site."""
-    gain, numbers = 0.0, 0
-    for columns, rows, outputs, inputs in sites:
-        gain += float((outputs.square(columns) * inputs.square(rows)).sum()) / 2
-        numbers += columns.size + rows.size
-    return max(gain / numbers / 50, 1e-300) if gain > 0 else 1e-30
 
 
 def expected_loss(sent: Factors, found: Factors, curvature: Curvature) -> float:

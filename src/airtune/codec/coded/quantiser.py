@@ -1,39 +1,33 @@
-"""Factors -> codes at one price of a bit.
-
-At a price of `slope` (loss per bit) an entry whose squared error counts w has a step of square ``6 slope / (w ln 2)``:
-a finer one would cost more bits than it saves loss (reverse water-filling). Knows no bytes and no ranks to be kept.
-"""
+"""An adapter -> codes at one price of a bit: its directions, and tensors sent whole. Knows no bytes, no ranks kept."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.coded.curvature import Curvature, canonical_vectors, plain_vectors, site_metrics, usual_slope_of
+from airtune.codec.coded.curvature import Curvature, canonical_vectors, plain_vectors, site_metrics
+from airtune.codec.coded.directions import Directions, code_sites, usual_slope_of
 from airtune.codec.coded.held import HeldAdapter
-from airtune.codec.coded.rounding import Floats, Metric, Rounding, round_together
+from airtune.codec.coded.rounding import Floats
 from airtune.codec.coded.values import (
     LARGEST_SCALE,
     Coded,
-    CodedSite,
     CodedTensor,
     nearest_scales,
     rows_of,
     scale_values,
     tables_of,
 )
-from airtune.codec.entropy import LARGEST_CODE, Codes
+from airtune.codec.entropy import LARGEST_CODE
 from airtune.codec.factors import Factors
 from airtune.errors import PayloadError
 
 LEAST_LEVELS = 4.0
 """Steps of a dense row's root mean square, at least: an error of a fourteenth of it."""
-Coding = Generator[Rounding, Codes, tuple[CodedSite, Floats]]
-"""A site under way: what it asks for, what it is given, and its codes and gains in the end."""
 LARGEST_VALUE = 2.0**126
 """Factors, entries of a direction's update and dense numbers are at most this: rounded up they stay within float32."""
 
@@ -107,17 +101,11 @@ class Quantiser:
             outputs, inputs = metrics[name]
             columns, rows = (canonical_vectors if canonical else plain_vectors)(site, outputs, inputs)
             check_values(name, np.abs(columns).max(axis=1, initial=0) * np.abs(rows).max(axis=1, initial=0))
-            self._sites[name] = columns, rows, outputs, inputs
-
-    @property
-    def numbers(self) -> int:
-        """Numbers of all factors, lam not counted."""
-        return sum(columns.size + rows.size for columns, rows, _, _ in self._sites.values())
-
-    @property
-    def usual_slope(self) -> float:
+            self._sites[name] = Directions.of(columns, rows, outputs, inputs)
+        self.numbers = sum(site.p.size + site.q.size for site in self._sites.values())
+        """Of all factors, lam not counted."""
+        self.usual_slope = usual_slope_of(self._sites.values())
         """A price at which rounding takes about a fiftieth of what the update is held to gain."""
-        return usual_slope_of(self._sites.values())
 
     def at(self, slope: float, *, thrift: float = 0.0) -> Quantised:
         """Codes at a price of a bit.
@@ -158,51 +146,6 @@ def levels_at(slope: float, usual: float, levels: float) -> float:
     return max(levels * math.sqrt(usual / slope), LEAST_LEVELS)
 
 
-Directions = tuple[Floats, Floats, Metric, Metric]
-"""Of one site: columns of P (r, out), rows of Q (r, in), and how errors of either count."""
-
-
-def code_sites(sites: Mapping[str, Directions], slope: float, thrift: float) -> dict[str, tuple[CodedSite, Floats]]:
-    """Round the directions of sites, P first, then Q against the rounded P; and the gains of each direction."""
-    under_way = {name: _coding(*directions, slope, thrift) for name, directions in sites.items()}
-    of_p = round_together([next(one) for one in under_way.values()])
-    of_q = round_together([one.send(codes) for one, codes in zip(under_way.values(), of_p, strict=True)])
-    return {name: _ended(one, codes) for (name, one), codes in zip(under_way.items(), of_q, strict=True)}
-
-
-def _ended(coding: Coding, codes: Codes) -> tuple[CodedSite, Floats]:
-    try:
-        coding.send(codes)
-    except StopIteration as end:
-        found: tuple[CodedSite, Floats] = end.value
-        return found
-    raise AssertionError("a site is rounded twice, its P and its Q")
-
-
-def _coding(columns: Floats, rows: Floats, outputs: Metric, inputs: Metric, slope: float, thrift: float) -> Coding:
-    """Asks for P's codes, then for Q's."""
-    size = np.sqrt(outputs.square(columns) * inputs.square(rows))  # of each update under the metric
-    there = size > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        to_balance = np.where(there, np.sqrt(size / np.maximum(outputs.square(columns), 1e-300)), 0.0)
-        p = columns * to_balance[:, None]
-        q = np.where(there[:, None], rows / np.where(there, to_balance, 1.0)[:, None], 0.0)
-    p_steps = _steps(p, size, outputs, slope)
-    p_codes = yield Rounding(outputs, p, p_steps, prices_of(size, slope, thrift))
-    decoded = p_codes * p_steps[:, None]
-    square = outputs.square(decoded)
-    kept = square > 0
-    q_best = q * np.where(kept, outputs.inner(decoded, p) / np.where(kept, square, 1.0), 0.0)[:, None]
-    scales = nearest_scales(p_steps * _steps(q_best, square, inputs, slope))
-    q_steps = scale_values(scales) / p_steps  # so that the product of the steps is a scale
-    q_codes = yield Rounding(inputs, q_best, q_steps, prices_of(square, slope, thrift))
-    site = CodedSite.of(p_codes, q_codes, scales)
-    q_decoded = site.q * q_steps[:, None]
-    along = outputs.inner(decoded, p) * inputs.inner(q_decoded, q)
-    gains = along - 0.5 * square * inputs.square(q_decoded)  # 1/2 |W|^2 less 1/2 |W - decoded|^2
-    return site, gains
-
-
 def code_tensor(name: str, value: npt.NDArray, levels: float) -> CodedTensor:
     """Round a dense tensor row by row to the nearest, with steps of its root mean square over `levels`.
 
@@ -229,18 +172,3 @@ def check_values(name: str, values: npt.NDArray) -> None:
         raise PayloadError(f"{name} holds a value that is not finite; check its training before sending it")
     if peak > LARGEST_VALUE:
         raise PayloadError(f"{name} reaches {peak:.3g}, the limit is {LARGEST_VALUE:.3g}; check its training")
-
-
-def _steps(vectors: Floats, sizes: Floats, metric: Metric, slope: float) -> Floats:
-    """Steps of vectors whose errors count half of `sizes` times the metric, such that no code is too large."""
-    counts = np.maximum(0.5 * sizes * metric.mean_importance, 1e-300)
-    peaks = np.abs(vectors).max(axis=1)
-    with np.errstate(over="ignore"):  # a vector that counts for nothing takes any step
-        free = np.sqrt(6 * slope / math.log(2) / counts)
-    steps = np.maximum(free, peaks / (0.8 * LARGEST_CODE))
-    return np.where(peaks > 0, steps, 1.0)
-
-
-def prices_of(sizes: Floats, slope: float, thrift: float) -> Floats | None:
-    """What a bit costs in units of the metric, for vectors whose errors count half of `sizes` times it."""
-    return thrift * slope / np.maximum(0.5 * sizes, 1e-300) if thrift else None

@@ -14,16 +14,15 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from airtune.codec.coded.curvature import Curvature, canonical_vectors, plain_vectors, site_metrics, usual_slope_of
+from airtune.codec.coded.curvature import Curvature, canonical_vectors, plain_vectors, site_metrics
+from airtune.codec.coded.directions import Directions, code_sites, prices_of, usual_slope_of
 from airtune.codec.coded.held import LARGEST_SHIFT, HeldAdapter, HeldSite, HeldTensor, Whole
 from airtune.codec.coded.quantiser import (
     LEAST_LEVELS,
     Quantised,
     check_values,
-    code_sites,
     code_tensor,
     levels_at,
-    prices_of,
 )
 from airtune.codec.coded.rounding import Floats, Metric
 from airtune.codec.coded.values import (
@@ -103,7 +102,7 @@ class Refiner:
     @property
     def usual_slope(self) -> float:
         """As `Quantiser.usual_slope`, for the new adapter as a whole."""
-        return usual_slope_of(parts[1:] for parts in self._sites.values())
+        return usual_slope_of(Directions.of(*parts[1:]) for parts in self._sites.values())
 
     def at(self, slope: float) -> Quantised:
         """Changes at a price of a bit; as `Quantiser.at`."""
@@ -144,7 +143,7 @@ def _change_site(
     left = Factors(
         np.vstack([columns, p_new]).T, np.repeat([1.0, -1.0], [len(columns), len(p)]), np.vstack([rows, q_new])
     )
-    rest = (*canonical_vectors(left, outputs, inputs), outputs, inputs)
+    rest = Directions.of(*canonical_vectors(left, outputs, inputs), outputs, inputs)
     more, more_gains = code_sites({"": rest}, slope, 0.0)[""]
     new = slice(min(int(np.count_nonzero(more.p_tables)), min(left.shape) - held.rank))
     changes = CodedSite(

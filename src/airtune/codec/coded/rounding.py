@@ -23,8 +23,8 @@ DAMPING = 0.1
 """Share of a metric's mean eigenvalue that is added to all of them, if nothing else is said."""
 NOTHING = 1e-100
 """What an error counts under a metric of zeros alone: nothing, but it can be divided by."""
-_AT_ONCE = 2**22
-"""Numbers of metrics that are stacked at once."""
+_BLOCK = 64
+"""Columns whose errors are fed back into each other one by one, into all that follow at once."""
 
 
 class Metric:
@@ -89,13 +89,12 @@ class Metric:
 
     def square(self, rows: Floats) -> Floats:
         """e H e^T of every row, shape (rows,)."""
-        return self.inner(rows, rows)
-
-    def inner(self, rows: Floats, others: Floats) -> Floats:
-        """a H b^T of each pair of rows, shape (rows,)."""
-        weighted = rows * self._diagonal if self._matrix is None else rows @ self._matrix
-        found: Floats = (weighted * others).sum(axis=-1)
+        found: Floats = (self.weighted(rows) * rows).sum(axis=-1)
         return found
+
+    def weighted(self, rows: Floats) -> Floats:
+        """a H of every row a."""
+        return rows * self._diagonal if self._matrix is None else rows @ self._matrix
 
     def whiten(self, rows: Floats) -> Floats:
         """Rows whose plain inner products are the metric's, as ``rows @ L`` with H = L L^T."""
@@ -130,26 +129,29 @@ class Metric:
         """
         if self._feedback is None:
             return nearest(rows)
-        left, found = rows[:, self._order].copy(), np.zeros_like(rows)
-        for at in range(self.size):
-            exact = left[:, at : at + 1]
-            rounded = nearest(exact)
+        found = np.zeros_like(rows)
+
+        def take(at: int, exact: Floats) -> Floats:
+            rounded = nearest(exact[0])
             found[:, self._order[at]] = rounded[:, 0]
-            left[:, at + 1 :] -= (exact - rounded) * self._feedback[at, at + 1 :]
+            return rounded
+
+        _in_turn([self._feedback], rows[None, :, self._order], take)
         return found
 
     @staticmethod
     def round_stacked(asked: Sequence[Rounding]) -> Codes:
         """The nearest codes of rows of one shape under metrics that feed back, shape (asked, rows, d)."""
         order = np.stack([one.metric._order for one in asked])[:, None]
-        feedback = np.stack([one.metric._feedback for one in asked if one.metric._feedback is not None])
+        feedback = [one.metric._feedback for one in asked if one.metric._feedback is not None]
         left = np.take_along_axis(np.stack([one.rows for one in asked]), order, axis=2)
         steps, ordered = np.stack([one.steps for one in asked])[:, :, None], np.zeros(left.shape, np.int16)
-        for at in range(left.shape[2]):
-            exact = left[:, :, at : at + 1] / steps
-            codes = _chosen(exact, exact, None, None)
-            ordered[:, :, at : at + 1] = codes
-            left[:, :, at + 1 :] -= (exact - codes) * steps * feedback[:, at, None, at + 1 :]
+
+        def take(at: int, exact: Floats) -> Floats:
+            codes = ordered[:, :, at : at + 1] = _chosen(exact / steps, exact, None, None)
+            return codes * steps
+
+        _in_turn(feedback, left, take)
         found = np.zeros_like(ordered)
         np.put_along_axis(found, order, ordered, axis=2)
         return found
@@ -157,13 +159,14 @@ class Metric:
     def _pass(self, rows: Floats, steps: Floats, prices: Floats | None, bits: Floats | None) -> Codes:
         if self._feedback is None:
             return _chosen(rows / steps[:, None], self.importance * steps[:, None] ** 2, prices, bits)
-        left, found = rows[:, self._order].copy(), np.zeros(rows.shape, np.int16)
-        importance = self.importance[self._order]
-        for at in range(self.size):
-            exact = left[:, at : at + 1] / steps[:, None]
-            codes = _chosen(exact, importance[at] * steps[:, None] ** 2, prices, bits)
+        found, widths, importance = np.zeros(rows.shape, np.int16), steps[:, None], self.importance[self._order]
+
+        def take(at: int, exact: Floats) -> Floats:
+            codes = _chosen(exact[0] / widths, importance[at] * widths**2, prices, bits)
             found[:, self._order[at]] = codes[:, 0]
-            left[:, at + 1 :] -= (exact - codes) * steps[:, None] * self._feedback[at, at + 1 :]
+            return codes * widths
+
+        _in_turn([self._feedback], rows[None, :, self._order], take)
         return found
 
 
@@ -189,10 +192,8 @@ def round_together(asked: Sequence[Rounding]) -> list[Codes]:
             alike.setdefault(one.rows.shape, []).append(place)
         else:
             found[place] = one.metric.round(one.rows, one.steps, one.prices)
-    for (_, size), places in alike.items():
-        at_once = max(1, _AT_ONCE // size**2)
-        for some in (places[start : start + at_once] for start in range(0, len(places), at_once)):
-            found |= zip(some, Metric.round_stacked([asked[place] for place in some]), strict=True)
+    for places in alike.values():
+        found |= zip(places, Metric.round_stacked([asked[place] for place in places]), strict=True)
     return [found[place] for place in range(len(asked))]
 
 
@@ -215,6 +216,26 @@ def metrics_of(
         for name, size in sizes.items()
         for given, damping in [(weights.get(name), dampings.get(name, DAMPING))]
     }
+
+
+def _in_turn(feedback: Sequence[Floats], left: Floats, take: Callable[[int, Floats], Floats]) -> None:
+    """Take column after column, what it is off by fed back into those that follow; into far ones by blocks of columns.
+
+    Args:
+        feedback: How much of an error goes to which column, shapes (d, d), upper triangles.
+        left: Rows by feedback, shape (n, rows, d); written over.
+        take: A column's place and what is left there, shape (n, rows, 1), to what becomes of it.
+    """
+    for start in range(0, left.shape[2], _BLOCK):
+        end = min(start + _BLOCK, left.shape[2])
+        near = np.stack([each[start:end, start:end] for each in feedback])[:, :, None]
+        errors = np.empty((*left.shape[:2], end - start))
+        for at in range(end - start):
+            exact = left[:, :, start + at : start + at + 1]
+            error = errors[:, :, at : at + 1] = exact - take(start + at, exact)
+            left[:, :, start + at + 1 : end] -= error * near[:, at, :, at + 1 :]
+        for rows, error, each in zip(left, errors, feedback, strict=True):
+            rows[:, end:] -= error @ each[start:end, end:]
 
 
 def _chosen(exact: Floats, weight: Floats, prices: Floats | None, bits: Floats | None) -> Codes:
