@@ -165,7 +165,7 @@ def test_training_on_is_taken_only_if_the_loss_is_lower(base, task, tmp_path: Pa
     assert better.air_bits <= 9_500
     assert better.total_rank == plain.total_rank
 
-    def louder(self, coded, price, steps, bases, progress):
+    def louder(self, coded, steps, bases, progress):
         return Quantised(coded, {}).louder(16).coded
 
     monkeypatch.setattr(OnTask, "tune", louder)

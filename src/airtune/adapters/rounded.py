@@ -26,8 +26,8 @@ from airtune.models import BaseModel, FitPlan, Items, Step, fit
 RATE = 0.04
 """Learning rate: codes move by so much of their root mean square in an update, by so many steps where that is above 1,
 and scales by so many octaves."""
-STEEP = 20.0
-"""What a bit beyond the room for them costs, over its price."""
+STEEP = 0.5
+"""Loss, in nat, that twice the bits there is room for cost; in between in proportion."""
 ROOM = 0.98
 """Of the bits at the start: room for codes, which outgrow it by a little."""
 
@@ -38,7 +38,6 @@ def tune(
     items: Items,
     plan: FitPlan,
     *,
-    price: float,
     rng: np.random.Generator,
     bases: Mapping[str, Bases] | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
@@ -49,7 +48,6 @@ def tune(
         base: Bare; its head is the coded one afterwards.
         items: What to train on.
         plan: How long. Its learning rate and weight decay are not read.
-        price: Loss that a bit is worth, in nat.
         rng: Draws the batches.
         bases: By path, of sites that are cores.
 
@@ -61,7 +59,7 @@ def tune(
         room = ROOM * adapter.bits().detach()
 
         def outgrown() -> torch.Tensor:
-            return STEEP * price * torch.relu(adapter.bits() - room)
+            return STEEP * torch.relu(adapter.bits() / room - 1)
 
         plan = replace(plan, learning_rate=RATE, weight_decay=0.0)
         parameters = adapter.parameters()

@@ -34,14 +34,12 @@ class Fit:
 
     Args:
         quantised: The directions in it, and no others.
-        slope: The price of a bit at which they were rounded.
         decoded: What a receiver has of it.
         loss: Measured.
     """
 
     payload: Payload
     quantised: Quantised
-    slope: float
     decoded: Decoded
     loss: float
 
@@ -106,7 +104,7 @@ def fit_measured(
             found = loss(decoded)
             found = found if math.isfinite(found) else math.inf
             if best is None or found < best.loss:
-                best = Fit(payload, rounded.louder(steps).first(decoded.ranks), slope, decoded, found)
+                best = Fit(payload, rounded.louder(steps).first(decoded.ranks), decoded, found)
             if found >= last:
                 break
             if not steps and (left := left_along(sent, decoded.factors)) > 0:

@@ -41,7 +41,7 @@ class OnTask:
         exact = {path: spectral(site) if site.rank > min(site.shape) else site for path, site in factors.items()}
         return score_adapter(self.base, exact, dense, items, keep_logits=0).loss
 
-    def tune(self, coded: Coded, price: float, steps: int, bases: Mapping[str, Bases], progress: Progress) -> Coded:
+    def tune(self, coded: Coded, steps: int, bases: Mapping[str, Bases], progress: Progress) -> Coded:
         """Codes trained on through their rounding, of cores too."""
         from airtune.adapters.rounded import tune
         from airtune.methods.airllm.baselines.training import head_kept
@@ -53,7 +53,6 @@ class OnTask:
                 coded,
                 self.train,
                 plan,
-                price=price,
                 rng=rng,
                 bases=bases,
                 on_step=lambda step: stage.advance(note=f"loss {step.loss:.3f}"),

@@ -172,7 +172,7 @@ def _tuned(asked: _Asked, opened: Opened, on_task: OnTask, fit: Fit, steps: int,
     if not any(fit.decoded.ranks):
         return fit
     try:
-        coded = on_task.tune(fit.quantised.coded, fit.slope, steps, opened.bases, progress)
+        coded = on_task.tune(fit.quantised.coded, steps, opened.bases, progress)
         draft = Draft(replace(fit.quantised, coded=coded), asked.binding, asked.meta, named=asked.named)
         payload = draft.ladder(asked.budget_bits - overhead_bits())
     except (ModelError, PayloadError) as error:

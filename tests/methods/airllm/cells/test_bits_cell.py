@@ -22,7 +22,7 @@ from airtune.records.cells import Value
 from airtune.workloads.opening import open_reader
 
 WAYS = ("grid", "calibrated", "cut", "blockwise", "ternary", "whole", "others")
-FAMILIES = (*WAYS, "ours", "tuned", "cores", "either", "longer")
+FAMILIES = (*WAYS, "ours", "tuned", "cores", "either", "longer", "again")
 CORES = {"cores16 1", "cores32 1", "cores64 1"}
 
 
@@ -73,7 +73,7 @@ def test_fronts_are_read_on_some_items_of_test_spread_over_it(settings, store):
     assert whole.front_loss(thirteen.test.evenly(600)) == whole.test.loss
 
 
-@pytest.mark.parametrize("of", ["cores", "either", "ours", "tuned", "longer", *WAYS])
+@pytest.mark.parametrize("of", ["cores", "either", "ours", "tuned", "longer", "again", *WAYS])
 def test_bits_saved_are_read_where_the_grid_reaches(done, of: str):
     """Over all others they are, where they are, read between the same losses."""
     reached = [values(done, measure, of) for measure in ("saved_from", "saved_to", "saved")]
@@ -111,7 +111,7 @@ def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, sto
 
 
 def test_training_on_through_the_rounding_lowers_the_loss_it_trains(settings, store):
-    """A fifth of 150 steps, at a price where rounding costs much."""
+    """A fifth of 150 steps, at two bits a number."""
     config = config_from(settings)
     reader = open_reader(config)
     parts = parts_of(config, reader)
@@ -119,9 +119,10 @@ def test_training_on_through_the_rounding_lowers_the_loss_it_trains(settings, st
     ours = Ours({2: lora}, reader.base, parts.calibration, *about(reader.base))
     (sent,) = ours.sent([2 * sum(site.rank * sum(site.shape) for site in lora.factors.values())])
     plan = FitPlan(steps=150, batch_size=8)
-    before, after = sent.candidate, trained_on(reader.base, sent, parts.train, plan, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    before, after = sent.candidate, trained_on(reader.base, sent, parts.train, plan, rng, share=0.2)
     assert after.score(reader.base, parts.train).loss < before.score(reader.base, parts.train).loss
-    assert after.bits == pytest.approx(before.bits, rel=0.05)
+    assert 0.9 * before.bits < after.bits <= before.bits
     for path, site in after.factors.items():
         assert site.rank == before.factors[path].rank
         assert np.array_equal(site.p, np.round(site.p))

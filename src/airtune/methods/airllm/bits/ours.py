@@ -39,11 +39,11 @@ from airtune.models import BaseModel, FitPlan, Items
 
 LEAST_BITS, MOST_BITS = 0.25, 6
 """Bits a number between which budgets are filled: below, smaller ranks and cores do better, above nothing is bought."""
-TUNED_SHARE = 0.2
-"""Steps of training on, over those of the training before."""
 
 MEASURED_ITEMS, MEASURED_WINDOWS = 128, 32
 """Calibration items, or windows of running text, on which payloads of one budget are told apart."""
+TRAINED_ON = ", trained on by "
+"""Between a payload's name and its share of steps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,21 +98,24 @@ def some_of(calibration: Items) -> Items:
     return calibration.evenly(MEASURED_WINDOWS if calibration.classes is None else MEASURED_ITEMS)
 
 
-def trained_on(base: BaseModel, sent: Sent, train: Items, plan: FitPlan, rng: np.random.Generator) -> Candidate:
+def trained_on(
+    base: BaseModel, sent: Sent, train: Items, plan: FitPlan, rng: np.random.Generator, *, share: float
+) -> Candidate:
     """A payload's directions trained on through the rounding, at no more bits than about they took.
 
     Args:
         plan: Of the training before.
         rng: Draws the batches.
+        share: Steps, over those of the training before.
     """
-    plan = replace(plan, steps=max(1, round(TUNED_SHARE * plan.steps)))
+    plan = replace(plan, steps=max(1, round(share * plan.steps)))
     (binding, meta), fit = about(base), sent.fit
     with head_kept(base):
-        coded = tune(base, fit.quantised.coded, train, plan, price=fit.slope, rng=rng, bases=sent.bases)
+        coded = tune(base, fit.quantised.coded, train, plan, rng=rng, bases=sent.bases)
     draft = Draft(replace(fit.quantised, coded=coded), binding, meta, named=True)
     payload = draft.ladder(2**62)
     found = decode(payload.data, binding, held=draft.held)
-    name = f"{sent.candidate.name}, trained on"
+    name = f"{sent.candidate.name}{TRAINED_ON}{share:g}"
     return Candidate(name, payload.bits, lift_cores(found.factors, sent.bases), found.dense)
 
 

@@ -25,7 +25,7 @@ from airtune.methods.airllm.bits.candidate import Candidate, score_all
 from airtune.methods.airllm.bits.cores import cores_of, in_format_2, on_grid
 from airtune.methods.airllm.bits.front import Saving, best_within, bits_saved, spread, unbeaten
 from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, float32, grid
-from airtune.methods.airllm.bits.ours import Ours, trained_on
+from airtune.methods.airllm.bits.ours import TRAINED_ON, Ours, trained_on
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import train_whole, whole
 from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
@@ -47,14 +47,16 @@ TIMES_FEWER = (4, 8, 16, 32, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
 BETWEEN = tuple(4 * 1.2**step for step in range(1, 25))
 """Payloads are fitted to these budgets too, so that fronts have enough points."""
-APART = 1.4
-"""What is so far apart on the fronts of LoRA and of cores in format 2 is trained on."""
+A_FIFTH, AS_LONG_AGAIN = 0.2, 1.0
+"""Steps of training on through the rounding, over those of the training before."""
+AGAIN_FEWER = (100, 200, 400)
+"""Budgets whose best is trained on for as long again."""
 SCREENS, FEWEST = ((32, 2.0), (8, 1.0)), 32
 """Every 32nd item of dev is seen first, then every eighth, 32 at least: who is beaten by so many standard errors of the
 paired difference by something no larger is not scored further."""
-CURVE_APART = 1.1
+CURVE_APART = 1.2
 """Points of our fronts between which bits saved are read lie so far apart, so that test is not scored at every one."""
-FRONT_ITEMS = 600
+FRONT_ITEMS = 300
 """Of test, at most, for those points; what is said of a budget is read on all of it."""
 
 OTHERS = ("grid", "calibrated", "cut", "blockwise", "ternary", "cores_grid", "whole", "others")
@@ -170,7 +172,7 @@ def _families(
 
     def family(candidates: Iterable[Candidate]) -> Family:
         left = list(candidates)
-        for seen, errors in screens:
+        for seen, errors in screens if left else ():
             losses = np.array([found.losses for found in score_all(left, reader.base, seen)])
             left = [left[index] for index in unbeaten([one.bits for one in left], losses, errors=errors)]
         on_dev = score_all(left, reader.base, parts.dev)
@@ -196,19 +198,23 @@ def _families(
         "cores": list(in_format_2(between, reader.base, parts.calibration, budgets)),
     }
     found = {name: family(one.candidate for one in each) for name, each in sent.items()}
+    payloads = {one.candidate.name: one for each in sent.values() for one in each}
     plan = fit_plan(config, reader.base.hidden_size)
 
-    def on(name: str) -> Iterator[Candidate]:
-        front = {found[name][index].name for index in spread(*_sizes_and_losses(found[name]), apart=APART)}
-        for one in sent[name]:
-            if one.candidate.name in front:
-                rng = generator(config.seed, f"tuning {one.candidate.name}")
-                yield trained_on(reader.base, one, parts.train, plan, rng)
+    def on(family: Family, fewer: Sequence[float], share: float) -> Iterator[Candidate]:
+        within = [best_within(*_sizes_and_losses(family), float32(trained).bits / times) for times in fewer]
+        for name in dict.fromkeys(family[index].name.partition(TRAINED_ON)[0] for index in within if index is not None):
+            rng = generator(config.seed, f"tuning {name}")
+            yield trained_on(reader.base, payloads[name], parts.train, plan, rng, share=share)
 
     either = [*found["ours"], *found["cores"]]
-    tuned = {"tuned": family(on("ours")), "tuned_cores": family(on("cores"))}
+    tuned = {
+        "tuned": family(on(found["ours"], TIMES_FEWER, A_FIFTH)),
+        "tuned_cores": family(on(found["cores"], TIMES_FEWER, A_FIFTH)),
+    }
     longer = [*either, *tuned["tuned"], *tuned["tuned_cores"]]
-    yield from {**found, "either": either, **tuned, "longer": longer}.items()
+    again = [*longer, *family(on(longer, AGAIN_FEWER, AS_LONG_AGAIN))]
+    yield from {**found, "either": either, **tuned, "longer": longer, "again": again}.items()
 
 
 def dev_screen(dev: Items, fewer: int) -> Items:
