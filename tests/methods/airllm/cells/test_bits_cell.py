@@ -11,10 +11,11 @@ from airtune.adapters.receiver import Receiver, about
 from airtune.codec import Draft, code_adapter, decode
 from airtune.methods.airllm.baselines.kept import load_adapter
 from airtune.methods.airllm.baselines.training import score_adapter
+from airtune.methods.airllm.bits.families import TIMES_FEWER, Scored
 from airtune.methods.airllm.bits.grid import grid
 from airtune.methods.airllm.bits.ours import Ours, trained_on
 from airtune.methods.airllm.building import parts_of
-from airtune.methods.airllm.cells.bits import TIMES_FEWER, Scored, trainings
+from airtune.methods.airllm.cells.bits import trainings
 from airtune.methods.airllm.cells.trained import ADAPTER
 from airtune.methods.airllm.config import config_from
 from airtune.models import FitPlan
@@ -67,9 +68,9 @@ def test_fronts_are_read_on_some_items_of_test_spread_over_it(settings, store):
     parts = parts_of(config_from(settings), reader)
     thirteen = replace(parts, test=parts.test.chosen(np.arange(13)))
     lora = load_adapter(store.done("lora", settings).work / ADAPTER)
-    one = Scored(max(grid({2: lora}), key=lambda each: each.bits), 0.0, reader, thirteen)
+    one = Scored(max(grid({2: lora}), key=lambda each: each.bits), 0.0, reader.base, thirteen)
     assert one.front_loss(thirteen.test.evenly(5)) == pytest.approx(one.test.losses[[0, 3, 6, 9, 12]].mean(), rel=1e-5)
-    whole = Scored(max(grid({2: lora}), key=lambda each: each.bits), 0.0, reader, thirteen)
+    whole = Scored(max(grid({2: lora}), key=lambda each: each.bits), 0.0, reader.base, thirteen)
     assert whole.front_loss(thirteen.test.evenly(600)) == whole.test.loss
 
 

@@ -8,7 +8,8 @@
 | `whole`       | fine-tuning of all weights, its change at a few bits a number                              |
 | `ours`        | format 2 at many prices of a bit                                                           |
 | `cores`       | format 2 on cores between bases that the receiver derives from its base model               |
+| `families`    | all of these, scored on dev; ours trained on through their rounding                         |
 | `front`       | the best within a budget, the front of all, and the bits that one front saves over another |
 
-Knows codecs and numbers; not seeds, cells or studies.
+Knows codecs and numbers; not cells or studies.
 """
