@@ -183,7 +183,7 @@ def test_sites_without_curvature_count_every_entry_alike():
     assert plain != codes_of(quantised(site, curvature={"a.site": bends}))
 
 
-def test_a_site_of_which_calibration_saw_nothing_counts_a_tenth_of_the_others():
+def test_a_site_of_which_calibration_saw_nothing_counts_a_hundredth_of_the_others():
     """As if its moments were a tenth of the others' mean; not as if they were 1, in units of another size."""
     sites = {name: adapter(seed=seed) for seed, name in enumerate("abc")}
     seen = {name: Curvature(1e-6 * moments(9, seed), 1e-9 * moments(7, seed)) for seed, name in enumerate("ab")}

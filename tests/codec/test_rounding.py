@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from airtune.codec.coded import rounding
 from airtune.codec.coded.rounding import Metric, Rounding, round_together
 from airtune.codec.entropy import LARGEST_CODE, TABLES, best_table, largest_code
 from airtune.codec.entropy.tables import table
@@ -72,6 +73,12 @@ METRICS = {
     "of low rank": (correlated(6, samples=2), damped(correlated(6, samples=2))),
     "float32": (correlated(6).astype(np.float32), damped(correlated(6).astype(np.float32).astype(float))),
 }
+
+
+@pytest.fixture(autouse=True, params=[64, 3], ids=["in one block", "in blocks"])
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is fed back goes through one block of columns, or through several."""
+    monkeypatch.setattr(rounding, "_BLOCK", request.param)
 
 
 @pytest.mark.parametrize(("weights", "matrix"), METRICS.values(), ids=METRICS)

@@ -68,7 +68,8 @@ def pack(
         since: Payloads that brought the adapter which the receiver holds, the oldest first, all of them whole and of
             format 2: only what changed is packed, and only that receiver can open it.
         tune_steps: Train on through the rounding for so many steps of the task: less loss for the same bits, for the
-            time of as many training steps; taken if the loss on dev is then lower. Below 25 or so, scales alone move.
+            time of as many training steps; taken if the loss on dev is then lower. Codes of a
+            root mean square u stay where they are for some 25 / u steps; before that scales alone move.
         core_size: Send no more than a core between so many singular vectors of each of the base model's weights, from
             which the receiver (`unpack` with its model) makes the update again: for adapters that `train` has trained
             so. Needs `model`.

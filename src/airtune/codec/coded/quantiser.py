@@ -104,6 +104,8 @@ class Quantiser:
             self._sites[name] = Directions.of(columns, rows, outputs, inputs)
         self.numbers = sum(site.p.size + site.q.size for site in self._sites.values())
         """Of all factors, lam not counted."""
+        self.dense_numbers = sum(np.size(value) for value in dense.values())
+        """Of all tensors sent whole."""
         self.usual_slope = usual_slope_of(self._sites.values())
         """A price at which rounding takes about a fiftieth of what the update is held to gain."""
 

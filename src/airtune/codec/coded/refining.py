@@ -98,11 +98,8 @@ class Refiner:
                 check_values(site.name, part)
             outputs, inputs = metrics[site.name]
             self._sites[site.name] = held.sites[site.name], *plain_vectors(new, outputs, inputs), outputs, inputs
-
-    @property
-    def usual_slope(self) -> float:
+        self.usual_slope = usual_slope_of(Directions.of(*parts[1:]) for parts in self._sites.values())
         """As `Quantiser.usual_slope`, for the new adapter as a whole."""
-        return usual_slope_of(Directions.of(*parts[1:]) for parts in self._sites.values())
 
     def at(self, slope: float) -> Quantised:
         """Changes at a price of a bit; as `Quantiser.at`."""
@@ -173,7 +170,7 @@ def _least_change(metric: Metric, known: Floats, theirs: Floats, wanted: Floats,
 
 
 def _octaves(counts: Floats, slope: float) -> Floats:
-    """By how many octaves the steps at a price are finer than 1, for errors that count so much (as in `quantiser`)."""
+    """By how many octaves the steps at a price are finer than 1, for errors that count so much (as in `directions`)."""
     return 0.5 * np.log2(np.maximum(counts, 1e-300) * math.log(2) / (6 * slope))
 
 

@@ -96,7 +96,7 @@ def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, sto
     lora = load_adapter(store.done("lora", settings).work / ADAPTER)
     binding, meta = about(reader.base)
     numbers = sum(site.rank * sum(site.shape) for site in lora.factors.values())
-    budgets = [width * numbers for width in (6, 5, 4, 2, 1.5)]
+    budgets = [width * numbers for width in (1.5, 2, 4, 5, 6)]
     ours = Ours({2: lora}, reader.base, parts.calibration, binding, meta)
     found = [one.candidate for one in ours.sent(budgets)]
     bits = [candidate.bits for candidate in found]
@@ -105,7 +105,7 @@ def test_ours_are_payloads_that_whoever_has_the_base_model_decodes(settings, sto
         sum(((site.update() - lora.factors[path].update()) ** 2).sum() for path, site in candidate.factors.items())
         for candidate in found
     ]
-    assert errors[0] < 0.05 * errors[-1]
+    assert errors[-1] < 0.05 * errors[0]
     draft = Draft(code_adapter(lora.factors, lora.dense, 1e-6, canonical=True), binding, meta, named=True)
     whole = decode(draft.encode(lora.ranks.ranks).data, binding, held=Receiver(reader.base).static_parts())
     assert whole.ranks == lora.ranks.ranks

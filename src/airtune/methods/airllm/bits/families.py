@@ -17,14 +17,14 @@ from airtune.methods.airllm.bits.candidate import Candidate, score_all
 from airtune.methods.airllm.bits.cores import cores_of, in_format_2, on_grid
 from airtune.methods.airllm.bits.front import best_within, unbeaten
 from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, float32, grid
-from airtune.methods.airllm.bits.ours import TRAINED_ON, Ours, Sent, trained_on
+from airtune.methods.airllm.bits.ours import Ours, Sent, trained_on
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import whole
 from airtune.models import BaseModel, FitPlan, Items, Score
 from airtune.records import generator
 from airtune.workloads.parts import Parts
 
-TIMES_FEWER = (4, 8, 16, 32, 64, 100, 200, 400)
+TIMES_FEWER = (4, 8, 12, 16, 24, 32, 48, 64, 100, 200, 400)
 """Budgets: the bits of float32 LoRA at the largest rank, over these."""
 BETWEEN = tuple(4 * 1.2**step for step in range(1, 25))
 """Payloads are fitted to these budgets too, so that fronts have enough points."""
@@ -93,7 +93,7 @@ class Families:
         return float32(self.lora)
 
     def all(self) -> Iterator[tuple[str, Family]]:
-        """By name: those of `OTHERS`, then ours as they were trained (`either`), a fifth `longer`, and `again`."""
+        """By name: those of `OTHERS`, then `either` of ours, `longer` these and some trained on, and `again`."""
         between = list(cores_of(self.cores, self.base, self.parts.calibration))
         binding, meta = about(self.base)
         format_2 = Ours(self.lora, self.base, self.parts.calibration, binding, meta)
@@ -114,14 +114,14 @@ class Families:
         budgets = [int(self.largest.bits / times) for times in sorted({*TIMES_FEWER, *BETWEEN})]
         sent = [*format_2.sent(budgets)], [*in_format_2(between, self.base, self.parts.calibration, budgets)]
         ours, cores = (self._family(one.candidate for one in each) for each in sent)
-        payloads = {one.candidate.name: one for each in sent for one in each}
+        starts = {one.candidate.name: one for each in sent for one in each}
         tuned, tuned_cores = (
-            self._family(self._trained_on(family, payloads, TIMES_FEWER, A_FIFTH)) for family in (ours, cores)
+            self._family(self._trained_on(family, starts, TIMES_FEWER, A_FIFTH)) for family in (ours, cores)
         )
         longer = [*ours, *cores, *tuned, *tuned_cores]
-        again = self._family(self._trained_on(longer, payloads, AGAIN_FEWER, AS_LONG_AGAIN))
+        again = self._family(self._trained_on(longer, starts, AGAIN_FEWER, AS_LONG_AGAIN))
         yield from {"ours": ours, "cores": cores, "either": [*ours, *cores]}.items()
-        yield from {"tuned": tuned, "tuned_cores": tuned_cores, "longer": longer, "again": [*longer, *again]}.items()
+        yield from {"tuned": tuned, "tuned_cores": tuned_cores, "longer": longer, "again": again}.items()
 
     def _family(self, candidates: Iterable[Candidate]) -> Family:
         """Those that are not beaten early on, scored on all of dev."""
@@ -134,10 +134,16 @@ class Families:
         return [Scored(one, found.loss, self.base, self.parts) for one, found in zip(left, scores, strict=True)]
 
     def _trained_on(
-        self, family: Family, payloads: Mapping[str, Sent], fewer: Sequence[float], share: float
+        self, family: Family, starts: dict[str, Sent], fewer: Sequence[float], share: float
     ) -> Iterator[Candidate]:
-        """What is best within each budget, from where it was before any training on."""
+        """What is best within each budget, from where it was before any training on.
+
+        Args:
+            starts: By candidate's name, of trained ones too; those that are trained here are added.
+        """
         within = [best_within(*sizes_and_losses(family), self.largest.bits / times) for times in fewer]
-        for name in dict.fromkeys(family[index].name.partition(TRAINED_ON)[0] for index in within if index is not None):
-            rng = generator(self.plan.seed, f"tuning {name}")
-            yield trained_on(self.base, payloads[name], self.parts.train, self.plan, rng, share=share)
+        for start in dict.fromkeys(starts[family[index].name] for index in within if index is not None):
+            rng = generator(self.plan.seed, f"tuning {start.candidate.name}")
+            found = trained_on(self.base, start, self.parts.train, self.plan, rng, share=share)
+            starts[found.name] = start
+            yield found

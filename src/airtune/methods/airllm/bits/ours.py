@@ -38,12 +38,11 @@ from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.models import BaseModel, FitPlan, Items
 
 LEAST_BITS, MOST_BITS = 0.25, 6
-"""Bits a number between which budgets are filled: below, smaller ranks and cores do better, above nothing is bought."""
+"""Bits a number, the head's too, between which budgets are filled: below, smaller ranks do better; above, nothing is
+bought, so larger budgets are filled so far."""
 
 MEASURED_ITEMS, MEASURED_WINDOWS = 128, 32
 """Calibration items, or windows of running text, on which payloads of one budget are told apart."""
-TRAINED_ON = ", trained on by "
-"""Between a payload's name and its share of steps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +114,7 @@ def trained_on(
     draft = Draft(replace(fit.quantised, coded=coded), binding, meta, named=True)
     payload = draft.ladder(2**62)
     found = decode(payload.data, binding, held=draft.held)
-    name = f"{sent.candidate.name}{TRAINED_ON}{share:g}"
+    name = f"{sent.candidate.name}, trained on by {share:g}"
     return Candidate(name, payload.bits, lift_cores(found.factors, sent.bases), found.dense)
 
 
@@ -128,8 +127,9 @@ def fitted(
     loss: Callable[[Decoded], float],
 ) -> Iterator[tuple[int, Fit]]:
     """Short payloads that fill budgets, where one holds a direction and has a use for its bits."""
-    for budget in budgets:
-        if not LEAST_BITS <= budget / quantisers[0].numbers <= MOST_BITS:
+    numbers = quantisers[0].numbers + quantisers[0].dense_numbers
+    for budget in sorted({min(budget, MOST_BITS * numbers) for budget in budgets}):
+        if budget < LEAST_BITS * numbers:
             continue
         try:
             fit = fit_measured(sent, quantisers, binding, meta, budget, loss, named=True)

@@ -78,7 +78,7 @@ KINDS: Mapping[str, Kind] = {
             for name in BASELINES
         ),
         Kind("whole", 1, (), whole_settings, compute_whole),
-        Kind("bits", 15, (), bits_settings, compute_bits, also=trainings),
+        Kind("bits", 16, (), bits_settings, compute_bits, also=trainings),
         Kind("baselines", 4, (), baseline_settings, compute_baselines, also=ladders),
     )
 }

@@ -36,8 +36,10 @@ WHOLE_RATES = (0.03, 0.1, 0.3)
 """Learning rates that are tried for all weights, over the one that suits low-rank factors."""
 CORE_RANK = 1
 """Rank at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
-CURVE_APART = 1.2
+CURVE_APART = 1.15
 """Points of our fronts between which bits saved are read lie so far apart, so that test is not scored at every one."""
+FEW = ("again",)
+"""Ways of too few payloads for a front."""
 FRONT_ITEMS = 300
 """Of test, at most, for those points; what is said of a budget is read on all of it."""
 
@@ -118,8 +120,8 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
                 if best.test.hits is not None:
                     values.append(Value("lost", 100 * (anchor.metric - best.test.metric), times, name))
     some = parts.test.evenly(FRONT_ITEMS)
-    curves = {name: _curve(name, family, some) for name, family in found.items()}
-    for name in found:
+    curves = {name: _curve(name, family, some) for name, family in found.items() if name not in FEW}
+    for name in curves:
         values += _savings(name, curves)
     return Outcome(tuple(values), items=items)
 
