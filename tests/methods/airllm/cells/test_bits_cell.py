@@ -15,7 +15,7 @@ from airtune.methods.airllm.bits.families import TIMES_FEWER, Scored
 from airtune.methods.airllm.bits.grid import grid
 from airtune.methods.airllm.bits.ours import Ours, trained_on
 from airtune.methods.airllm.building import parts_of
-from airtune.methods.airllm.cells.bits import trainings
+from airtune.methods.airllm.cells.bits import WHOLE_RATES, trainings
 from airtune.methods.airllm.cells.trained import ADAPTER
 from airtune.methods.airllm.config import config_from
 from airtune.models import FitPlan
@@ -134,3 +134,13 @@ def test_every_rank_is_read_and_all_weights_for_running_text(settings):
     assert set(trainings(settings)) == {"lora 1", "lora 2", "whole"} | CORES
     classify = {**settings, "task": {**settings["task"], "name": "classify"}}
     assert set(trainings(classify)) == {"lora 1", "lora 2"} | CORES
+
+
+def test_the_first_seed_chooses_the_rate_for_all_weights(settings, store):
+    """By dev loss; another seed trains at that rate alone."""
+    first = {value.x: value.value for value in store.done("whole", settings).values}
+    other = {value.x: value.value for value in store.done("whole", {**settings, "seed": 1}).values}
+    assert settings["seed"] == 0
+    assert len(first) == len(WHOLE_RATES)
+    assert list(other) == [min(first, key=first.__getitem__)]
+    assert other[min(first, key=first.__getitem__)] != min(first.values())

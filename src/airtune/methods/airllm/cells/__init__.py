@@ -27,7 +27,7 @@ What trained adapters cost to send:
 
 | kind    | reads                                  | computes                                    | file   |
 |---------|----------------------------------------|---------------------------------------------|--------|
-| `whole` | -                                      | the change of all weights, fine-tuned       | `bits` |
+| `whole` | that of the first seed, for its rate   | the change of all weights, fine-tuned       | `bits` |
 | `bits`  | `lora` of all ranks, cores, `whole`    | bits against loss of every way to send them | `bits` |
 
 `opening` builds what they share out of settings and the adapter's cell.
@@ -40,7 +40,14 @@ from functools import partial
 
 from airtune.methods.airllm.cells.adapter import compute_adapter
 from airtune.methods.airllm.cells.baselines import baseline_settings, compute_baselines, ladders
-from airtune.methods.airllm.cells.bits import bits_settings, compute_bits, compute_whole, trainings, whole_settings
+from airtune.methods.airllm.cells.bits import (
+    bits_settings,
+    compute_bits,
+    compute_whole,
+    first_whole,
+    trainings,
+    whole_settings,
+)
 from airtune.methods.airllm.cells.opening import adapter_settings, policy_settings, rival_settings, specialised_settings
 from airtune.methods.airllm.cells.policy import compute_policy
 from airtune.methods.airllm.cells.regret import compute_regret, compute_search
@@ -77,7 +84,7 @@ KINDS: Mapping[str, Kind] = {
             Kind(name, 1, (), trained_settings, partial(compute_trained, name=name), also=partial(sweep_of, name=name))
             for name in BASELINES
         ),
-        Kind("whole", 1, (), whole_settings, compute_whole),
+        Kind("whole", 2, (), whole_settings, compute_whole, also=first_whole),
         Kind("bits", 16, (), bits_settings, compute_bits, also=trainings),
         Kind("baselines", 4, (), baseline_settings, compute_baselines, also=ladders),
     )

@@ -2,7 +2,7 @@
 
 | kind    | reads                               | computes                                                    |
 |---------|-------------------------------------|-------------------------------------------------------------|
-| `whole` | -                                   | fine-tuning of all weights, for running text (small models) |
+| `whole` | that of the first seed              | fine-tuning of all weights, for running text (small models) |
 | `bits`  | LoRA of all ranks, cores, `whole`   | the best on dev within each budget, read on test; its bits  |
 
 Budgets are shares of what LoRA of the largest rank takes as float32. Knows settings and files; not studies.
@@ -24,7 +24,7 @@ from airtune.methods.airllm.bits.front import Saving, best_within, bits_saved, s
 from airtune.methods.airllm.bits.whole import train_whole
 from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
-from airtune.methods.airllm.cells.trained import ADAPTER, CORE_SIZES, ranks_to_train, trained_settings
+from airtune.methods.airllm.cells.trained import ADAPTER, CORE_SIZES, SWEEP_SEED, ranks_to_train, trained_settings
 from airtune.methods.airllm.config import config_from
 from airtune.models import Items, Score
 from airtune.records import write_bytes
@@ -32,7 +32,7 @@ from airtune.records.cells import Done, Outcome, Value
 from airtune.workloads.opening import open_reader
 
 CHANGE = "change.safetensors"
-WHOLE_RATES = (0.03, 0.1, 0.3)
+WHOLE_RATES = (0.1, 0.3, 1.0)
 """Learning rates that are tried for all weights, over the one that suits low-rank factors."""
 CORE_RANK = 1
 """Rank at which cores are trained; above, LoRA has less loss for the bits (docs/log.md)."""
@@ -50,16 +50,24 @@ def whole_settings(settings: Settings) -> Settings:
     return {**found, "adapter": {name: value for name, value in found["adapter"].items() if name != "max_rank"}}
 
 
+def first_whole(settings: Settings) -> Mapping[str, Settings]:
+    """The one of the seed whose trainings choose the learning rate; nothing for that seed itself."""
+    return {} if settings["seed"] == SWEEP_SEED else {"whole": {**settings, "seed": SWEEP_SEED}}
+
+
 def compute_whole(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
     """Value: `tried`, dev loss by learning rate (x)."""
     config = config_from(settings)
     reader = open_reader(config)
-    rate, tried = suited_rate(reader.base.hidden_size), list[Value]()
+    rates, tried = [share * suited_rate(reader.base.hidden_size) for share in WHOLE_RATES], list[Value]()
+    if first := needs.get("whole"):
+        least = min(first.values, key=lambda one: one.value)
+        rates = [rate for rate in rates if rate == least.x]
     change = train_whole(
         reader.base,
         parts_of(config, reader),
         fit_plan(config, reader.base.hidden_size),
-        [share * rate for share in WHOLE_RATES],
+        rates,
         lambda rate, loss: tried.append(Value("tried", loss, rate)),
     )
     write_bytes(work / CHANGE, save({name: np.ascontiguousarray(value) for name, value in change.items()}))
