@@ -82,8 +82,8 @@ def item_outcomes(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, t
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     if batch.labels.ndim == 1:
         return functional.cross_entropy(logits, batch.labels, reduction="none"), logits
-    targets = batch.labels[:, 1:]
+    targets = functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORED)  # so that logits are read as they lie
     token_losses = functional.cross_entropy(
-        logits[:, :-1].transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
-    )
+        logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
+    ).view_as(targets)
     return token_losses.sum(1) / (targets != IGNORED).sum(1).clamp(min=1), logits[:, -1]
