@@ -16,7 +16,8 @@ from airtune.errors import ConfigError, RunError
 from airtune.methods.airllm.baselines.cores import train_cores
 from airtune.methods.airllm.baselines.direct import lora_alphas, train_lora
 from airtune.methods.airllm.baselines.kept import kept
-from airtune.methods.airllm.baselines.training import RATES, TrainedAdapter, Tried, score_adapter, sweep
+from airtune.methods.airllm.baselines.sweep import FIRST_RATE, Tried, sweep
+from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
 from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
 from airtune.methods.airllm.cells.trained import trained_settings
 from airtune.methods.airllm.config import AirLLMConfig, load_config
@@ -31,7 +32,7 @@ class TrainedFolder:
     """A trained adapter as PEFT writes it.
 
     Args:
-        tried: Every rate and alpha with its loss on dev in nat; `chosen` is the least.
+        tried: Rates and alphas in their order, with their losses on dev in nat; `chosen` has the least.
         test: Loss and metric of the adapter as it is, unrounded.
     """
 
@@ -82,30 +83,24 @@ def train(
     config = _config(dict(overrides or {}), {key: value for key, value in named.items() if value not in ("", 0)})
     reader = open_reader(config)
     base, parts = reader.base, parts_of(config, reader)
-    plan, suited = fit_plan(config, base.hidden_size), suited_rate(base.hidden_size)
-    rates, alphas = [share * suited for share in RATES], lora_alphas(rank)
+    plan, rate = fit_plan(config, base.hidden_size), FIRST_RATE * suited_rate(base.hidden_size)
     asked = {**trained_settings(config.as_dict()), "rank": rank, "core_size": core_size}
     beside = out.parent / f".{out.name}.{sha256(canonical_json(asked).encode()).hexdigest()[:12]}"
-    with (progress or Silent()).stage("Training", total=len(rates) * len(alphas) * plan.steps) as stage:
-        done = 0
+    progress = progress or Silent()
 
-        def on_step(step: Step) -> None:
-            nonlocal done
-            done += 1
-            stage.advance(note=f"loss {step.loss:.3f}")
+    def train_one(plan: FitPlan, alpha: float) -> TrainedAdapter:
+        name = f"rate {plan.learning_rate:.6g}, alpha {alpha:.6g}"
+        with progress.stage(f"Training, {name}", total=plan.steps) as stage:
 
-        def train_one(plan: FitPlan, alpha: float) -> TrainedAdapter:
-            file = beside / f"rate {plan.learning_rate:.6g}, alpha {alpha:.6g}.safetensors"
+            def on_step(step: Step) -> None:
+                stage.advance(note=f"loss {step.loss:.3f}")
+
+            file = beside / f"{name}.safetensors"
             if core_size:
                 return kept(file, lambda: train_cores(base, parts, plan, core_size, rank, alpha=alpha, on_step=on_step))
             return kept(file, lambda: train_lora(base, parts, plan, rank, alpha=alpha, on_step=on_step))
 
-        def on_try(one: Tried) -> None:
-            nonlocal done
-            stage.advance(plan.steps - done, f"{one.dev_loss:.3f} on dev")  # where it was kept, or stopped early
-            done = 0
-
-        found = sweep(base, parts.dev, plan, train_one, rates=rates, alphas=alphas, on_try=on_try)
+    found = sweep(base, parts.dev, plan, train_one, rate=rate, alphas=lora_alphas(rank))
     best = found.best
     test = score_adapter(base, best.factors, best.dense, parts.test, keep_logits=0)
     export_peft(out, best.factors, best.dense, kind=base.kind, base_model=base.name, fan_in_fan_out=base.fan_in_fan_out)

@@ -15,7 +15,7 @@ from airtune.adapters import Adapter, RankSampler, RankVector
 from airtune.errors import ConfigError, ModelError
 from airtune.methods.airllm.baselines.adalora import train_adalora
 from airtune.methods.airllm.baselines.direct import train_lora
-from airtune.methods.airllm.baselines.training import Sweep, Tried, score_adapter, sweep
+from airtune.methods.airllm.baselines.training import score_adapter
 from airtune.methods.airllm.packing import block_packer
 from airtune.methods.airllm.trainee import Trainee
 from airtune.models import Items, score, weights_hash
@@ -200,42 +200,6 @@ def test_factors_and_head_travel_in_a_payload_and_score_alike(tmp_path):
     adapter.load(trained.factors, trained.dense)
     assert np.array_equal(sent.logits, score(base.model, parts.test).logits)
     adapter.detach()
-
-
-def run_sweep(base, parts, rates, alphas) -> Sweep:
-    return sweep(
-        base,
-        parts.dev,
-        PLAN,
-        lambda plan, alpha: train_lora(base, parts, plan, 2, alpha=alpha),
-        rates=rates,
-        alphas=alphas,
-    )
-
-
-def test_a_sweep_keeps_the_least_loss_on_dev_and_goes_on_after_one_that_breaks(tmp_path):
-    base, parts = tiny(tmp_path, "opt")
-    found = run_sweep(base, parts, [1e-4, 1e30, 2e-2], [1e30, 4.0])
-    assert [(tried.learning_rate, tried.alpha) for tried in found.tried] == [
-        (rate, alpha) for rate in (1e-4, 1e30, 2e-2) for alpha in (1e30, 4.0)
-    ]
-    broken = [tried for tried in found.tried if tried.failure]
-    assert broken
-    assert all(tried.dev_loss == np.inf and "at step" in tried.failure for tried in broken)
-    for rate in (1e-4, 2e-2):
-        again = train_lora(base, parts, replace(PLAN, learning_rate=rate), 2, alpha=4.0)
-        loss = score_adapter(base, again.factors, again.dense, parts.dev).loss
-        assert Tried(rate, 4.0, loss) in found.tried
-    assert found.chosen.dev_loss == min(tried.dev_loss for tried in found.tried) < np.inf
-    assert score_adapter(base, found.best.factors, found.best.dense, parts.dev).loss == found.chosen.dev_loss
-
-
-def test_a_sweep_in_which_nothing_is_finite_or_nothing_is_tried_is_refused(tmp_path):
-    base, parts = tiny(tmp_path, "opt")
-    with pytest.raises(ModelError, match=r"none of 1 settings .*at step \d"):
-        run_sweep(base, parts, [1e30], [1e30])
-    with pytest.raises(ConfigError, match="0 learning rates"):
-        run_sweep(base, parts, [], [4.0])
 
 
 def test_the_seed_draws_start_and_batches(tmp_path):

@@ -20,8 +20,8 @@ from airtune.workloads.parts import Parts
 
 
 def lora_alphas(rank: int) -> list[float]:
-    """To try: a scale alpha / r of 1, and rsLoRA's of 2 / sqrt(r), as LoRA counts alpha; at rank 4 they are one."""
-    return sorted({float(rank), 2 * math.sqrt(rank)})
+    """To try: rsLoRA's scale of 2 / sqrt(r), as LoRA counts alpha, and a scale of 1; at rank 4 they are one."""
+    return list(dict.fromkeys((2 * math.sqrt(rank), float(rank))))
 
 
 def train_lora(

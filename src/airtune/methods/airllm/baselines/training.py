@@ -7,9 +7,9 @@ form, so that it is packed, sent and scored by the same codec. Knows peft; not b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,9 +25,6 @@ from airtune.records import generator, seed_for
 
 NAME = "default"
 """What peft calls an adapter that is given no name."""
-
-RATES = (0.75, 1.5, 3.0)
-"""Learning rates to try, over the one that suits the width; the nested adapter's own is not read."""
 
 OnStep = Callable[[Step], None]
 
@@ -46,66 +43,6 @@ class TrainedAdapter:
     @property
     def ranks(self) -> RankVector:
         return RankVector(tuple(site.rank for site in self.factors.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One setting of a sweep: its loss on dev in nat, or infinity and the reason why there is none."""
-
-    learning_rate: float
-    alpha: float
-    dev_loss: float
-    failure: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Sweep:
-    """The best of the settings tried, by loss on dev, and all of them."""
-
-    best: TrainedAdapter
-    chosen: Tried
-    tried: tuple[Tried, ...]
-
-
-def sweep(
-    base: BaseModel,
-    dev: Items,
-    plan: FitPlan,
-    train: Callable[[FitPlan, float], TrainedAdapter],
-    *,
-    rates: Sequence[float],
-    alphas: Sequence[float],
-    on_try: Callable[[Tried], None] = lambda tried: None,
-) -> Sweep:
-    """Train at every learning rate and alpha; keep the adapter with the least loss on dev, unquantised.
-
-    Args:
-        train: A baseline: ``lambda plan, alpha: train_lora(base, parts, plan, 4, alpha=alpha)``.
-
-    Raises:
-        ConfigError: nothing to try.
-        ModelError: no setting stayed finite.
-    """
-    if not rates or not alphas:
-        raise ConfigError(f"{len(rates)} learning rates and {len(alphas)} alphas to try; give one of each at least")
-    tried, best = list[Tried](), None
-    for rate in rates:
-        for alpha in alphas:
-            try:
-                found = train(replace(plan, learning_rate=rate), alpha)
-                loss = score_adapter(base, found.factors, found.dense, dev, keep_logits=0).loss
-                tried.append(Tried(rate, alpha, loss if math.isfinite(loss) else math.inf))
-            except ModelError as error:
-                tried.append(Tried(rate, alpha, math.inf, str(error)))
-            on_try(tried[-1])
-            if math.isfinite(tried[-1].dev_loss) and (best is None or tried[-1].dev_loss < best[0].dev_loss):
-                best = tried[-1], found
-    if best is None:
-        raise ModelError(
-            f"none of {len(tried)} settings gave a finite loss ({tried[0].failure or 'infinite on dev'}); "
-            "expected one at least; try lower learning rates"
-        )
-    return Sweep(best[1], best[0], tuple(tried))
 
 
 def score_adapter(

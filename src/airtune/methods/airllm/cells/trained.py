@@ -24,7 +24,8 @@ from airtune.methods.airllm.baselines.adalora import INIT_OVER_FINAL, initial_ra
 from airtune.methods.airllm.baselines.cores import train_cores
 from airtune.methods.airllm.baselines.direct import lora_alphas, train_lora
 from airtune.methods.airllm.baselines.kept import kept, load_adapter, save_adapter
-from airtune.methods.airllm.baselines.training import RATES, TrainedAdapter, score_adapter, sweep
+from airtune.methods.airllm.baselines.sweep import FIRST_RATE, sweep
+from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
 from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
 from airtune.methods.airllm.config import config_from
@@ -59,7 +60,7 @@ class Baseline:
     """How an adapter of a size is trained, from base model, data, plan, size and alpha.
 
     Args:
-        alphas: Those to try at a rank.
+        alphas: Those to try at a rank, the likeliest first.
         size: From a rank everywhere, as whoever trains counts it.
         scale_rank: What alpha is divided by at a size, so that a scale found at one serves others.
     """
@@ -133,8 +134,8 @@ def compute_sweep(settings: Settings, work: Path, needs: Mapping[str, Done], *, 
         file = work / f"rate {plan.learning_rate:.6g}, alpha {alpha:.6g}.safetensors"
         return kept(file, lambda: baseline.train(base, parts, plan, baseline.size(base, rank), alpha))
 
-    rates = [factor * plan.learning_rate for factor in RATES]
-    found = sweep(base, parts.dev, plan, train, rates=rates, alphas=baseline.alphas(rank))
+    first = FIRST_RATE * plan.learning_rate
+    found = sweep(base, parts.dev, plan, train, rate=first, alphas=baseline.alphas(rank))
     save_adapter(work / ADAPTER, found.best)
     values = [Value("learning_rate", found.chosen.learning_rate), Value("alpha", found.chosen.alpha)]
     for tried in found.tried:
