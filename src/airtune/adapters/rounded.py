@@ -17,8 +17,9 @@ from torch.nn.utils import parametrize
 
 from airtune.adapters.adapter import Adapter
 from airtune.adapters.derived import Bases, lift_cores, path_of
+from airtune.adapters.rounded_values import Codes, HeadRows, Scales
 from airtune.adapters.svd_linear import SvdLinear
-from airtune.codec import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite
+from airtune.codec import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite, CodedTensor, scale_values, tables_of
 from airtune.codec.entropy import LARGEST_CODE
 from airtune.errors import ConfigError
 from airtune.models import BaseModel, FitPlan, Items, Step, fit
@@ -45,7 +46,7 @@ def tune(
     """Train codes and scales on; codes that need more than `ROOM` of the bits they took at the start pay for it.
 
     Args:
-        base: Bare; its head is the coded one afterwards.
+        base: Bare; its head is the trained one afterwards, in its codes.
         items: What to train on.
         plan: How long. Its learning rate and weight decay are not read.
         rng: Draws the batches.
@@ -70,57 +71,8 @@ def tune(
         adapter.detach()
 
 
-def rounded(numbers: torch.Tensor) -> torch.Tensor:
-    """Whole numbers; gradients pass as if nothing were rounded (straight-through, Bengio et al. 2013)."""
-    return numbers + (torch.round(numbers) - numbers).detach()
-
-
-class Codes(nn.Module):
-    """Whole numbers from parameters in units of each direction's root mean square, of 1 where that is larger.
-
-    Where most codes are 0 or 1 a rate in steps would move them too fast: half a step is then most of what there is.
-
-    Args:
-        codes: Where to start, shape (r, n).
-        basis: What they are factors between, shape (n, side of the site); itself where there is none.
-    """
-
-    def __init__(self, codes: torch.Tensor, basis: torch.Tensor | None = None) -> None:
-        super().__init__()
-        spread = codes.square().mean(dim=1, keepdim=True).sqrt()
-        self.register_buffer("unit", torch.where(spread > 0, spread, 1.0).clamp(max=1.0), persistent=False)
-        self._start, self._basis = codes, basis
-
-    def whole(self, numbers: torch.Tensor) -> torch.Tensor:
-        """The codes, shape (r, n)."""
-        return rounded(numbers * self.get_buffer("unit"))
-
-    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        codes = self.whole(numbers)
-        return codes if self._basis is None else codes @ self._basis
-
-    def right_inverse(self, factor: torch.Tensor) -> torch.Tensor:
-        """Of where they start, which `factor` is."""
-        return self._start / self.get_buffer("unit")
-
-
-class Scales(nn.Module):
-    """Scales on their grid, from parameters in octaves over what they were at the start."""
-
-    def __init__(self, start: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("start", start.detach().clone(), persistent=False)
-
-    def forward(self, octaves: torch.Tensor) -> torch.Tensor:
-        start: torch.Tensor = self.get_buffer("start")
-        return start * torch.exp2(rounded(SCALE_STEPS * octaves) / SCALE_STEPS)
-
-    def right_inverse(self, scales: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(scales)
-
-
 class RoundedAdapter:
-    """Codes and scales on every site of a base model; the head stays as it is.
+    """Codes and scales on every site of a base model, and for its head.
 
     Args:
         base: The model to adapt; its head becomes the coded one.
@@ -136,6 +88,7 @@ class RoundedAdapter:
             raise ConfigError("the adapter has no directions, so no codes to train; send it at a lower price of a bit")
         self._coded, self._names = coded, {path_of(name): name for name in coded.sites}
         self._adapter = Adapter(base, rank, generator=torch.Generator())
+        self._head = {name: base.model.get_parameter(name) for name in coded.dense if name in base.head}
         try:
             factors = lift_cores({name: site.factors() for name, site in coded.sites.items()}, bases or {})
             self._adapter.load(factors, {name: tensor.tensor() for name, tensor in coded.dense.items()})
@@ -149,25 +102,40 @@ class RoundedAdapter:
             of = {"p": Codes(start[0], left), "q": Codes(start[1], right), "lam": Scales(layer.lam)}
             for name, module in of.items():
                 parametrize.register_parametrization(layer, name, module)
+        for name, tensor in coded.dense.items():
+            rows = _tensor(tensor.codes, base), _tensor(scale_values(tensor.scales), base)
+            parametrize.register_parametrization(*self._place(name), HeadRows(*rows, tensor.shape))
 
     def detach(self) -> None:
-        """Put the bare projections back."""
+        """Put the bare projections back; the head has what its codes say."""
         self._adapter.detach()
+        for name, parameter in self._head.items():
+            module, leaf = self._place(name)
+            if parametrize.is_parametrized(module, leaf):
+                value = getattr(module, leaf).detach()
+                parametrize.remove_parametrizations(module, leaf)
+                delattr(module, leaf)
+                parameter.data.copy_(value)
+                module.register_parameter(leaf, parameter)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """P^T, Q and scales of every site, in the units of `Codes` and `Scales`; shapes (r, out), (r, in) and (r,).
 
-        Of cores, shapes (r, k), (r, k) and (r,).
+        Of cores, shapes (r, k), (r, k) and (r,); of the head codes and scales, shapes (rows, numbers) and (rows,).
         """
-        return {f"{path}.{name}": _own(layer, name) for path, layer in self._layers() for name in ("p", "q", "lam")}
+        own = {f"{path}.{name}": _own(layer, name) for path, layer in self._layers() for name in ("p", "q", "lam")}
+        for name in self._coded.dense:
+            module, leaf = self._place(name)
+            for index, what in enumerate(("codes", "scales")):
+                own[f"{name}.{what}"] = _own(module, leaf, index)
+        return own
 
     def bits(self) -> torch.Tensor:
         """What the codes take if each vector is a rounded Gaussian of its variance v: n / 2 log2(2 pi e (v + 1/12))."""
         total = torch.zeros((), device=self._adapter.base.device)
-        for _, layer in self._layers():
-            for codes in (_whole(layer, "p"), _whole(layer, "q")):
-                variance = codes.square().mean(dim=1)
-                total = total + codes.shape[1] * 0.5 * torch.log2(2 * math.pi * math.e * (variance + 1 / 12)).sum()
+        for codes in self._vectors():
+            variance = codes.square().mean(dim=1)
+            total = total + codes.shape[1] * 0.5 * torch.log2(2 * math.pi * math.e * (variance + 1 / 12)).sum()
         return total
 
     def coded(self) -> Coded:
@@ -175,22 +143,40 @@ class RoundedAdapter:
         sites = {}
         for path, layer in self._layers():
             before = self._coded.sites[self._names[path]]
-            p, q = (
-                _whole(layer, name).detach().cpu().numpy().clip(-LARGEST_CODE, LARGEST_CODE).astype(np.int16)
-                for name in ("p", "q")
-            )
-            octaves = _own(layer, "lam").detach().cpu().numpy()[: before.rank]
-            scales = np.clip(before.scales + np.round(SCALE_STEPS * octaves), -LARGEST_SCALE, LARGEST_SCALE)
-            sites[self._names[path]] = CodedSite.of(p, q, scales.astype(np.int16))
-        return replace(self._coded, sites=sites)
+            p, q = (_codes(_whole(layer, name)) for name in ("p", "q"))
+            scales = _moved(before.scales, _own(layer, "lam")[: before.rank])
+            sites[self._names[path]] = CodedSite.of(p, q, scales)
+        dense = {}
+        for name, tensor in self._coded.dense.items():
+            codes = _codes(self._head_codes(name))
+            scales = _moved(tensor.scales, _own(*self._place(name), 1))
+            dense[name] = CodedTensor(codes, scales, tables_of(codes), tensor.shape)
+        return Coded(sites, dense)
+
+    def _vectors(self) -> Iterator[torch.Tensor]:
+        """The codes of all directions and of the head, one vector a row."""
+        for _, layer in self._layers():
+            yield from (_whole(layer, "p"), _whole(layer, "q"))
+        yield from map(self._head_codes, self._coded.dense)
+
+    def _head_codes(self, name: str) -> torch.Tensor:
+        module, leaf = self._place(name)
+        rows = module.get_submodule(f"parametrizations.{leaf}.0")
+        assert isinstance(rows, HeadRows)
+        return rows.codes.whole(_own(module, leaf, 0))
+
+    def _place(self, name: str) -> tuple[nn.Module, str]:
+        """The module that has a parameter of the head, and its name there."""
+        path, _, leaf = name.rpartition(".")
+        return self._adapter.base.model.get_submodule(path), leaf
 
     def _layers(self) -> Iterator[tuple[str, SvdLinear]]:
         yield from zip((site.path for site in self._adapter.sites), self._adapter.layers, strict=True)
 
 
-def _own(layer: SvdLinear, name: str) -> nn.Parameter:
-    """What a factor or the scales of a layer are made from."""
-    return layer.get_parameter(f"parametrizations.{name}.original")
+def _own(module: nn.Module, name: str, index: int | None = None) -> nn.Parameter:
+    """What a tensor of a module is made from, the one of several of this index."""
+    return module.get_parameter(f"parametrizations.{name}.original{'' if index is None else index}")
 
 
 def _whole(layer: SvdLinear, name: str) -> torch.Tensor:
@@ -198,6 +184,17 @@ def _whole(layer: SvdLinear, name: str) -> torch.Tensor:
     codes = layer.get_submodule(f"parametrizations.{name}.0")
     assert isinstance(codes, Codes)
     return codes.whole(_own(layer, name))[: layer.rank]
+
+
+def _codes(whole: torch.Tensor) -> npt.NDArray[np.int16]:
+    found: npt.NDArray[np.int16] = whole.detach().cpu().numpy().clip(-LARGEST_CODE, LARGEST_CODE).astype(np.int16)
+    return found
+
+
+def _moved(scales: npt.NDArray[np.int16], octaves: torch.Tensor) -> npt.NDArray[np.int16]:
+    """Scales after so many octaves, on their grid."""
+    found = np.clip(scales + np.round(SCALE_STEPS * octaves.detach().cpu().numpy()), -LARGEST_SCALE, LARGEST_SCALE)
+    return found.astype(np.int16)
 
 
 def _padded(codes: npt.NDArray[np.int16], rows: int) -> npt.NDArray[np.int16]:

@@ -32,7 +32,15 @@ from airtune.codec.coded.held import HeldAdapter
 from airtune.codec.coded.quantiser import Quantised, Quantiser, code_adapter
 from airtune.codec.coded.refining import Refiner
 from airtune.codec.coded.sizes import CodedSizes, estimated_sizes
-from airtune.codec.coded.values import LARGEST_SCALE, SCALE_STEPS, Coded, CodedSite
+from airtune.codec.coded.values import (
+    LARGEST_SCALE,
+    SCALE_STEPS,
+    Coded,
+    CodedSite,
+    CodedTensor,
+    scale_values,
+    tables_of,
+)
 from airtune.codec.contents import Binding, Contents, Limits
 from airtune.codec.factors import Factors
 from airtune.codec.files import read_held, read_payload
@@ -47,6 +55,7 @@ __all__ = [
     "Coded",
     "CodedSite",
     "CodedSizes",
+    "CodedTensor",
     "Contents",
     "Curvature",
     "DAMPINGS",
@@ -85,6 +94,8 @@ __all__ = [
     "quantisers_of",
     "read_held",
     "read_payload",
+    "scale_values",
     "self_contained",
+    "tables_of",
     "whole_prefix",
 ]

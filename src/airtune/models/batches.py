@@ -68,7 +68,11 @@ class Items:
 
     def evenly(self, most: int) -> Items:
         """At most so many items, spread over all of them."""
-        return self.chosen(np.linspace(0, len(self) - 1, min(len(self), most)).round().astype(int))
+        return self.chosen(self.spread(most))
+
+    def spread(self, most: int) -> np.ndarray:
+        """Rows of those."""
+        return np.linspace(0, len(self) - 1, min(len(self), most)).round().astype(int)
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Pad the chosen rows to their longest."""

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from airtune.codec import DAMPINGS, Binding, Curvature, Factors
-from airtune.methods.airllm.baselines.training import TrainedAdapter
+from airtune.errors import PayloadError
+from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
 from airtune.methods.airllm.bits.candidate import Candidate, of_same_factors, score_all
 from airtune.methods.airllm.bits.grid import WIDTHS, RowGrids, at_widths, blockwise, calibrated, cuts, grid, on_grid
 from airtune.methods.airllm.bits.ternary import ternary
@@ -194,3 +195,27 @@ def test_candidates_scored_together_have_the_scores_that_they_have_alone(tmp_pat
         np.testing.assert_array_equal(alone.hits, shared.hits)
     assert weights_hash(base.model) == before
     assert len({score.loss for score in together}) > len(WIDTHS)
+
+
+@pytest.mark.parametrize(("family", "kind"), [("llama", "text"), ("gpt2", "classify"), ("bert", "classify")])
+def test_weights_with_an_update_in_them_score_as_layers_beside_them(tmp_path: Path, family: str, kind: str):
+    base = load_base(str(save_tiny_model(tmp_path, family, kind=kind)), kind, labels=2)
+    draw, before = np.random.default_rng(0), {n: v.clone() for n, v in base.model.state_dict().items()}
+    factors = {
+        site.path: Factors(
+            draw.normal(size=(site.fan_out, 3)).astype("f") / 5,
+            np.array([1.0, 0.5, 0.2]),
+            draw.normal(size=(3, site.fan_in)) / 5,
+        )
+        for site in base.sites
+    }
+    head = {name: draw.normal(size=base.model.get_parameter(name).shape).astype("f") for name in base.head}
+    classes = None if kind == "text" else np.arange(6) % 2
+    items = Items(tuple(draw.integers(4, 30, 12) for _ in range(6)), classes, 0)
+    expected = score_adapter(base, factors, head, items)
+    found = Candidate("one", 1, factors, head).score(base, items)
+    assert abs(expected.loss - score(base.model, items).loss) > 0.01
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in base.model.state_dict().items())
+    with pytest.raises(PayloadError, match="sites differ"):
+        Candidate("one", 1, dict(list(factors.items())[1:]), head).score(base, items)

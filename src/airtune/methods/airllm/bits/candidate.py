@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from airtune.adapters import check_update
 from airtune.codec import Factors
-from airtune.methods.airllm.baselines.training import attached, score_adapter
+from airtune.methods.airllm.baselines.training import head_kept
 from airtune.models import BaseModel, Items, Score, score, score_heads
 
 
@@ -36,10 +37,29 @@ class Candidate:
 
     def score(self, base: BaseModel, items: Items) -> Score:
         """Score the base model as a receiver of this would use it; no logits are kept. The model is then as before."""
-        if self.factors:
-            return score_adapter(base, self.factors, self.dense, items, keep_logits=0)
-        with changed(base, self.change):
+        with self.applied(base):
             return score(base.model, items, keep_logits=0)
+
+    @contextmanager
+    def applied(self, base: BaseModel) -> Iterator[None]:
+        """Inside the block a base model's weights have the update in them, which is faster than layers beside them.
+
+        Its head is this one, whatever becomes of it there.
+
+        Raises:
+            PayloadError: sites, shapes or head do not match this model.
+        """
+        change = dict(self.change)
+        if self.factors:
+            check_update(base, self.factors, self.dense)
+            for path, site in self.factors.items():
+                update = np.asarray(site.p * site.lam, np.float32) @ np.asarray(site.q, np.float32)
+                change[f"{path}.weight"] = update.T if base.fan_in_fan_out else update
+        with changed(base, change), head_kept(base):
+            with torch.no_grad():
+                for name, value in self.dense.items():
+                    base.model.get_parameter(name).copy_(torch.from_numpy(np.array(value, np.float32)))
+            yield
 
 
 def score_all(candidates: Iterable[Candidate], base: BaseModel, items: Items) -> list[Score]:
@@ -47,7 +67,7 @@ def score_all(candidates: Iterable[Candidate], base: BaseModel, items: Items) ->
     found = []
     for same in of_same_factors(candidates):
         if len(same) > 1 and same[0].dense:
-            with attached(base, same[0].factors, same[0].dense):
+            with same[0].applied(base):
                 found += score_heads(base, [one.dense for one in same], items)
         else:
             found += [one.score(base, items) for one in same]

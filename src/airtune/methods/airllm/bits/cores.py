@@ -16,7 +16,7 @@ from airtune.adapters.core_adapter import bases_of
 from airtune.adapters.derived import Bases, core_name, lift_cores, within
 from airtune.adapters.receiver import about
 from airtune.codec import DAMPINGS, Curvature, Decoded, Factors, damped, quantisers_of
-from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
+from airtune.methods.airllm.baselines.training import TrainedAdapter
 from airtune.methods.airllm.baselines.truncation import spectral
 from airtune.methods.airllm.bits.candidate import Candidate, of_same_factors
 from airtune.methods.airllm.bits.grid import WIDTHS, at_widths
@@ -63,7 +63,7 @@ def in_format_2(found: Sequence[Cores], base: BaseModel, calibration: Items, bud
         quantisers = quantisers_of(cores, one.dense, {names[path]: bend for path, bend in one.bends.items()})
 
         def loss(sent: Decoded, bases: Mapping[str, Bases] = one.bases) -> float:
-            return score_adapter(base, lift_cores(sent.factors, bases), sent.dense, some, keep_logits=0).loss
+            return Candidate("", 0, lift_cores(sent.factors, bases), sent.dense).score(base, some).loss
 
         for budget, fit in fitted(cores, quantisers, binding, meta, budgets, loss):
             factors = lift_cores(fit.decoded.factors, one.bases)

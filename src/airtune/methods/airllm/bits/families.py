@@ -20,7 +20,7 @@ from airtune.methods.airllm.bits.grid import blockwise, calibrated, cuts, float3
 from airtune.methods.airllm.bits.ours import Ours, Sent, trained_on
 from airtune.methods.airllm.bits.ternary import ternary
 from airtune.methods.airllm.bits.whole import whole
-from airtune.models import BaseModel, FitPlan, Items, Score
+from airtune.models import BaseModel, FitPlan, Score
 from airtune.records import generator
 from airtune.workloads.parts import Parts
 
@@ -30,7 +30,7 @@ BETWEEN = tuple(4 * 1.2**step for step in range(1, 25))
 """Payloads are fitted to these budgets too, so that fronts have enough points."""
 A_FIFTH, AS_LONG_AGAIN = 0.2, 1.0
 """Steps of training on through the rounding, over those of the training before."""
-AGAIN_FEWER = (100, 200, 400)
+AGAIN_FEWER = (200, 400)
 """Budgets whose best is trained on for as long again."""
 SCREENS, FEWEST = ((32, 2.0), (8, 1.0)), 32
 """Every 32nd item of dev is seen first, then every eighth, 32 at least: who is beaten by so many standard errors of the
@@ -51,12 +51,12 @@ class Scored:
     def test(self) -> Score:
         return self._candidate.score(self._base, self._parts.test)
 
-    def front_loss(self, some: Items) -> float:
-        """On some items of test, always the same ones."""
-        if len(some) == len(self._parts.test):
-            return self.test.loss
+    def front_loss(self, most: int) -> float:
+        """On so many items of test at most, spread over all of it; always the same number."""
+        if "test" in self.__dict__:
+            return float(self.test.losses[self._parts.test.spread(most)].mean())
         if self._front is None:
-            self._front = self._candidate.score(self._base, some).loss
+            self._front = self._candidate.score(self._base, self._parts.test.evenly(most)).loss
         return self._front
 
 

@@ -33,7 +33,7 @@ from airtune.codec import (
 )
 from airtune.codec.contents import Meta
 from airtune.errors import PayloadError
-from airtune.methods.airllm.baselines.training import TrainedAdapter, head_kept, score_adapter
+from airtune.methods.airllm.baselines.training import TrainedAdapter, head_kept
 from airtune.methods.airllm.bits.candidate import Candidate
 from airtune.models import BaseModel, FitPlan, Items
 
@@ -89,7 +89,7 @@ class Ours:
                 yield Sent(fit, Candidate(name, fit.payload.bits, found.factors, found.dense))
 
     def _loss(self, found: Decoded) -> float:
-        return score_adapter(self._base, found.factors, found.dense, self._some, keep_logits=0).loss
+        return Candidate("", 0, found.factors, found.dense).score(self._base, self._some).loss
 
 
 def some_of(calibration: Items) -> Items:

@@ -26,7 +26,7 @@ from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
 from airtune.methods.airllm.cells.trained import ADAPTER, CORE_SIZES, SWEEP_SEED, ranks_to_train, trained_settings
 from airtune.methods.airllm.config import config_from
-from airtune.models import Items, Score
+from airtune.models import Score
 from airtune.records import write_bytes
 from airtune.records.cells import Done, Outcome, Value
 from airtune.workloads.opening import open_reader
@@ -127,8 +127,7 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
                 items |= _items(best.test, anchor, times, name)
                 if best.test.hits is not None:
                     values.append(Value("lost", 100 * (anchor.metric - best.test.metric), times, name))
-    some = parts.test.evenly(FRONT_ITEMS)
-    curves = {name: _curve(name, family, some) for name, family in found.items() if name not in FEW}
+    curves = {name: _curve(name, family) for name, family in found.items() if name not in FEW}
     for name in curves:
         values += _savings(name, curves)
     return Outcome(tuple(values), items=items)
@@ -143,11 +142,11 @@ def _trained(needs: Mapping[str, Done], kind: str) -> dict[int, TrainedAdapter]:
 Curve = tuple[list[float], list[float]]
 
 
-def _curve(name: str, family: Family, test: Items) -> Curve:
+def _curve(name: str, family: Family) -> Curve:
     """Bits and test losses of a front, of one of ours without what lies close together."""
     apart = 1.0 if name in OTHERS else CURVE_APART
     kept = [family[index] for index in spread(*sizes_and_losses(family), apart=apart)]
-    return [one.bits for one in kept], [one.front_loss(test) for one in kept]
+    return [one.bits for one in kept], [one.front_loss(FRONT_ITEMS) for one in kept]
 
 
 def _savings(name: str, curves: Mapping[str, Curve]) -> Iterator[Value]:
