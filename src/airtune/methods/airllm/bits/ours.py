@@ -100,7 +100,7 @@ def some_of(calibration: Items) -> Items:
 def trained_on(
     base: BaseModel, sent: Sent, train: Items, plan: FitPlan, rng: np.random.Generator, *, share: float
 ) -> Candidate:
-    """A payload's directions trained on through the rounding, at no more bits than about they took.
+    """A payload's directions and head trained on through the rounding, at no more bits than about they took.
 
     Args:
         plan: Of the training before.
