@@ -103,7 +103,7 @@ def test_what_is_missing_at_an_x_hides_no_contradiction_and_may_be_left_out(runs
     assert verdict(1.9)[0] == "contradicted"
     assert verdict(2.1) == (
         "not shown",
-        "furthest behind at 9: +2.000 [+2.000, +2.000], of 2 from 4 to 9; double has none at 1",
+        "double less half, at most: +2.000 [+2.000, +2.000] at 9, of 2 from 4 to 9; double has none at 1",
     )
     assert verdict(2.1, x=4)[0] == "holds"
     assert verdict(1.9, x=4)[0] == "contradicted"

@@ -89,8 +89,8 @@ def _judge_within(gathered: Gathered, workload: str, claim: Claim, table: Table)
     if not behind:
         return Verdict(claim.says, "not run", f"no {claim.measure} of both variants under the same seed")
     x, most = max(behind.items(), key=lambda entry: entry[1].high)
-    because = f"furthest behind at {x:g}: {shown(most, table, signed=True)} {table.unit}".rstrip()
-    because += f", of {len(behind)} from {min(behind):g} to {max(behind):g}"
+    because = f"{more} less {less}, at most: {shown(most, table, signed=True)} {table.unit}".rstrip()
+    because += f" at {x:g}, of {len(behind)} from {min(behind):g} to {max(behind):g}"
     fewest = min(found.seeds for found in behind.values())
     if fewest < SEEDS_FOR_A_CLAIM:
         return Verdict(claim.says, "not shown", f"{because}; {fewest} seeds are too few to say")

@@ -86,6 +86,6 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind("whole", 2, (), whole_settings, compute_whole, also=first_whole),
         Kind("bits", 17, (), bits_settings, compute_bits, also=trainings),
-        Kind("baselines", 4, (), baseline_settings, compute_baselines, also=ladders),
+        Kind("baselines", 5, (), baseline_settings, compute_baselines, also=ladders),
     )
 }

@@ -3,7 +3,7 @@
 | of        | what is sent: the largest that fits, or the next one cut to fit, whichever dev likes better          |
 |-----------|------------------------------------------------------------------------------------------------------|
 | `lora`    | of LoRAs trained at 1, 2, 4, ..., r_max, and at the largest rank everywhere that each link has room for |
-| `adalora` | of AdaLoRAs trained down to as many directions as each link has room for, and to 80 % of them        |
+| `adalora` | of AdaLoRAs trained down to 80 % of the directions that each link has room for, as it keeps dear ones |
 | `svd`     | the LoRA of r_max, cut                                                                               |
 
 All by the same codec, within what a decision may spend on that link.
@@ -41,8 +41,9 @@ from airtune.records.cells import Done, Outcome
 from airtune.records.plain import canonical_json
 from airtune.workloads.opening import open_reader
 
-FEWER = 0.8
-"""AdaLoRA is trained at this share of the most directions that fit too, for it chooses sites that are dear."""
+ADALORA_SHARE = 0.8
+"""AdaLoRA is trained at this share of the most directions that fit, for it chooses sites that are dear: what is
+trained at all of them has to be cut, and dev liked that on no link (docs/log.md)."""
 
 
 def ladders(settings: Settings) -> Mapping[str, Settings]:
@@ -59,7 +60,7 @@ def ladders(settings: Settings) -> Mapping[str, Settings]:
 
 
 def _room(settings: Settings) -> tuple[int, list[int], list[int]]:
-    """Sites; and over all links, the largest ranks everywhere and the most directions they have room for."""
+    """Sites; and over all links, the largest ranks everywhere that fit and the directions AdaLoRA is to leave."""
     return _planned(canonical_json(settings))
 
 
@@ -67,9 +68,8 @@ def _room(settings: Settings) -> tuple[int, list[int], list[int]]:
 def _planned(settings: str) -> tuple[int, list[int], list[int]]:
     found = plan(config_from(json.loads(settings)))
     uniform = {row.uniform_rank for row in found.rows if row.uniform_rank}
-    totals = {row.total_rank for row in found.rows if row.total_rank}
-    fewer = {max(1, math.floor(FEWER * total)) for total in totals}
-    return found.sites, sorted(uniform), sorted(totals | fewer)
+    totals = {max(1, math.floor(ADALORA_SHARE * row.total_rank)) for row in found.rows if row.total_rank}
+    return found.sites, sorted(uniform), sorted(totals)
 
 
 def baseline_settings(settings: Settings) -> Settings:
