@@ -14,7 +14,7 @@ from baseline_material import PLAN, tiny
 from airtune.errors import ConfigError, ModelError
 from airtune.methods.airllm.baselines import sweep as module
 from airtune.methods.airllm.baselines.direct import train_lora
-from airtune.methods.airllm.baselines.sweep import FARTHEST, Sweep, Tried, sweep
+from airtune.methods.airllm.baselines.sweep import FARTHEST, Sweep, Tried, steadiest, sweep
 from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
 from airtune.models import FitPlan
 
@@ -78,6 +78,34 @@ def test_nothing_finite_or_nothing_to_try_is_refused(monkeypatch):
         searched(monkeypatch, lambda doubles, alpha: math.nan, [1.0])
     with pytest.raises(ConfigError, match="0 alphas"):
         searched(monkeypatch, lambda doubles, alpha: 1.0, [])
+
+
+@pytest.mark.parametrize(
+    ("losses", "winner"),
+    [  # by rate: dev loss on seeds 0, 1 and 2; a third rate, never confirmed, is the worst on seed 0
+        ({2.0: (0.30, 0.90, 0.31), 1.0: (0.33, 0.34, 0.33)}, 1.0),
+        ({2.0: (0.30, 0.33, 0.33), 1.0: (0.32, 0.33, 0.32)}, 2.0),
+        ({2.0: (0.30, 0.30, math.inf), 1.0: (0.40, 0.40, 0.40)}, 1.0),
+        ({2.0: (0.30, 0.30, math.inf), 1.0: (0.40, math.inf, math.inf)}, 1.0),
+    ],
+)
+def test_other_seeds_have_a_say_on_the_best_two(monkeypatch, losses: dict[float, tuple[float, ...]], winner: float):
+    asked = []
+
+    def trained(plan: FitPlan, alpha: float) -> TrainedAdapter:
+        asked.append((plan.learning_rate, plan.seed))
+        if (found := losses[plan.learning_rate][plan.seed]) == math.inf:
+            raise ModelError("the training loss is nan at step 3")
+        return TrainedAdapter({}, {"loss": np.array(found)}, ())
+
+    monkeypatch.setattr(module, "score_adapter", lambda b, f, dense, i, **k: SimpleNamespace(loss=float(dense["loss"])))
+    tried = (Tried(4.0, 8.0, 0.5), *(Tried(rate, 8.0, row[0]) for rate, row in losses.items()), Tried(8, 8, math.inf))
+    found = Sweep(TrainedAdapter({}, {}, ()), tried[1], tried)
+    chosen, by_seed = steadiest(None, None, replace(PLAN, seed=0), trained, found)  # type: ignore[arg-type]
+    assert chosen == Tried(winner, 8.0, losses[winner][0])
+    assert sorted(asked) == [(1.0, 1), (1.0, 2), (2.0, 1), (2.0, 2)]
+    assert {seed: row[0].dev_loss for seed, row in by_seed.items()} == dict(enumerate(losses[winner]))
+    assert {seed: row[1].dev_loss for seed, row in by_seed.items()} == dict(enumerate(losses[3 - winner]))
 
 
 def test_losses_are_those_of_the_trained_adapters_on_dev_and_the_least_is_kept(tmp_path):

@@ -138,7 +138,8 @@ def test_values_are_in_time_and_means_of_their_items(done, settings, of: str):
 def test_what_fits_is_sent_at_each_snr(done, settings, trained):
     """Ranks 0, 1, 2 take 6.9, 10.0, 12.7 kbit; 2.7 kHz log2(1 + SNR) 1 s at 8, 12, 15 dB is 7.7, 11.0, 13.6 kbit."""
     ranks = {x: [v.value for v in done.values if (v.measure, v.of, v.x) == ("rank", "lora", x)] for x in SNRS}
-    assert (set(ranks[8.0]), set(ranks[15.0])) == ({0}, {2})
+    assert set(ranks[15.0]) == {2}
+    assert set(ranks[8.0]) in ({0}, {0, 1})  # the head alone, or that of rank 1 cut, by dev
     assert set(ranks[12.0]) in ({1}, {0, 1, 2}, {1, 2}, {0, 2})  # that of rank 1, or that of rank 2 cut, by dev
     config = config_from(settings)
     reader = open_reader(config)

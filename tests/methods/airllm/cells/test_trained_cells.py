@@ -17,7 +17,7 @@ from airtune.methods.airllm.baselines.kept import kept, load_adapter
 from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
 from airtune.methods.airllm.building import parts_of
 from airtune.methods.airllm.cells import KINDS, trained
-from airtune.methods.airllm.cells.trained import ADAPTER, BASELINES, TOTAL, sweep_of
+from airtune.methods.airllm.cells.trained import ADAPTER, BASELINES, TOTAL, sweep_of, swept_file
 from airtune.methods.airllm.config import config_from
 from airtune.workloads.opening import open_reader
 
@@ -56,17 +56,18 @@ def test_the_sweep_chooses_on_dev_and_not_on_test(settings, tmp_path: Path, monk
     use(monkeypatch, train, [4.0])
     outcome = KINDS["lora-sweep"].compute(settings, tmp_path / "work", {})
     found = {value.measure: value.value for value in outcome.values}
-    assert found["learning_rate"] == pytest.approx(1.8e-2)  # two halves of 3 times 0.384 / 16
+    assert found["learning_rate"] < 2e-2
     config = config_from(settings)
     base = (reader := open_reader(config)).base
     test = parts_of(config, reader).test
     losses = {}
     for rate in ("0.018", "0.036"):
-        adapter = load_adapter(tmp_path / "work" / f"rate {rate}, alpha 4.safetensors")
+        adapter = load_adapter(tmp_path / "work" / f"rate {rate}, alpha 4, seed 0.safetensors")
         losses[rate] = score_adapter(base, adapter.factors, adapter.dense, test).loss
     assert losses["0.036"] < losses["0.018"] - 0.05
     assert same(
-        load_adapter(tmp_path / "work" / ADAPTER), load_adapter(tmp_path / "work/rate 0.018, alpha 4.safetensors")
+        load_adapter(tmp_path / "work" / swept_file(0)),
+        load_adapter(tmp_path / f"work/rate {found['learning_rate']:.6g}, alpha 4, seed 0.safetensors"),
     )
 
 
@@ -88,7 +89,7 @@ def test_a_killed_sweep_goes_on_where_it_was(settings, tmp_path: Path, monkeypat
     assert alphas == pytest.approx([2 * 2**0.5, 2])  # rsLoRA's 2 / sqrt(r), and alpha / r of 1
 
     def killed(base, parts, plan, rank, alpha):
-        calls.append((plan.learning_rate, alpha))
+        calls.append((plan.learning_rate, alpha, plan.seed))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return train_lora(base, parts, plan, rank, alpha=alpha)
@@ -97,11 +98,13 @@ def test_a_killed_sweep_goes_on_where_it_was(settings, tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         KINDS["lora-sweep"].compute(settings, tmp_path / "work", {})
     assert KINDS["lora-sweep"].compute(settings, tmp_path / "work", {}) == whole
-    np.testing.assert_allclose(calls[:2], [(7.2e-2, alphas[0]), (14.4e-2, alphas[0])], rtol=1e-9)
+    np.testing.assert_allclose(calls[:2], [(7.2e-2, alphas[0], 0), (14.4e-2, alphas[0], 0)], rtol=1e-9)
     tried = sum(value.measure == "tried" for value in whole.values)
-    assert len(calls) == tried + 1 > 4  # the third twice, all others once
+    confirmed = sum(value.measure == "confirmed" for value in whole.values)
+    assert (confirmed, {call[2] for call in calls}) == (4, {0, 1, 2})  # the best two, on two seeds more
+    assert len(calls) == tried + confirmed + 1 > 8  # the third twice, all others once
     assert calls[2] == calls[3]
-    assert len(set(calls)) == tried
+    assert len(set(calls)) == tried + confirmed
 
 
 def test_rslora_of_alpha_2_is_lora_of_the_alpha_that_is_tried_for_it(settings):
@@ -115,22 +118,29 @@ def test_rslora_of_alpha_2_is_lora_of_the_alpha_that_is_tried_for_it(settings):
     assert lora.losses == pytest.approx(rslora.losses, rel=1e-6)
 
 
-def test_the_seed_of_the_sweep_takes_its_adapter_which_is_what_training_gives(settings, store):
-    swept, done = store.done("lora-sweep", settings), store.done("lora", settings)
+@pytest.mark.parametrize("seed", [0, 2])
+def test_a_seed_of_the_sweep_takes_its_adapter_which_is_what_training_gives(settings, store, seed: int):
+    of_seed = {**settings, "seed": seed}
+    swept, done = store.done("lora-sweep", settings), store.done("lora", of_seed)
     chosen = {value.measure: value.value for value in swept.values}
-    config = config_from(settings)
+    assert same(load_adapter(done.work / ADAPTER), load_adapter(swept.work / swept_file(seed)))
+    config = config_from(of_seed)
     reader = open_reader(config)
     plan = replace(trained.fit_plan(config, 32), learning_rate=chosen["learning_rate"])
     again = train_lora(reader.base, parts_of(config, reader), plan, 2, alpha=chosen["alpha"])
     assert same(load_adapter(done.work / ADAPTER), again)
     (dev_loss,) = (value for value in done.values if value.measure == "dev_loss")
-    assert (dev_loss.x, dev_loss.value) == (2, min(value.value for value in swept.values if value.measure == "tried"))
+    at = f"rate {chosen['learning_rate']:.6g}" + (f", seed {seed}" if seed else "")
+    told = [
+        v.value for v in swept.values if (v.measure in ("tried", "confirmed"), v.x, v.at) == (True, chosen["alpha"], at)
+    ]
+    assert (dev_loss.x, [dev_loss.value]) == (2, told)
 
 
 def test_another_seed_trains_anew_with_the_rate_and_alpha_of_the_sweep(settings, store):
-    swept, done = store.done("lora-sweep", settings), store.done("lora", {**settings, "seed": 1})
+    swept, done = store.done("lora-sweep", settings), store.done("lora", {**settings, "seed": 3})
     assert done.folder != store.done("lora", settings).folder
-    assert not same(load_adapter(done.work / ADAPTER), load_adapter(swept.work / ADAPTER))
+    assert not same(load_adapter(done.work / ADAPTER), load_adapter(swept.work / swept_file(0)))
     (losses,) = ([v.value for v in done.values if v.measure == "train_loss"],)
     assert losses == pytest.approx([np.mean(load_adapter(done.work / ADAPTER).losses)])  # six steps are one mean
 

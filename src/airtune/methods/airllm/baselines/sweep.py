@@ -1,4 +1,4 @@
-"""Tune a baseline on dev: learning rate and alpha, until nothing beside the best is better.
+"""Tune a baseline on dev: learning rate and alpha, until nothing beside the best is better; then on other seeds.
 
 Knows losses on dev; not what is trained.
 """
@@ -6,7 +6,7 @@ Knows losses on dev; not what is trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from airtune.errors import ConfigError, ModelError
@@ -17,6 +17,9 @@ FIRST_RATE = 3.0
 """Learning rate tried first, over the one that suits the width; the nested adapter's own is not read."""
 FARTHEST = 4
 """Rates are this many doubles or halves of the first at most."""
+CONFIRMED, OTHER_SEEDS = 2, 2
+"""The best settings of a sweep that are trained on other seeds, and on how many: the fastest rate that one seed bears
+may break another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,25 @@ def sweep(
             "expected one at least; try lower learning rates"
         )
     return Sweep(found[1], found[0], tuple(tried.values()))
+
+
+def steadiest(
+    base: BaseModel, dev: Items, plan: FitPlan, train: Callable[[FitPlan, float], TrainedAdapter], found: Sweep
+) -> tuple[Tried, Mapping[int, tuple[Tried, ...]]]:
+    """Train the best settings of a sweep on the seeds after its own; the least mean loss on dev over all of them wins.
+
+    Returns:
+        The winner, as the sweep has it; and by seed what those settings came to, the winner first. Where each of them
+        broke on some seed, the lower rate wins.
+    """
+    finite = (one for one in found.tried if math.isfinite(one.dev_loss))
+    columns = [[one] for one in sorted(finite, key=lambda one: one.dev_loss)[:CONFIRMED]]
+    for seed in range(plan.seed + 1, plan.seed + 1 + OTHER_SEEDS):
+        for column in columns:
+            other = replace(plan, learning_rate=column[0].learning_rate, seed=seed)
+            column.append(_try(base, dev, other, train, column[0].alpha)[0])
+    columns.sort(key=lambda column: (sum(one.dev_loss for one in column), column[0].learning_rate))
+    return columns[0][0], {plan.seed + index: row for index, row in enumerate(zip(*columns, strict=True))}
 
 
 def _try(

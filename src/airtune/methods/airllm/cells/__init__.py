@@ -79,7 +79,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("regret", 1, ("rows", "rivals", "search"), policy_settings, compute_regret),
         Kind("timing", 1, ("policy", "adapter"), timing_settings, compute_timing, alone=True),
         Kind("times", 1, (), times_settings, compute_times, alone=True),
-        *(Kind(f"{name}-sweep", 3, (), trained_settings, partial(compute_sweep, name=name)) for name in BASELINES),
+        *(Kind(f"{name}-sweep", 4, (), trained_settings, partial(compute_sweep, name=name)) for name in BASELINES),
         *(
             Kind(name, 1, (), trained_settings, partial(compute_trained, name=name), also=partial(sweep_of, name=name))
             for name in BASELINES

@@ -2,7 +2,7 @@
 
 | kind                          | reads             | computes                                               |
 |-------------------------------|-------------------|--------------------------------------------------------|
-| `lora-sweep`, `adalora-sweep` | -                 | learning rate and alpha of least loss on dev, one seed |
+| `lora-sweep`, `adalora-sweep` | -                 | learning rate and alpha of least loss on dev           |
 | `lora`, `adalora`             | the nearest sweep | the adapter, trained as long as the nested one         |
 | `cores16`, ... 32, 64         | as those          | cores between that many singular vectors of a weight   |
 
@@ -24,7 +24,7 @@ from airtune.methods.airllm.baselines.adalora import INIT_OVER_FINAL, initial_ra
 from airtune.methods.airllm.baselines.cores import train_cores
 from airtune.methods.airllm.baselines.direct import lora_alphas, train_lora
 from airtune.methods.airllm.baselines.kept import kept, load_adapter, save_adapter
-from airtune.methods.airllm.baselines.sweep import FIRST_RATE, sweep
+from airtune.methods.airllm.baselines.sweep import FIRST_RATE, Tried, steadiest, sweep
 from airtune.methods.airllm.baselines.training import TrainedAdapter, score_adapter
 from airtune.methods.airllm.building import fit_plan, parts_of, suited_rate
 from airtune.methods.airllm.cells.opening import Settings, adapter_settings
@@ -38,7 +38,8 @@ ADAPTER = "adapter.safetensors"
 TOTAL = "total_rank"
 """Where settings hold how many directions AdaLoRA is to leave, if not `adapter.max_rank` at every site."""
 SWEEP_SEED = 0
-"""Its trainings are as long as the others: shorter ones prefer rates that are too high (docs/log.md)."""
+"""Searched on; those after it have a say on the best found. All trainings are as long as those that are reported:
+shorter ones prefer rates that are too high (docs/log.md)."""
 CORE_SIZES = (16, 32, 64)
 """Singular vectors of a site's weight between which cores are trained (`adapters/derived`)."""
 
@@ -123,7 +124,8 @@ def sweep_of(settings: Settings, name: str) -> Mapping[str, Settings]:
 
 
 def compute_sweep(settings: Settings, work: Path, needs: Mapping[str, Done], *, name: str) -> Outcome:
-    """Values: `learning_rate` and `alpha`, chosen on dev; `tried`, dev loss by rate (at) and alpha (x).
+    """Values: `learning_rate` and `alpha`, chosen on dev; `tried`, dev loss by rate (at) and alpha (x), of the seed
+    that was searched on; `confirmed`, the same of other seeds.
 
     Trainings that ended before an interruption are not repeated.
     """
@@ -131,17 +133,33 @@ def compute_sweep(settings: Settings, work: Path, needs: Mapping[str, Done], *, 
     baseline = BASELINES[name]
 
     def train(plan: FitPlan, alpha: float) -> TrainedAdapter:
-        file = work / f"rate {plan.learning_rate:.6g}, alpha {alpha:.6g}.safetensors"
+        file = work / f"rate {plan.learning_rate:.6g}, alpha {alpha:.6g}, seed {plan.seed}.safetensors"
         return kept(file, lambda: baseline.train(base, parts, plan, baseline.size(base, rank), alpha))
 
     first = FIRST_RATE * plan.learning_rate
     found = sweep(base, parts.dev, plan, train, rate=first, alphas=baseline.alphas(rank))
-    save_adapter(work / ADAPTER, found.best)
-    values = [Value("learning_rate", found.chosen.learning_rate), Value("alpha", found.chosen.alpha)]
-    for tried in found.tried:
-        if math.isfinite(tried.dev_loss):
-            values.append(Value("tried", tried.dev_loss, tried.alpha, at=f"rate {tried.learning_rate:.6g}"))
-    return Outcome(tuple(values), files=(ADAPTER,))
+    chosen, by_seed = steadiest(base, parts.dev, plan, train, found)
+    values = [Value("learning_rate", chosen.learning_rate), Value("alpha", chosen.alpha)]
+    values += [_value("tried", tried) for tried in found.tried if math.isfinite(tried.dev_loss)]
+    files = []
+    for seed, row in by_seed.items():
+        if seed != plan.seed:
+            at = f", seed {seed}"
+            values += [_value("confirmed", tried, at) for tried in row if math.isfinite(tried.dev_loss)]
+        if math.isfinite(row[0].dev_loss):
+            of_seed = replace(plan, learning_rate=chosen.learning_rate, seed=seed)
+            save_adapter(work / swept_file(seed), train(of_seed, chosen.alpha))
+            files.append(swept_file(seed))
+    return Outcome(tuple(values), files=tuple(files))
+
+
+def swept_file(seed: int) -> str:
+    """The adapter that a sweep trained with what it chose, of one of its seeds."""
+    return f"adapter-{seed}.safetensors"
+
+
+def _value(measure: str, tried: Tried, seed: str = "") -> Value:
+    return Value(measure, tried.dev_loss, tried.alpha, at=f"rate {tried.learning_rate:.6g}{seed}")
 
 
 def compute_trained(settings: Settings, work: Path, needs: Mapping[str, Done], *, name: str) -> Outcome:
@@ -152,8 +170,8 @@ def compute_trained(settings: Settings, work: Path, needs: Mapping[str, Done], *
     plan = replace(plan, learning_rate=chosen["learning_rate"])
     swept = baseline.size(base, nearest_swept(rank))
     size = settings.get(TOTAL, baseline.size(base, rank))
-    if plan.seed == SWEEP_SEED and size == swept:
-        save_adapter(work / ADAPTER, load_adapter(sweep.work / ADAPTER))  # the very same training
+    if size == swept and (file := sweep.work / swept_file(plan.seed)).exists():
+        save_adapter(work / ADAPTER, load_adapter(file))  # the very same training
     alpha = chosen["alpha"] * baseline.scale_rank(base, size) / baseline.scale_rank(base, swept)
     trained = kept(work / ADAPTER, lambda: baseline.train(base, parts, plan, size, alpha))
     dev = score_adapter(base, trained.factors, trained.dense, parts.dev, keep_logits=0)
