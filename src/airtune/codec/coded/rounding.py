@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtri
 
 from airtune.codec.entropy import LARGEST_CODE, Codes, best_table, code_bits
 from airtune.errors import PayloadError
@@ -68,11 +70,12 @@ class Metric:
 
     def _factorise(self, matrix: Floats) -> None:
         self._order = np.argsort(-np.diag(matrix), kind="stable")  # what counts most is rounded first
-        ordered = matrix[np.ix_(self._order, self._order)]
+        backwards = self._order[::-1]
         try:
-            upper = np.linalg.cholesky(np.linalg.inv(ordered)).T
+            lower = np.linalg.cholesky(matrix[np.ix_(backwards, backwards)])
         except np.linalg.LinAlgError:
             raise PayloadError("a metric is not positive semidefinite; average outer products") from None
+        upper = dtrtri(lower, lower=1)[0][::-1, ::-1]  # U of H^-1 = U^T U, entries in order
         self._feedback = upper / np.diag(upper)[:, None]
         self.importance = np.empty(self.size)
         self.importance[self._order] = 1 / np.diag(upper) ** 2
@@ -98,13 +101,18 @@ class Metric:
 
     def whiten(self, rows: Floats) -> Floats:
         """Rows whose plain inner products are the metric's, as ``rows @ L`` with H = L L^T."""
-        return rows * np.sqrt(self._diagonal) if self._matrix is None else rows @ np.linalg.cholesky(self._matrix)
+        if self._feedback is None:
+            return rows * np.sqrt(self._diagonal)
+        solved = solve_triangular(self._feedback, rows[:, self._order].T, trans="T", unit_diagonal=True).T
+        found: Floats = solved * np.sqrt(self.importance[self._order])
+        return found
 
     def unwhiten(self, rows: Floats) -> Floats:
         """The inverse of `whiten`."""
-        if self._matrix is None:
+        if self._feedback is None:
             return rows / np.sqrt(self._diagonal)
-        found: Floats = np.linalg.solve(np.linalg.cholesky(self._matrix).T, rows.T).T
+        found = np.empty_like(rows)
+        found[:, self._order] = (rows / np.sqrt(self.importance[self._order])) @ self._feedback
         return found
 
     def round(self, rows: Floats, steps: Floats, prices: Floats | None = None) -> Codes:

@@ -85,7 +85,7 @@ KINDS: Mapping[str, Kind] = {
             for name in BASELINES
         ),
         Kind("whole", 2, (), whole_settings, compute_whole, also=first_whole),
-        Kind("bits", 17, (), bits_settings, compute_bits, also=trainings),
+        Kind("bits", 18, (), bits_settings, compute_bits, also=trainings),
         Kind("baselines", 5, (), baseline_settings, compute_baselines, also=ladders),
     )
 }

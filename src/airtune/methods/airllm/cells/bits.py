@@ -82,10 +82,10 @@ def bits_settings(settings: Settings) -> Settings:
 def trainings(settings: Settings) -> Mapping[str, Settings]:
     """LoRA at every rank, cores, and for running text the change of all weights."""
     ranks = [("lora", rank) for rank in _ranks(settings)]
-    ranks += [(f"cores{size}", CORE_RANK) for size in CORE_SIZES]
+    ranks += [(f"cores{size}", CORE_RANK) for size in _core_sizes(settings)]
     adapter = settings["adapter"]
     found = {f"{kind} {rank}": {**settings, "adapter": {**adapter, "max_rank": rank}} for kind, rank in ranks}
-    return {**found, **({"whole": settings} if settings["task"]["name"] == "text" else {})}
+    return {**found, **({"whole": settings} if _small(settings) else {})}
 
 
 def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> Outcome:
@@ -104,7 +104,7 @@ def compute_bits(settings: Settings, work: Path, needs: Mapping[str, Done]) -> O
         reader.base,
         parts,
         _trained(needs, "lora"),
-        {(size, rank): one for size in CORE_SIZES for rank, one in _trained(needs, f"cores{size}").items()},
+        {(size, rank): one for size in _core_sizes(settings) for rank, one in _trained(needs, f"cores{size}").items()},
         load((needs["whole"].work / CHANGE).read_bytes()) if "whole" in needs else None,
         fit_plan(config, reader.base.hidden_size),
     )
@@ -188,3 +188,13 @@ def _items(scored: Score, anchor: Score, times: float, name: str) -> dict[str, n
 
 def _ranks(settings: Settings) -> list[int]:
     return ranks_to_train(int(settings["adapter"]["max_rank"]))
+
+
+def _core_sizes(settings: Settings) -> tuple[int, ...]:
+    """In a wider model smaller cores are done before the smallest budget is filled, at the most bits a number."""
+    return CORE_SIZES if _small(settings) else CORE_SIZES[-1:]
+
+
+def _small(settings: Settings) -> bool:
+    """Studies of running text are on small models (`studies/airllm/harness.toml`)."""
+    return bool(settings["task"]["name"] == "text")
