@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import solve_triangular
-from scipy.linalg.lapack import dtrtri
 
 from airtune.codec.entropy import LARGEST_CODE, Codes, best_table, code_bits
 from airtune.errors import PayloadError
@@ -69,6 +67,8 @@ class Metric:
             raise PayloadError("a metric has a direction of negative weight; give a positive semidefinite one")
 
     def _factorise(self, matrix: Floats) -> None:
+        from scipy.linalg.lapack import dtrtri  # devices, which encode nothing, need no SciPy
+
         self._order = np.argsort(-np.diag(matrix), kind="stable")  # what counts most is rounded first
         backwards = self._order[::-1]
         try:
@@ -103,6 +103,8 @@ class Metric:
         """Rows whose plain inner products are the metric's, as ``rows @ L`` with H = L L^T."""
         if self._feedback is None:
             return rows * np.sqrt(self._diagonal)
+        from scipy.linalg import solve_triangular
+
         solved = solve_triangular(self._feedback, rows[:, self._order].T, trans="T", unit_diagonal=True).T
         found: Floats = solved * np.sqrt(self.importance[self._order])
         return found
